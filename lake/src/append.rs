@@ -1,0 +1,255 @@
+//! Appending to a table exactly once.
+//!
+//! Rows and the log positions they came from are committed in one Delta version, so that a drain which starts from the
+//! table's positions neither loses nor repeats a record. A commit is tried once against the very snapshot that
+//! positions and ids were checked on: with no retries inside it is a compare-and-swap on the table's version, and the
+//! uniqueness of ids holds across all writers.
+//!
+//! What an attempt came to is never told by its error: a store may carry out a write and then answer with an error, or
+//! repeat our own request and tell us "already exists". The table is read again, and its positions decide:
+//!
+//! | position of the part now | outcome | what follows |
+//! |---|---|---|
+//! | `to` | **landed** | done, whatever the error said |
+//! | other than `from` and `to` | **superseded**: another worker has the partition | the caller drops the rows and asks where to go on |
+//! | `from` | **retry**: another commit came first, or the write failed | ids are looked up in the files added since, then again, with jitter |
+//! | unknown: the table cannot be read | **retry** until the attempts are used up, then an error | the caller tries the same part again later; nothing is assumed |
+//! | not even tried: the schema does not fit, the store breaks its promises | **fatal** | the worker stops and says why |
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use deltalake_core::kernel::transaction::CommitBuilder;
+use deltalake_core::kernel::{Action, Add, Transaction};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use object_store::path::Path;
+use rand::Rng as _;
+
+use crate::error::{Context as _, LakeError, Result};
+use crate::files;
+use crate::ids::{IdKey, keys_of};
+use crate::table::{Table, commit_properties};
+
+/// Rows of one partition of a log and the positions they stand for: `(from, to]`.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Names the partition: `<cluster>/<topic>/<partition>`.
+    pub app_id: String,
+    /// The position the table must be at; None: nothing of the partition was ever committed.
+    pub from: Option<i64>,
+    /// The last position the rows stand for. Positions without rows count as well.
+    pub to: i64,
+    /// Further facts to commit under app ids of their own, such as the topic's id.
+    pub marks: Vec<(String, i64)>,
+    /// The rows, in order; none is allowed.
+    pub batches: Vec<RecordBatch>,
+}
+
+/// What became of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Committed, now or by an attempt that seemed to have failed.
+    Landed {
+        /// Rows added.
+        rows: u64,
+        /// Rows left out because their event was there already.
+        duplicates: u64,
+    },
+    /// The table has moved on without us; nothing of the part was written.
+    Superseded {
+        /// Where the table is.
+        at: Option<i64>,
+    },
+}
+
+/// A batch's rows that are to be written: which of them, and their identities.
+struct Plan {
+    keep: Vec<BooleanArray>,
+    keys: Vec<IdKey>,
+    rows: u64,
+    duplicates: u64,
+}
+
+impl Table {
+    /// Appends `parts` in one commit, exactly once. See the [module](self) for the protocol.
+    ///
+    /// # Errors
+    /// [`LakeError::Store`] when the store did not let a commit through within the attempts: the parts may or may not
+    /// have landed; append the same parts again. [`LakeError::Fatal`] and [`LakeError::Usage`] when it never will.
+    pub async fn append(&mut self, parts: &[Part]) -> Result<Vec<Outcome>> {
+        let keys = parts.iter().map(part_keys).collect::<Result<Vec<_>>>()?;
+        let mut wanted: Vec<IdKey> = keys.iter().flatten().flatten().copied().collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut checked: HashSet<Path> = HashSet::new();
+        let mut present: HashSet<IdKey> = HashSet::new();
+        let mut written: Option<(Vec<bool>, usize, Vec<Add>)> = None;
+        // What an attempt of this very call would have come to, if it landed.
+        let mut planned: Vec<Option<Outcome>> = vec![None; parts.len()];
+        let mut last_error = None;
+
+        for attempt in 0..self.lake.options().max_commit_attempts {
+            if attempt > 0 {
+                tokio::time::sleep(backoff(attempt)).await;
+                if let Err(error) = self.refresh().await {
+                    last_error = Some(error);
+                    continue;
+                }
+            }
+            let mut positions = Vec::with_capacity(parts.len());
+            for part in parts {
+                positions.push(self.position(&part.app_id).await?);
+            }
+            let live: Vec<bool> = parts.iter().zip(&positions).map(|(part, at)| *at == part.from).collect();
+            let files: Vec<_> = self.data_files()?.into_iter().filter(|f| !checked.contains(&f.path)).collect();
+            let store = self.delta.object_store();
+            let found = match self.lake.ids().present(&store, &files, &wanted).await {
+                Ok(found) => found,
+                Err(error) => {
+                    last_error = Some(error);
+                    continue;
+                }
+            };
+            present.extend(found);
+            checked.extend(files.into_iter().map(|file| file.path));
+            let plans = plan(&keys, &live, &present);
+            for (index, plan) in plans.iter().enumerate().filter(|(index, _)| live[*index]) {
+                planned[index] = Some(Outcome::Landed { rows: plan.rows, duplicates: plan.duplicates });
+            }
+            let outcome = |index: usize| match planned[index] {
+                Some(landed) if live[index] || positions[index] == Some(parts[index].to) => landed,
+                _ => Outcome::Superseded { at: positions[index] },
+            };
+            let outcomes: Vec<_> = (0..parts.len()).map(outcome).collect();
+            if !live.contains(&true) {
+                return Ok(outcomes);
+            }
+            // What was written by an attempt that lost is used again unless a row of it turned out a duplicate.
+            let same = matches!(&written, Some((for_live, dups, _)) if *for_live == live && *dups == present.len());
+            if !same {
+                match self.write(parts, &plans, &live).await {
+                    Ok(adds) => written = Some((live.clone(), present.len(), adds)),
+                    Err(error @ LakeError::Store { .. }) => {
+                        last_error = Some(error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let adds = written.as_ref().map(|(_, _, adds)| adds.clone()).unwrap_or_default();
+            let live_parts = || parts.iter().zip(&live).filter(|(_, live)| **live).map(|(part, _)| part);
+            match self.commit(live_parts(), adds).await {
+                Ok(()) => {
+                    self.learn(live_parts(), &plans, &written);
+                    return Ok(outcomes);
+                }
+                Err(error) => {
+                    tracing::debug!(table = self.kind.table(), attempt, %error, "the commit did not go through at once");
+                    last_error = Some(error);
+                }
+            }
+        }
+        Err(last_error.unwrap_or_else(|| LakeError::NotFound("no attempt was made".to_string())))
+    }
+
+    async fn write(&self, parts: &[Part], plans: &[Plan], live: &[bool]) -> Result<Vec<Add>> {
+        let mut batches = Vec::new();
+        for ((part, plan), _) in parts.iter().zip(plans).zip(live).filter(|(_, live)| **live) {
+            for (batch, keep) in part.batches.iter().zip(&plan.keep) {
+                if keep.true_count() == batch.num_rows() {
+                    batches.push(batch.clone());
+                } else if keep.true_count() > 0 {
+                    batches.push(filter_record_batch(batch, keep).context(|| "leaving out duplicates".to_string())?);
+                }
+            }
+        }
+        if batches.is_empty() {
+            return Ok(Vec::new());
+        }
+        files::write(self.delta.object_store(), &self.schema()?, &batches, self.lake.options().target_file_bytes).await
+    }
+
+    async fn commit(&mut self, parts: impl Iterator<Item = &Part>, adds: Vec<Add>) -> Result<()> {
+        let what = || format!("committing to table {}", self.kind.table());
+        let mut transactions = HashMap::new();
+        for part in parts {
+            transactions.insert(part.app_id.clone(), part.to);
+            transactions.extend(part.marks.iter().cloned());
+        }
+        let transactions = transactions.into_iter().map(|(id, version)| Transaction::new(id, version)).collect();
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+        let state = self.delta.snapshot().context(what)?;
+        let committed = CommitBuilder::from(commit_properties().with_application_transactions(transactions))
+            .with_actions(adds.into_iter().map(Action::Add).collect())
+            .build(Some(state), self.delta.log_store(), operation)
+            .await
+            .context(what)?;
+        self.delta.state = Some(committed.snapshot());
+        Ok(())
+    }
+
+    /// Takes note of what the commit made known, and writes a checkpoint when one is due.
+    fn learn<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a Part>,
+        plans: &[Plan],
+        written: &Option<(Vec<bool>, usize, Vec<Add>)>,
+    ) {
+        let mut positions =
+            self.known.take().filter(|(version, _)| version + 1 == self.version()).map(|(_, p)| p).unwrap_or_default();
+        for part in parts {
+            positions.insert(part.app_id.clone(), part.to);
+            positions.extend(part.marks.iter().cloned());
+        }
+        self.known = Some((self.version(), positions));
+        if let Some((live, _, adds)) = written
+            && let [add] = adds.as_slice()
+            && let Ok(path) = Path::parse(&add.path)
+        {
+            let keys = plans.iter().zip(live).filter(|(_, live)| **live).flat_map(|(plan, _)| &plan.keys).copied();
+            self.lake.ids().remember(path, keys.collect());
+        }
+        self.remember();
+        if (self.version() + 1).is_multiple_of(self.lake.options().checkpoint_versions) {
+            let (table, name) = (self.delta.clone(), self.kind.table());
+            tokio::spawn(async move {
+                if let Err(error) = deltalake_core::checkpoints::create_checkpoint(&table, None).await {
+                    tracing::warn!(table = name, %error, "the checkpoint was not written; maintain writes one later");
+                }
+            });
+        }
+    }
+}
+
+fn part_keys(part: &Part) -> Result<Vec<Vec<IdKey>>> {
+    part.batches.iter().map(keys_of).collect()
+}
+
+/// Decides row by row: a row is written unless its event is in the table or came earlier in this append.
+fn plan(keys: &[Vec<Vec<IdKey>>], live: &[bool], present: &HashSet<IdKey>) -> Vec<Plan> {
+    let mut seen = HashSet::new();
+    keys.iter()
+        .zip(live)
+        .map(|(batches, live)| {
+            let mut plan = Plan { keep: Vec::new(), keys: Vec::new(), rows: 0, duplicates: 0 };
+            for batch in batches {
+                let keep: Vec<bool> =
+                    batch.iter().map(|key| *live && !present.contains(key) && seen.insert(*key)).collect();
+                plan.keys.extend(batch.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(key, _)| *key));
+                let kept = keep.iter().filter(|keep| **keep).count() as u64;
+                plan.rows += kept;
+                plan.duplicates += batch.len() as u64 - kept;
+                plan.keep.push(BooleanArray::from(keep));
+            }
+            plan
+        })
+        .collect()
+}
+
+/// Exponential from 5 ms to 2 s, with full jitter so that rivals do not meet again.
+fn backoff(attempt: u32) -> Duration {
+    let ceiling_ms = (5u64 << attempt.min(9)).min(2000);
+    Duration::from_millis(rand::rng().random_range(ceiling_ms / 4..=ceiling_ms))
+}

@@ -1,0 +1,262 @@
+//! Which event ids a table holds: the look-up that keeps a retried event from showing twice.
+//!
+//! Files are immutable, so what was read of one stays true. For each file the range of its ids is known from the Delta
+//! log; only files whose range holds an id in question are read, and only their two identity columns. Ids of producers
+//! of ours are time-ordered, so that a batch of new events meets few files. The ids of files seen are kept in memory up
+//! to a limit, least recently used first out.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{AsArray as _, RecordBatch};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+use parking_lot::Mutex;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use uuid::Uuid;
+use webdancer_schemas::table::{EVENT_ID, SOURCE};
+
+use crate::error::{Context as _, LakeError, Result};
+
+/// An event's identity: id and a hash of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct IdKey {
+    id: u128,
+    source: u64,
+}
+
+/// The identities of the rows of a batch, in row order.
+pub(crate) fn keys_of(batch: &RecordBatch) -> Result<Vec<IdKey>> {
+    let text = |name: &str| {
+        batch
+            .column_by_name(name)
+            .and_then(|column| column.as_string_opt::<i32>())
+            .ok_or_else(|| LakeError::Usage(format!("column {name} is missing or is not text")))
+    };
+    let (ids, sources) = (text(EVENT_ID)?, text(SOURCE)?);
+    // Sources repeat from row to row: hash one only when it changes.
+    let mut last: Option<(&str, u64)> = None;
+    let mut keys = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let id = Uuid::try_parse(ids.value(row)).context(|| format!("event_id {:?}", ids.value(row)))?;
+        let source = sources.value(row);
+        let hash = match last {
+            Some((text, hash)) if text == source => hash,
+            _ => {
+                let mut hasher = DefaultHasher::new();
+                source.hash(&mut hasher);
+                hasher.finish()
+            }
+        };
+        last = Some((source, hash));
+        keys.push(IdKey { id: id.as_u128(), source: hash });
+    }
+    Ok(keys)
+}
+
+/// A data file of a table, as far as the look-up needs it.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    /// Path within the table.
+    pub(crate) path: Path,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Delta statistics as JSON.
+    pub(crate) stats: Option<String>,
+}
+
+type Keys = Arc<[IdKey]>;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct IdIndex {
+    limit_bytes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ranges: HashMap<Path, (u128, u128)>,
+    keys: HashMap<Path, (Keys, u64)>,
+    bytes: usize,
+    tick: u64,
+}
+
+impl IdIndex {
+    pub(crate) fn new(limit_bytes: usize) -> IdIndex {
+        IdIndex { limit_bytes, state: Mutex::default() }
+    }
+
+    /// Remembers the ids of a file just written, so that it need not be read back.
+    pub(crate) fn remember(&self, path: Path, mut keys: Vec<IdKey>) {
+        keys.sort_unstable();
+        let mut state = self.state.lock();
+        if let (Some(first), Some(last)) = (keys.first(), keys.last()) {
+            state.ranges.insert(path.clone(), (first.id, last.id));
+        }
+        state.insert(path, keys.into(), self.limit_bytes);
+    }
+
+    /// Which of `wanted` (sorted) are in one of `files`.
+    pub(crate) async fn present(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        files: &[DataFile],
+        wanted: &[IdKey],
+    ) -> Result<HashSet<IdKey>> {
+        let mut found = HashSet::new();
+        for file in files {
+            let (low, high) = self.range(file);
+            let from = wanted.partition_point(|key| key.id < low);
+            let to = wanted.partition_point(|key| key.id <= high);
+            if from >= to {
+                continue;
+            }
+            let keys = self.keys(store, file).await?;
+            found.extend(wanted[from..to].iter().filter(|key| keys.binary_search(key).is_ok()));
+        }
+        Ok(found)
+    }
+
+    fn range(&self, file: &DataFile) -> (u128, u128) {
+        if let Some(range) = self.state.lock().ranges.get(&file.path) {
+            return *range;
+        }
+        // Without statistics the file may hold anything.
+        let range = file.stats.as_deref().and_then(id_range).unwrap_or((0, u128::MAX));
+        self.state.lock().ranges.insert(file.path.clone(), range);
+        range
+    }
+
+    async fn keys(&self, store: &Arc<dyn ObjectStore>, file: &DataFile) -> Result<Keys> {
+        if let Some(keys) = self.state.lock().get(&file.path) {
+            return Ok(keys);
+        }
+        let mut keys = read_keys(store.clone(), file).await?;
+        keys.sort_unstable();
+        let keys: Keys = keys.into();
+        self.state.lock().insert(file.path.clone(), keys.clone(), self.limit_bytes);
+        Ok(keys)
+    }
+}
+
+impl State {
+    fn get(&mut self, path: &Path) -> Option<Keys> {
+        self.tick += 1;
+        let tick = self.tick;
+        self.keys.get_mut(path).map(|(keys, used)| {
+            *used = tick;
+            keys.clone()
+        })
+    }
+
+    fn insert(&mut self, path: Path, keys: Keys, limit_bytes: usize) {
+        self.tick += 1;
+        self.bytes += size_of_val::<[IdKey]>(&keys);
+        if let Some((old, _)) = self.keys.insert(path, (keys, self.tick)) {
+            self.bytes -= size_of_val::<[IdKey]>(&old);
+        }
+        while self.bytes > limit_bytes && self.keys.len() > 1 {
+            let oldest = self.keys.iter().min_by_key(|(_, (_, used))| *used).map(|(path, _)| path.clone());
+            if let Some((old, _)) = oldest.and_then(|path| self.keys.remove(&path)) {
+                self.bytes -= size_of_val::<[IdKey]>(&old);
+            }
+        }
+    }
+}
+
+fn id_range(stats: &str) -> Option<(u128, u128)> {
+    #[derive(serde::Deserialize)]
+    struct Ids {
+        event_id: Option<String>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Stats {
+        min_values: Ids,
+        max_values: Ids,
+    }
+    let stats: Stats = serde_json::from_str(stats).ok()?;
+    let id = |ids: Ids| Uuid::try_parse(&ids.event_id?).ok().map(|id| id.as_u128());
+    Some((id(stats.min_values)?, id(stats.max_values)?))
+}
+
+async fn read_keys(store: Arc<dyn ObjectStore>, file: &DataFile) -> Result<Vec<IdKey>> {
+    let what = || format!("reading event ids of {}", file.path);
+    let reader = ObjectReader { store, path: file.path.clone(), size: file.size };
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.context(what)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), [EVENT_ID, SOURCE]);
+    let mut stream = builder.with_projection(mask).build().context(what)?;
+    let mut keys = Vec::new();
+    while let Some(batch) = stream.try_next().await.context(what)? {
+        keys.extend(keys_of(&batch)?);
+    }
+    Ok(keys)
+}
+
+/// A Parquet file of an object store, read by ranges.
+struct ObjectReader {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl AsyncFileReader for ObjectReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move { Ok(self.store.get_range(&self.path, range).await?) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { Ok(self.store.get_ranges(&self.path, &ranges).await?) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            let metadata = ParquetMetaDataReader::new().load_and_finish(&mut *self, size).await?;
+            Ok(Arc::new(metadata))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: u128) -> IdKey {
+        IdKey { id, source: 0 }
+    }
+
+    #[test]
+    fn the_cache_stays_within_its_limit_and_drops_the_least_recently_used() {
+        let index = IdIndex::new(2 * 10 * size_of::<IdKey>());
+        for name in ["a", "b"] {
+            index.remember(Path::from(name), (0..10).map(key).collect());
+        }
+        assert!(index.state.lock().get(&Path::from("a")).is_some());
+        index.remember(Path::from("c"), (0..10).map(key).collect());
+        let state = index.state.lock();
+        assert!(state.keys.contains_key(&Path::from("a")) && state.keys.contains_key(&Path::from("c")));
+        assert!(!state.keys.contains_key(&Path::from("b")));
+        assert_eq!(state.bytes, 2 * 10 * size_of::<IdKey>());
+    }
+
+    #[test]
+    fn ranges_come_from_statistics() {
+        let stats = r#"{"numRecords":2,"minValues":{"event_id":"00000000-0000-0000-0000-000000000001"},"maxValues":{"event_id":"00000000-0000-0000-0000-0000000000ff","other":3},"nullCount":{}}"#;
+        assert_eq!(id_range(stats), Some((1, 255)));
+        assert_eq!(id_range(r#"{"numRecords":2}"#), None);
+    }
+}

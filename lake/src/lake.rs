@@ -1,0 +1,204 @@
+//! The lake as a whole.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use deltalake_core::DeltaTable;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use url::Url;
+use webdancer_schemas::kind::Kind;
+
+use crate::error::{Context as _, LakeError, Result};
+use crate::ids::IdIndex;
+use crate::location::{Location, S3Options};
+use crate::probe;
+use crate::table::Table;
+
+/// Settings of a lake; every limit has a default.
+#[derive(Debug, Clone)]
+pub struct LakeOptions {
+    /// How to reach S3.
+    pub s3: S3Options,
+    /// Parquet files are rolled at about this many bytes.
+    pub target_file_bytes: u64,
+    /// Memory for the event ids of files already seen, all tables together. 24 bytes a row.
+    pub id_cache_bytes: usize,
+    /// The committer of every such version writes a checkpoint.
+    pub checkpoint_versions: u64,
+    /// How often an append is tried before it is given up as unavailable.
+    pub max_commit_attempts: u32,
+}
+
+impl Default for LakeOptions {
+    fn default() -> LakeOptions {
+        LakeOptions {
+            s3: S3Options::default(),
+            target_file_bytes: 128 << 20,
+            id_cache_bytes: 256 << 20,
+            checkpoint_versions: 100,
+            max_commit_attempts: 30,
+        }
+    }
+}
+
+/// Which state of a table to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The newest.
+    Latest,
+    /// A version.
+    Version(u64),
+    /// The newest version committed at or before this time.
+    Time(DateTime<Utc>),
+}
+
+/// A lake: cheap to clone, safe to share.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    location: Location,
+    store: Arc<dyn ObjectStore>,
+    options: LakeOptions,
+    ids: IdIndex,
+    probed: OnceCell<()>,
+    lake_id: OnceCell<String>,
+    tables: Mutex<HashMap<Kind, DeltaTable>>,
+}
+
+impl Lake {
+    /// Opens the lake at a path, a `file://` or an `s3://` URL. Nothing is read or written yet.
+    ///
+    /// # Errors
+    /// When the URI or the settings are wrong, or a local folder cannot be made.
+    pub fn open(uri: &str, options: LakeOptions) -> Result<Lake> {
+        Ok(Lake::with_location(Location::open(uri, &options.s3)?, options))
+    }
+
+    /// A lake in a store of the caller's.
+    pub fn with_location(location: Location, options: LakeOptions) -> Lake {
+        let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(location.root.clone(), location.prefix.clone()));
+        let inner = Inner {
+            location,
+            store,
+            ids: IdIndex::new(options.id_cache_bytes),
+            options,
+            probed: OnceCell::new(),
+            lake_id: OnceCell::new(),
+            tables: Mutex::default(),
+        };
+        Lake { inner: Arc::new(inner) }
+    }
+
+    /// URL of the lake's folder, ending in `/`.
+    pub fn url(&self) -> &Url {
+        &self.inner.location.url
+    }
+
+    /// The URL as text.
+    pub fn uri(&self) -> &str {
+        self.inner.location.url.as_str()
+    }
+
+    /// The folder on local disk, if the lake lies there.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        self.inner.location.local_path()
+    }
+
+    /// The settings.
+    pub fn options(&self) -> &LakeOptions {
+        &self.inner.options
+    }
+
+    /// The store, rooted at the lake's folder.
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        self.inner.store.clone()
+    }
+
+    /// The store, rooted at `/` or at the bucket.
+    pub fn root_store(&self) -> Arc<dyn ObjectStore> {
+        self.inner.location.root.clone()
+    }
+
+    pub(crate) fn ids(&self) -> &IdIndex {
+        &self.inner.ids
+    }
+
+    pub(crate) fn location(&self) -> &Location {
+        &self.inner.location
+    }
+
+    /// The newest tables opened by this process, so that reading one again reads only what is new.
+    pub(crate) fn opened(&self) -> &Mutex<HashMap<Kind, DeltaTable>> {
+        &self.inner.tables
+    }
+
+    /// Makes sure that the store honours conditional creates; asked once, before the first write.
+    ///
+    /// # Errors
+    /// [`LakeError::Fatal`] if it does not.
+    pub async fn ensure_writable(&self) -> Result<()> {
+        let folder = Path::from("probe");
+        self.inner.probed.get_or_try_init(|| probe::conditional_create(&self.inner.store, &folder)).await.copied()
+    }
+
+    /// The lake's identity, made on first use: what binds a log kept elsewhere to this lake.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn lake_id(&self) -> Result<String> {
+        self.inner.lake_id.get_or_try_init(|| self.read_or_make_id()).await.cloned()
+    }
+
+    async fn read_or_make_id(&self) -> Result<String> {
+        self.ensure_writable().await?;
+        let path = Path::from("lake.json");
+        let fresh = serde_json::json!({"format": 1, "lake_id": uuid::Uuid::now_v7()});
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store().put_opts(&path, fresh.to_string().into(), options).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+            Err(error) => return Err(error).context(|| format!("writing {}lake.json", self.uri())),
+        }
+        let bytes = async { self.store().get(&path).await?.bytes().await }
+            .await
+            .context(|| format!("reading {}lake.json", self.uri()))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).context(|| format!("{}lake.json is not JSON", self.uri()))?;
+        value["lake_id"]
+            .as_str()
+            .map(str::to_string)
+            .ok_or_else(|| LakeError::Fatal(format!("{}lake.json has no lake_id", self.uri())))
+    }
+
+    /// The table of `kind` at its newest version, or None if nothing of the kind was ever written.
+    pub async fn table(&self, kind: Kind) -> Result<Option<Table>> {
+        Table::open(self, kind).await
+    }
+
+    /// The table of `kind` as it was. None if it did not exist then.
+    ///
+    /// # Errors
+    /// [`LakeError::NotFound`] when the version never existed.
+    pub async fn table_at(&self, kind: Kind, at: At) -> Result<Option<Table>> {
+        match at {
+            At::Latest => Table::open(self, kind).await,
+            At::Version(version) => Table::open_version(self, kind, version).await,
+            At::Time(time) => Table::open_time(self, kind, time).await,
+        }
+    }
+
+    /// The table of `kind`, created or brought up to this version's schema as needed.
+    pub async fn table_for_writing(&self, kind: Kind) -> Result<Table> {
+        self.ensure_writable().await?;
+        Table::open_for_writing(self, kind).await
+    }
+}

@@ -1,0 +1,125 @@
+//! Maintenance: fewer and larger files, checkpoints, and removal of files that nothing needs any more.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use deltalake_core::kernel::transaction::CommitProperties;
+use deltalake_core::operations::vacuum::VacuumMode;
+use webdancer_schemas::kind::Kind;
+
+use crate::error::{Context as _, Result};
+use crate::files::writer_properties;
+use crate::lake::Lake;
+
+/// What to do to a table.
+#[derive(Debug, Clone)]
+pub struct MaintainOptions {
+    /// Rewrite small files into ones of the target size.
+    pub compact: bool,
+    /// Write a checkpoint.
+    pub checkpoint: bool,
+    /// Remove files that no version younger than this, and no pinned version, names. None: no vacuum.
+    ///
+    /// A running reader has the files of its version: nothing is removed under a query younger than this.
+    pub vacuum_older_than: Option<Duration>,
+    /// Say what vacuum would remove, and remove nothing.
+    pub dry_run: bool,
+}
+
+impl Default for MaintainOptions {
+    fn default() -> MaintainOptions {
+        MaintainOptions {
+            compact: true,
+            checkpoint: true,
+            vacuum_older_than: Some(Duration::from_secs(7 * 24 * 3600)),
+            dry_run: false,
+        }
+    }
+}
+
+/// What was done to a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MaintainReport {
+    /// Files before and after.
+    pub files_before: usize,
+    /// Files now.
+    pub files_after: usize,
+    /// Bytes of data files before.
+    pub bytes_before: u64,
+    /// Bytes of data files now.
+    pub bytes_after: u64,
+    /// Whether a checkpoint was written.
+    pub checkpointed: bool,
+    /// Files removed, or that would be.
+    pub vacuumed: usize,
+    /// Version afterwards.
+    pub version: u64,
+}
+
+impl Lake {
+    /// Maintains the table of `kind`; None if there is none.
+    ///
+    /// Pins keep copies of their rows, and the versions they name are kept as well while `verify` may want to recompute
+    /// them.
+    pub async fn maintain(&self, kind: Kind, options: &MaintainOptions) -> Result<Option<MaintainReport>> {
+        self.ensure_writable().await?;
+        let Some(mut table) = self.table(kind).await? else { return Ok(None) };
+        let mut report = MaintainReport::default();
+        (report.files_before, report.bytes_before) = table.size()?;
+        let what = |step: &'static str| move || format!("{step} table {}", kind.table());
+        if options.compact && !options.dry_run && report.files_before > 1 {
+            // Compaction conflicts with no append: delta-rs may try again as often as appends come first.
+            let commits = CommitProperties::default()
+                .with_max_retries(100)
+                .with_create_checkpoint(false)
+                .with_cleanup_expired_logs(Some(false));
+            let target = NonZeroU64::new(self.options().target_file_bytes).unwrap_or(NonZeroU64::MIN);
+            let (delta, _) = table
+                .delta
+                .clone()
+                .optimize()
+                .with_target_size(target)
+                .with_writer_properties(writer_properties(table.schema()?.as_ref()))
+                .with_max_concurrent_tasks(1)
+                .with_commit_properties(commits)
+                .await
+                .context(what("compacting"))?;
+            table.delta = delta;
+            table.refresh().await?;
+        }
+        if options.checkpoint && !options.dry_run {
+            deltalake_core::checkpoints::create_checkpoint(&table.delta, None).await.context(what("checkpointing"))?;
+            report.checkpointed = true;
+        }
+        if let Some(age) = options.vacuum_older_than {
+            let pinned: Vec<u64> = self
+                .list_pins()
+                .await?
+                .iter()
+                .filter_map(|pin| pin.tables.get(kind.table()))
+                .map(|pinned| pinned.version)
+                .filter(|version| *version <= table.version())
+                .collect();
+            let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
+            let (delta, metrics) = table
+                .delta
+                .clone()
+                .vacuum()
+                .with_mode(VacuumMode::Full)
+                .with_keep_versions(&pinned)
+                .with_retention_period(age)
+                .with_enforce_retention_duration(false)
+                .with_dry_run(options.dry_run)
+                .with_commit_properties(crate::table::commit_properties())
+                .await
+                .context(what("vacuuming"))?;
+            report.vacuumed = metrics.files_deleted.len();
+            table.delta = delta;
+        }
+        table.refresh().await?;
+        (report.files_after, report.bytes_after) = table.size()?;
+        report.version = table.version();
+        Ok(Some(report))
+    }
+}

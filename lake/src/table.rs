@@ -1,0 +1,256 @@
+//! One event table: opening, creating, evolving and reading it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use buoyant_kernel::engine::arrow_conversion::TryIntoKernel as _;
+use buoyant_kernel::schema::StructType;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::TableProvider;
+use deltalake_core::DeltaTable;
+use deltalake_core::kernel::transaction::CommitProperties;
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use deltalake_core::operations::create::CreateBuilder;
+use futures::TryStreamExt as _;
+use object_store::ObjectStore;
+use object_store::prefix::PrefixStore;
+use webdancer_schemas::kind::Kind;
+use webdancer_schemas::table::table_schema;
+
+use crate::error::{Context as _, LakeError, Result};
+use crate::files::stats_columns;
+use crate::ids::DataFile;
+use crate::lake::Lake;
+
+/// An event table at a version.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub(crate) lake: Lake,
+    pub(crate) kind: Kind,
+    pub(crate) delta: DeltaTable,
+    /// Transaction versions known to hold at the version beside them: our own last commit's.
+    pub(crate) known: Option<(u64, HashMap<String, i64>)>,
+}
+
+/// How commits of ours are made: one try, a compare-and-swap on the version; no work hidden behind the commit.
+pub(crate) fn commit_properties() -> CommitProperties {
+    CommitProperties::default().with_max_retries(0).with_create_checkpoint(false).with_cleanup_expired_logs(Some(false))
+}
+
+impl Table {
+    fn log_store(lake: &Lake, kind: Kind) -> Result<LogStoreRef> {
+        let folder = format!("tables/{}/", kind.table());
+        let url = lake.url().join(&folder).context(|| format!("URL of table {}", kind.table()))?;
+        let location = lake.location();
+        let path = location.prefix.clone().join("tables").join(kind.table());
+        let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(location.root.clone(), path));
+        Ok(default_logstore(prefixed, location.root.clone(), &url, &StorageConfig::default()))
+    }
+
+    fn unopened(lake: &Lake, kind: Kind) -> Result<Table> {
+        let delta = match lake.opened().lock().get(&kind) {
+            Some(delta) => delta.clone(),
+            None => DeltaTable::new(Table::log_store(lake, kind)?),
+        };
+        Ok(Table { lake: lake.clone(), kind, delta, known: None })
+    }
+
+    pub(crate) async fn open(lake: &Lake, kind: Kind) -> Result<Option<Table>> {
+        let what = || format!("opening table {}", kind.table());
+        let mut table = Table::unopened(lake, kind)?;
+        if table.delta.state.is_none() && !table.delta.verify_deltatable_existence().await.context(what)? {
+            return Ok(None);
+        }
+        table.delta.update_incremental(None).await.context(what)?;
+        table.remember();
+        Ok(Some(table))
+    }
+
+    pub(crate) async fn open_version(lake: &Lake, kind: Kind, version: u64) -> Result<Option<Table>> {
+        let Some(mut table) = Table::open(lake, kind).await? else { return Ok(None) };
+        if version > table.version() {
+            return Err(LakeError::NotFound(format!(
+                "table {} has no version {version}; its newest is {}",
+                kind.table(),
+                table.version()
+            )));
+        }
+        table.delta = DeltaTable::new(table.delta.log_store());
+        table.delta.load_version(version).await.context(|| {
+            format!("opening version {version} of table {} (its log may have been cleaned up)", kind.table())
+        })?;
+        Ok(Some(table))
+    }
+
+    /// Times come from the commits themselves: file times, which delta-rs goes by, change when a lake is copied.
+    pub(crate) async fn open_time(lake: &Lake, kind: Kind, time: DateTime<Utc>) -> Result<Option<Table>> {
+        let Some(table) = Table::open(lake, kind).await? else { return Ok(None) };
+        let newest = table.version();
+        let history: Vec<_> = table
+            .delta
+            .history(None)
+            .try_collect()
+            .await
+            .context(|| format!("reading the history of table {}", kind.table()))?;
+        // Newest first. A clock that was set back must not make a later version older than an earlier one.
+        let oldest = (newest + 1).saturating_sub(history.len() as u64);
+        let mut clock = i64::MIN;
+        let mut found = None;
+        for (version, commit) in (oldest..).zip(history.iter().rev()) {
+            clock = clock.max(commit.timestamp.unwrap_or(clock));
+            if clock <= time.timestamp_millis() {
+                found = Some(version);
+            }
+        }
+        match found {
+            Some(version) => Table::open_version(lake, kind, version).await,
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) async fn open_for_writing(lake: &Lake, kind: Kind) -> Result<Table> {
+        for _ in 0..lake.options().max_commit_attempts {
+            let Some(mut table) = Table::open(lake, kind).await? else {
+                // Of several creators one wins; the others open what it made.
+                if let Err(error) = Table::create(lake, kind).await {
+                    tracing::debug!(table = kind.table(), %error, "creating the table did not succeed here");
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                continue;
+            };
+            if table.add_missing_columns().await? {
+                return Ok(table);
+            }
+        }
+        Err(LakeError::NotFound(format!("table {} could not be created or brought up to date", kind.table())))
+    }
+
+    async fn create(lake: &Lake, kind: Kind) -> Result<()> {
+        let schema = table_schema(kind);
+        let configuration = [
+            ("delta.dataSkippingStatsColumns", stats_columns(&schema).join(",")),
+            ("delta.enableExpiredLogCleanup", "false".to_string()),
+            ("delta.checkpointInterval", lake.options().checkpoint_versions.to_string()),
+        ];
+        CreateBuilder::new()
+            .with_log_store(Table::log_store(lake, kind)?)
+            .with_table_name(kind.table())
+            .with_columns(delta_schema(&schema)?.fields().cloned())
+            .with_configuration(configuration.map(|(key, value)| (key.to_string(), Some(value))))
+            .with_raise_if_key_not_exists(false)
+            .with_commit_properties(commit_properties())
+            .await
+            .context(|| format!("creating table {}", kind.table()))?;
+        Ok(())
+    }
+
+    /// Adds the columns that a newer version of the schema has. False: another writer was faster, look again.
+    async fn add_missing_columns(&mut self) -> Result<bool> {
+        let have = self.schema()?;
+        let missing: Vec<_> = table_schema(self.kind)
+            .fields()
+            .iter()
+            .filter(|field| have.field_with_name(field.name()).is_err())
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect();
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        let names = missing.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+        tracing::info!(table = self.kind.table(), columns = names, "adding columns of this version's schema");
+        let fields: Vec<_> = delta_schema(&Schema::new(missing))?.fields().cloned().collect();
+        let added =
+            self.delta.clone().add_columns().with_fields(fields).with_commit_properties(commit_properties()).await;
+        match added {
+            Ok(delta) => {
+                self.delta = delta;
+                self.remember();
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::debug!(table = self.kind.table(), %error, "adding columns did not succeed here");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Makes this state the one that the next opening in this process starts from.
+    pub(crate) fn remember(&self) {
+        let mut opened = self.lake.opened().lock();
+        let newer = opened.get(&self.kind).is_none_or(|old| old.version() < self.delta.version());
+        if newer {
+            opened.insert(self.kind, self.delta.clone());
+        }
+    }
+
+    /// The kind of events in the table.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The version.
+    pub fn version(&self) -> u64 {
+        self.delta.version().unwrap_or(0)
+    }
+
+    /// URL of the table's folder.
+    pub fn uri(&self) -> String {
+        self.delta.table_url().to_string()
+    }
+
+    /// Columns as the table has them.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        let state = self.delta.snapshot().context(|| format!("state of table {}", self.kind.table()))?;
+        Ok(state.snapshot().arrow_schema())
+    }
+
+    /// Data files, in no order.
+    pub(crate) fn data_files(&self) -> Result<Vec<DataFile>> {
+        let state = self.delta.snapshot().context(|| format!("state of table {}", self.kind.table()))?;
+        Ok(state
+            .log_data()
+            .iter()
+            .map(|view| DataFile {
+                path: view.object_store_path(),
+                size: u64::try_from(view.size()).unwrap_or(0),
+                stats: view.stats(),
+            })
+            .collect())
+    }
+
+    /// Number of data files and their bytes.
+    pub fn size(&self) -> Result<(usize, u64)> {
+        let files = self.data_files()?;
+        Ok((files.len(), files.iter().map(|file| file.size).sum()))
+    }
+
+    /// A DataFusion table of this version.
+    pub async fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+        self.delta.table_provider().await.context(|| format!("reading table {}", self.kind.table()))
+    }
+
+    /// The last position committed under `app_id`, at this version.
+    pub async fn position(&self, app_id: &str) -> Result<Option<i64>> {
+        if let Some((version, positions)) = &self.known
+            && *version == self.version()
+            && let Some(position) = positions.get(app_id)
+        {
+            return Ok(Some(*position));
+        }
+        let what = || format!("positions of table {}", self.kind.table());
+        let state = self.delta.snapshot().context(what)?;
+        state.transaction_version(self.delta.log_store().as_ref(), app_id).await.context(what)
+    }
+
+    /// Brings this table to its newest version.
+    pub async fn refresh(&mut self) -> Result<()> {
+        self.delta.update_incremental(None).await.context(|| format!("refreshing table {}", self.kind.table()))?;
+        self.remember();
+        Ok(())
+    }
+}
+
+fn delta_schema(schema: &Schema) -> Result<StructType> {
+    schema.try_into_kernel().context(|| "schema as a Delta schema".to_string())
+}
