@@ -98,10 +98,13 @@ impl Table {
                     continue;
                 }
             }
-            let mut positions = Vec::with_capacity(parts.len());
-            for part in parts {
-                positions.push(self.position(&part.app_id).await?);
-            }
+            let positions = match self.positions(parts).await {
+                Ok(positions) => positions,
+                Err(error) => {
+                    last_error = Some(error);
+                    continue;
+                }
+            };
             let live: Vec<bool> = parts.iter().zip(&positions).map(|(part, at)| *at == part.from).collect();
             let files: Vec<_> = self.data_files()?.into_iter().filter(|f| !checked.contains(&f.path)).collect();
             let store = self.delta.object_store();
@@ -152,6 +155,14 @@ impl Table {
             }
         }
         Err(last_error.unwrap_or_else(|| LakeError::NotFound("no attempt was made".to_string())))
+    }
+
+    async fn positions(&self, parts: &[Part]) -> Result<Vec<Option<i64>>> {
+        let mut positions = Vec::with_capacity(parts.len());
+        for part in parts {
+            positions.push(self.position(&part.app_id).await?);
+        }
+        Ok(positions)
     }
 
     async fn write(&self, parts: &[Part], plans: &[Plan], live: &[bool]) -> Result<Vec<Add>> {
