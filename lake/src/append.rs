@@ -16,7 +16,7 @@
 //! | unknown: the table cannot be read | **retry** until the attempts are used up, then an error | the caller tries the same part again later; nothing is assumed |
 //! | not even tried: the schema does not fit, the store breaks its promises | **fatal** | the worker stops and says why |
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -41,8 +41,6 @@ pub struct Part {
     pub from: Option<i64>,
     /// The last position the rows stand for. Positions without rows count as well.
     pub to: i64,
-    /// Further facts to commit under app ids of their own, such as the topic's id.
-    pub marks: Vec<(String, i64)>,
     /// The rows, in order; none is allowed.
     pub batches: Vec<RecordBatch>,
 }
@@ -184,12 +182,7 @@ impl Table {
 
     async fn commit(&mut self, parts: impl Iterator<Item = &Part>, adds: Vec<Add>) -> Result<()> {
         let what = || format!("committing to table {}", self.kind.table());
-        let mut transactions = HashMap::new();
-        for part in parts {
-            transactions.insert(part.app_id.clone(), part.to);
-            transactions.extend(part.marks.iter().cloned());
-        }
-        let transactions = transactions.into_iter().map(|(id, version)| Transaction::new(id, version)).collect();
+        let transactions = parts.map(|part| Transaction::new(part.app_id.clone(), part.to)).collect();
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
         let state = self.delta.snapshot().context(what)?;
         let committed = CommitBuilder::from(commit_properties().with_application_transactions(transactions))
@@ -210,10 +203,7 @@ impl Table {
     ) {
         let mut positions =
             self.known.take().filter(|(version, _)| version + 1 == self.version()).map(|(_, p)| p).unwrap_or_default();
-        for part in parts {
-            positions.insert(part.app_id.clone(), part.to);
-            positions.extend(part.marks.iter().cloned());
-        }
+        positions.extend(parts.map(|part| (part.app_id.clone(), part.to)));
         self.known = Some((self.version(), positions));
         if let Some((live, _, adds)) = written
             && let [add] = adds.as_slice()
