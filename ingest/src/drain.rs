@@ -52,7 +52,7 @@ impl Default for DrainOptions {
 }
 
 /// What a drain tells those who watch it.
-pub trait DrainObserver: Send {
+pub trait DrainObserver: Send + Sync {
     /// A commit landed.
     fn committed(&mut self, commit: &Commit);
     /// Every record before `next` of the partition is in the tables.

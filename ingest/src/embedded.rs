@@ -8,6 +8,7 @@
 //! Only what is known to be on disk is drained: a position in a table never lies beyond the log.
 
 mod appender;
+mod draining;
 mod reader;
 mod segment;
 
@@ -23,6 +24,7 @@ use webdancer_schemas::wire::structured;
 
 use crate::error::{IngestError, Result};
 
+pub use draining::drain;
 pub use reader::EmbeddedSource;
 
 /// Name that the embedded log's one partition goes by.

@@ -26,6 +26,8 @@ const BATCH_BYTES: usize = 1 << 20;
 pub struct EmbeddedSource {
     folder: PathBuf,
     tail: Tail,
+    /// The position that the last read ended at: a group begins there.
+    group_start: Option<u64>,
     /// Held while draining: one drainer at a time.
     _lock: File,
 }
@@ -48,7 +50,7 @@ impl EmbeddedSource {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(EmbeddedSource { tail: Tail::open(&folder)?, folder, _lock: lock })
+        Ok(EmbeddedSource { tail: Tail::open(&folder)?, folder, group_start: None, _lock: lock })
     }
 
     /// The log's one partition.
@@ -72,7 +74,7 @@ impl EmbeddedSource {
         let starts: HashMap<TopicPartition, Start> = answer.await.map_err(|_| gone(()))?;
         let mut position = match starts.get(&partition) {
             Some(Start::At(position)) => u64::try_from(*position).unwrap_or(0),
-            _ => 0,
+            _ => super::draining::hint(&self.folder),
         };
         let mut told_end = None;
         loop {
@@ -115,7 +117,7 @@ impl EmbeddedSource {
     }
 
     /// Records from `position` on, about [`BATCH_BYTES`]; the position after them; their bytes.
-    fn read(&self, position: u64, end: u64) -> Result<(Vec<Record>, u64, usize)> {
+    fn read(&mut self, position: u64, end: u64) -> Result<(Vec<Record>, u64, usize)> {
         let segments = segment::list(&self.folder)?;
         let index = segments.partition_point(|(base, _)| *base <= position);
         // A position before the first segment was drained and deleted: go on at the first there is.
@@ -123,7 +125,9 @@ impl EmbeddedSource {
         let segment_end = segments.get(index).map_or(end, |(next, _)| *next);
         let mut file = File::open(path).map_err(io_error("opening", path))?;
         let file_end = file.metadata().map_err(io_error("reading", path))?.len().min(segment_end - base);
-        let mut offset = position.saturating_sub(*base).max(HEADER);
+        let wanted = position.saturating_sub(*base).max(HEADER);
+        // A position may lie inside a group: groups are found from the segment's beginning.
+        let mut offset = if self.group_start == Some(position) { wanted } else { HEADER };
         let (mut records, mut bytes) = (Vec::new(), 0);
         while offset < file_end && bytes < BATCH_BYTES {
             let group = segment::read_group(&mut file, offset, file_end).map_err(io_error("reading", path))?;
@@ -133,13 +137,14 @@ impl EmbeddedSource {
                     path.display()
                 )));
             };
-            for (at, record) in group.records {
+            for (at, record) in group.records.into_iter().filter(|(at, _)| offset + at >= wanted) {
                 bytes += record.len();
                 records.push(as_record((base + offset + at) as i64, group.timestamp_ms, record));
             }
             offset += group.bytes;
         }
         let next = if offset >= file_end { segment_end } else { base + offset };
+        self.group_start = Some(next);
         Ok((records, next, bytes))
     }
 }
