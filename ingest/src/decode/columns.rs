@@ -101,8 +101,8 @@ impl ColumnBuilder {
             Data::List { offsets, item, nulls } => {
                 // A list cut short has items that no list owns yet: close it, masked rows may hold anything.
                 let end = offsets.last().copied().unwrap_or(0);
-                let items = item.len().max(end as usize);
-                item.pad(items);
+                item.pad(item.len());
+                let items = item.len();
                 if items > end as usize {
                     offsets.push(i32::try_from(items).unwrap_or(i32::MAX));
                     nulls.append_non_null();
