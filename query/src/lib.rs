@@ -1,1 +1,36 @@
-//! placeholder
+//! SQL over the lake, and datasets pinned from it.
+//!
+//! Data flow: a statement is checked to only read ([`statement`]), its names are resolved to tables at one version
+//! each, to views and to pins ([`resolve`]), DataFusion plans and runs it within [`Limits`] on the [`QueryEngine`]'s
+//! threads, and the rows come out of a [`QueryResult`] in one of the formats of [`output`]. A [`pin`] is the result of
+//! a query made immutable: Parquet files, a manifest, and a [`digest`] that is the same wherever the rows are.
+//!
+//! Tables and pins come in through one trait, [`Catalog`], which the lake implements.
+
+mod canonical;
+mod catalog;
+mod complete;
+mod dialect;
+pub mod digest;
+mod error;
+pub mod functions;
+mod limits;
+mod ordered;
+pub mod output;
+pub mod pin;
+mod reference;
+mod resolve;
+mod session;
+mod statement;
+mod stream;
+pub mod views;
+
+pub use catalog::{Catalog, CatalogTable, PinStore};
+pub use complete::Completer;
+pub use error::{QueryError, Result};
+pub use limits::{Limits, QueryOptions};
+pub use reference::parse_at;
+pub use session::QueryEngine;
+pub use stream::QueryResult;
+pub use webdancer_lake::lake::At;
+pub use webdancer_lake::pins::{PinFile, PinManifest, PinnedTable};

@@ -1,0 +1,125 @@
+//! Where tables and pins come from: the only place here that knows the lake.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::catalog::TableProvider;
+use object_store::ObjectStore;
+use url::Url;
+use webdancer_lake::lake::At;
+use webdancer_lake::pins::{PinManifest, PinnedTable};
+use webdancer_lake::{Lake, LakeError};
+use webdancer_schemas::kind::Kind;
+
+use crate::error::{QueryError, Result};
+
+/// A table at a version.
+#[derive(Debug, Clone)]
+pub struct CatalogTable {
+    /// Where it lies and which version this is.
+    pub pinned: PinnedTable,
+    /// How to read it.
+    pub provider: Arc<dyn TableProvider>,
+}
+
+/// Tables and pins to query.
+#[async_trait]
+pub trait Catalog: PinStore {
+    /// The object stores that providers and pin files are read from, by URL scheme and authority.
+    fn object_stores(&self) -> Vec<(Url, Arc<dyn ObjectStore>)>;
+
+    /// The table of `kind`, or None if it did not exist then: it reads as empty.
+    ///
+    /// # Errors
+    /// [`QueryError::NotFound`] when there never was such a version.
+    async fn table(&self, kind: Kind, at: At) -> Result<Option<CatalogTable>>;
+}
+
+/// Where pins are kept. A pin's identity is its digest; a name belongs to one digest for ever.
+#[async_trait]
+pub trait PinStore: Debug + Send + Sync {
+    /// The pin of this name, digest or unambiguous beginning of a digest.
+    ///
+    /// # Errors
+    /// [`QueryError::NotFound`] when there is none.
+    async fn find_pin(&self, reference: &str) -> Result<PinManifest>;
+
+    /// All pins by name.
+    async fn list_pins(&self) -> Result<Vec<PinManifest>>;
+
+    /// Stores a file of the pin with this digest. The same file again is no error.
+    async fn put_pin_file(&self, digest: &str, path: &str, bytes: Bytes) -> Result<()>;
+
+    /// Stores the manifest, after its files, and takes its name. False: this very pin was there already.
+    ///
+    /// # Errors
+    /// [`QueryError::Conflict`] when the name belongs to another digest.
+    async fn commit_pin(&self, manifest: &PinManifest) -> Result<bool>;
+
+    /// A file of the pin with this digest.
+    async fn read_pin_file(&self, digest: &str, path: &str) -> Result<Bytes>;
+
+    /// The manifest's bytes as stored.
+    async fn manifest_bytes(&self, digest: &str) -> Result<Bytes>;
+
+    /// URL of a file of the pin with this digest, in one of the [object stores](Catalog::object_stores).
+    fn pin_file_url(&self, digest: &str, path: &str) -> String;
+}
+
+#[async_trait]
+impl Catalog for Lake {
+    fn object_stores(&self) -> Vec<(Url, Arc<dyn ObjectStore>)> {
+        vec![(self.url().clone(), self.root_store())]
+    }
+
+    async fn table(&self, kind: Kind, at: At) -> Result<Option<CatalogTable>> {
+        let Some(table) = self.table_at(kind, at).await? else { return Ok(None) };
+        let pinned = PinnedTable { uri: table.uri(), version: table.version() };
+        Ok(Some(CatalogTable { pinned, provider: table.provider().await? }))
+    }
+}
+
+#[async_trait]
+impl PinStore for Lake {
+    async fn find_pin(&self, reference: &str) -> Result<PinManifest> {
+        Ok(Lake::find_pin(self, reference).await?)
+    }
+
+    async fn list_pins(&self) -> Result<Vec<PinManifest>> {
+        Ok(Lake::list_pins(self).await?)
+    }
+
+    async fn put_pin_file(&self, digest: &str, path: &str, bytes: Bytes) -> Result<()> {
+        Ok(Lake::put_pin_file(self, digest, path, bytes).await?)
+    }
+
+    async fn commit_pin(&self, manifest: &PinManifest) -> Result<bool> {
+        Lake::commit_pin(self, manifest).await.map_err(|error| match error {
+            LakeError::Usage(message) => QueryError::Conflict(message),
+            other => other.into(),
+        })
+    }
+
+    async fn read_pin_file(&self, digest: &str, path: &str) -> Result<Bytes> {
+        Lake::read_pin_file(self, digest, path).await.map_err(|error| match &error {
+            LakeError::Store { source, .. }
+                if source
+                    .downcast_ref::<object_store::Error>()
+                    .is_some_and(|source| matches!(source, object_store::Error::NotFound { .. })) =>
+            {
+                QueryError::NotFound(error.to_string())
+            }
+            _ => error.into(),
+        })
+    }
+
+    async fn manifest_bytes(&self, digest: &str) -> Result<Bytes> {
+        Ok(Lake::manifest_bytes(self, digest).await?)
+    }
+
+    fn pin_file_url(&self, digest: &str, path: &str) -> String {
+        format!("{}pins/{digest}/{path}", self.uri())
+    }
+}

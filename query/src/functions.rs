@@ -1,0 +1,77 @@
+//! Aggregate functions over the attempts at a question (FACTS: paper section 4; Chen et al. 2021 for pass@k).
+//!
+//! All three are per question, under `GROUP BY qa_id`, and averaged outside. An attempt whose `correct` is null (its
+//! judge failed) is left out: it is neither right nor wrong. With fewer than k attempts the result is null.
+
+mod cons;
+mod maj_at_k;
+mod pass_at_k;
+
+use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array};
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::common::exec_err;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::AggregateUDF;
+use datafusion::scalar::ScalarValue;
+
+pub use maj_at_k::{Cluster, maj_at_k};
+pub use pass_at_k::pass_at_k;
+
+/// The functions, to register with a session of DataFusion.
+pub fn all() -> Vec<AggregateUDF> {
+    vec![
+        AggregateUDF::from(pass_at_k::PassAtK::default()),
+        AggregateUDF::from(cons::Cons::default()),
+        AggregateUDF::from(maj_at_k::MajAtK::default()),
+    ]
+}
+
+/// The k of a group: the same in all its rows.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+struct Constant(Option<i64>);
+
+impl Constant {
+    fn update(&mut self, function: &str, column: &ArrayRef) -> Result<()> {
+        let values = int64(column)?;
+        if values.null_count() > 0 {
+            return exec_err!("{function}: k is null; give a whole number of at least 1");
+        }
+        values.values().iter().try_for_each(|k| self.merge(function, Some(*k)))
+    }
+
+    fn merge(&mut self, function: &str, k: Option<i64>) -> Result<()> {
+        match (self.0, k) {
+            (_, None) => {}
+            (_, Some(k)) if k < 1 => return exec_err!("{function}: k is {k}; give a whole number of at least 1"),
+            (Some(known), Some(k)) if known != k => {
+                return exec_err!("{function}: k is {known} and {k} in one group; give a constant");
+            }
+            (_, Some(k)) => self.0 = Some(k),
+        }
+        Ok(())
+    }
+}
+
+fn int64(column: &ArrayRef) -> Result<&Int64Array> {
+    column.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong_type("Int64", column))
+}
+
+fn boolean(column: &ArrayRef) -> Result<&BooleanArray> {
+    column.as_boolean_opt().ok_or_else(|| wrong_type("Boolean", column))
+}
+
+fn wrong_type(expected: &str, column: &ArrayRef) -> DataFusionError {
+    DataFusionError::Internal(format!("expected a column of {expected}, got {}", column.data_type()))
+}
+
+fn column(values: &[ArrayRef], index: usize) -> Result<&ArrayRef> {
+    values.get(index).ok_or_else(|| DataFusionError::Internal(format!("column {index} is missing")))
+}
+
+fn count(values: u64) -> ScalarValue {
+    ScalarValue::Int64(Some(i64::try_from(values).unwrap_or(i64::MAX)))
+}
+
+fn sum(column: &ArrayRef) -> Result<u64> {
+    Ok(int64(column)?.iter().flatten().map(|value| u64::try_from(value).unwrap_or(0)).sum())
+}

@@ -1,0 +1,87 @@
+//! Reading the rows of a pin back, in their order.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use sha2::{Digest as _, Sha256};
+use webdancer_lake::pins::{PinFile, PinManifest};
+
+use crate::canonical::{canonical_batch, canonical_schema};
+use crate::catalog::PinStore;
+use crate::digest::hex;
+use crate::error::{QueryError, Result};
+use crate::output::{Format, Output, TableOptions};
+
+/// The rows of a pin. Every file is checked against the manifest before its rows are given out; one file at a time is
+/// held in memory.
+///
+/// # Errors
+/// [`QueryError::Failed`] when a file is not what the manifest says.
+pub fn read<'a>(store: &'a dyn PinStore, manifest: &'a PinManifest) -> impl Stream<Item = Result<RecordBatch>> + 'a {
+    stream::iter(&manifest.files)
+        .then(move |file| async move {
+            let bytes = store.read_pin_file(&manifest.digest, &file.path).await?;
+            if let Some(problem) = problem_of(file, &bytes) {
+                return Err(QueryError::failed(format!("reading pin {}", manifest.name), problem));
+            }
+            Ok(stream::iter(batches(bytes)?))
+        })
+        .try_flatten()
+}
+
+/// The columns of a pin.
+///
+/// # Errors
+/// When its first file cannot be read.
+pub(super) async fn schema(store: &dyn PinStore, manifest: &PinManifest) -> Result<SchemaRef> {
+    let file = manifest.files.first().ok_or_else(|| {
+        QueryError::NotFound(format!("the manifest of pin {} names no file", manifest.name))
+    })?;
+    let bytes = store.read_pin_file(&manifest.digest, &file.path).await?;
+    Ok(canonical_schema(ParquetRecordBatchReaderBuilder::try_new(bytes)?.schema()))
+}
+
+/// Writes the rows of a pin to one file in a [format](Format).
+///
+/// # Errors
+/// When a file is not what the manifest says, or the writer fails.
+pub async fn export<W: Write + Send>(
+    store: &dyn PinStore,
+    manifest: &PinManifest,
+    format: Format,
+    writer: W,
+) -> Result<W> {
+    let schema = schema(store, manifest).await?;
+    let mut output = Output::new(format, schema, writer, TableOptions::default())?;
+    let mut rows = std::pin::pin!(read(store, manifest));
+    while let Some(batch) = rows.next().await {
+        output.write(&batch?)?;
+    }
+    output.finish()
+}
+
+/// What is wrong with a file, if anything.
+pub(super) fn problem_of(file: &PinFile, bytes: &Bytes) -> Option<String> {
+    if bytes.len() as u64 != file.bytes {
+        return Some(format!("{} has {} bytes, the manifest says {}", file.path, bytes.len(), file.bytes));
+    }
+    let sha256 = hex(&Sha256::digest(bytes));
+    (sha256 != file.sha256).then(|| format!("{} has SHA-256 {sha256}, the manifest says {}", file.path, file.sha256))
+}
+
+/// The rows of one Parquet file.
+pub(super) fn batches(bytes: Bytes) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+    let reader: ParquetRecordBatchReader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+    let schema = canonical_schema(&Arc::new(reader_schema(&reader)));
+    Ok(reader.map(move |batch| canonical_batch(&batch?, &schema)))
+}
+
+fn reader_schema(reader: &ParquetRecordBatchReader) -> arrow::datatypes::Schema {
+    use arrow::array::RecordBatchReader as _;
+    reader.schema().as_ref().clone()
+}

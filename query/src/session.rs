@@ -1,0 +1,302 @@
+//! The engine: plans statements and runs them within limits.
+//!
+//! Planning and running happen on threads of the engine's own, with 8 MiB stacks: plans are walked by recursion
+//! (`recursive_protection` grows the stack where DataFusion recurses, the rest must fit), and a query that keeps a
+//! processor busy does not starve the caller's runtime. A time limit ends the caller's wait at once; a thread busy
+//! in planning finishes that step before it notices.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::num::NonZeroUsize;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{FunctionRegistry as _, SendableRecordBatchStream, SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion_functions_json::functions::json_union_to_text;
+use futures::StreamExt as _;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use webdancer_lake::pins::PinnedTable;
+
+use crate::canonical::{canonical_batch, canonical_schema};
+use crate::catalog::Catalog;
+use crate::complete::Completer;
+use crate::error::{QueryError, Result};
+use crate::functions;
+use crate::limits::{Limits, QueryOptions};
+use crate::reference::{self, Reference};
+use crate::resolve::{self, CATALOG, Resolved, Resolver, SCHEMA, Versions};
+use crate::statement;
+use crate::stream::{QueryResult, Received};
+
+/// Rows per batch of a pin: sums of floats depend on it.
+const PIN_BATCH_ROWS: usize = 8_192;
+const STACK_BYTES: usize = 8 << 20;
+/// Batches computed ahead of the caller.
+const BATCHES_AHEAD: usize = 2;
+
+/// Runs SQL over a catalogue. Cheap to clone; clones share memory and threads.
+#[derive(Debug, Clone)]
+pub struct QueryEngine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    catalog: Arc<dyn Catalog>,
+    limits: Limits,
+    state: SessionState,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Dropping a runtime waits, which is not allowed on an async caller's thread.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// How a statement is to be planned and run.
+#[derive(Debug, Clone)]
+pub(crate) struct Mode {
+    pub(crate) versions: Versions,
+    /// One partition, rows of tables in a fixed order: what a pin needs.
+    pub(crate) reproducible: bool,
+    pub(crate) deadline: Instant,
+}
+
+/// A statement parsed, checked, and freed of `at(…)` and `pin(…)`.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub(crate) statement: Statement,
+    pub(crate) references: BTreeMap<String, Reference>,
+}
+
+impl QueryEngine {
+    /// An engine over `catalog`, a [`webdancer_lake::Lake`] for example.
+    ///
+    /// # Errors
+    /// When threads or the spill folder cannot be made.
+    pub fn new(catalog: Arc<dyn Catalog>, limits: Limits) -> Result<QueryEngine> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(limits.target_partitions.max(2))
+            .thread_stack_size(STACK_BYTES)
+            .thread_name("query")
+            .enable_all()
+            .build()
+            .map_err(|error| QueryError::failed("starting the query threads", error))?;
+        let state = base_state(catalog.as_ref(), &limits)?;
+        Ok(QueryEngine { inner: Arc::new(Inner { catalog, limits, state, runtime: Some(runtime) }) })
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// The catalogue.
+    pub fn catalog(&self) -> &dyn Catalog {
+        self.inner.catalog.as_ref()
+    }
+
+    /// Plans and starts one statement. Rows are computed as they are read from the result.
+    ///
+    /// # Errors
+    /// See [`QueryError`]; errors while rows are computed come out of the result.
+    pub async fn query(&self, sql: &str, options: &QueryOptions) -> Result<QueryResult> {
+        let limits = &self.inner.limits;
+        let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
+        let max_rows = options.max_rows.map_or(limits.max_rows, |rows| rows.min(limits.max_rows));
+        let mode = Mode {
+            versions: Versions::At(options.at),
+            reproducible: false,
+            deadline: Instant::now() + timeout,
+        };
+        let sql = sql.to_string();
+        let engine = self.clone();
+        let deadline = mode.deadline;
+        let planning = async move {
+            let prepared = engine.prepare(&sql)?;
+            let resolved = engine.resolve(&prepared, &mode).await?;
+            engine.start(resolved, mode.deadline).await
+        };
+        self.on_own_threads(planning, deadline).await.map(|result| result.cut_at(max_rows))
+    }
+
+    /// What completes table, column and function names in a shell. Names come from the schemas, pins from the store.
+    ///
+    /// # Errors
+    /// When the pins cannot be listed.
+    pub async fn completer(&self) -> Result<Completer> {
+        let engine = self.clone();
+        let deadline = Instant::now() + self.inner.limits.timeout;
+        let collecting = async move {
+            let tables = resolve::declared_tables(&engine.inner.state, &engine.inner.limits).await?;
+            let pins = engine.catalog().list_pins().await?;
+            let tables = tables.into_iter().map(|(name, table)| {
+                let columns = table.schema().fields().iter().map(|field| field.name().clone()).collect();
+                (name, columns)
+            });
+            let state = &engine.inner.state;
+            let functions = state.udfs().into_iter().chain(state.udafs()).chain(state.udwfs());
+            Ok(Completer::new(tables.collect(), functions, pins.into_iter().map(|pin| pin.name)))
+        };
+        self.on_own_threads(collecting, deadline).await
+    }
+
+    /// Parses and checks a statement.
+    pub(crate) fn prepare(&self, sql: &str) -> Result<Prepared> {
+        let mut statement = statement::parse(sql, &self.inner.limits)?;
+        if let Statement::Statement(inner) = &statement
+            && matches!(inner.as_ref(), SqlStatement::ShowTables { .. })
+        {
+            statement = statement::parse(SHOW_TABLES, &self.inner.limits)?;
+        }
+        let references = reference::rewrite(&mut statement)?;
+        Ok(Prepared { statement, references })
+    }
+
+    /// Opens the tables and plans.
+    pub(crate) async fn resolve(&self, prepared: &Prepared, mode: &Mode) -> Result<Resolved> {
+        let Inner { catalog, limits, state, .. } = self.inner.as_ref();
+        let state = if mode.reproducible { reproducible(state.clone()) } else { state.clone() };
+        let resolver = Resolver::new(catalog.as_ref(), &state, limits, mode.versions.clone(), mode.reproducible);
+        let resolved = resolver.plan(prepared.statement.clone(), &prepared.references).await?;
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&resolved.plan).map_err(|error| QueryError::Refused(error.strip_backtrace()))?;
+        Ok(resolved)
+    }
+
+    /// Starts a plan; to be called on the engine's threads.
+    pub(crate) async fn start(&self, resolved: Resolved, deadline: Instant) -> Result<QueryResult> {
+        let Resolved { state, plan, used } = resolved;
+        let plan = json_as_text(plan)?;
+        let physical = state.create_physical_plan(&plan).await?;
+        let schema = canonical_schema(physical.schema().as_ref());
+        let stream = execute_stream(physical, state.task_ctx())?;
+        let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+        let forwarding = self.inner.runtime()?.spawn(forward(stream, sender));
+        let received = Received { receiver, task: AbortOnDropHandle::new(forwarding) };
+        Ok(QueryResult::new(schema, received, used, deadline, self.clone()))
+    }
+
+    /// Runs `work` on the engine's threads until `deadline`.
+    pub(crate) async fn on_own_threads<T, F>(&self, work: F, deadline: Instant) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let task = AbortOnDropHandle::new(self.inner.runtime()?.spawn(work));
+        match tokio::time::timeout_at(deadline, task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => Err(QueryError::failed("the query stopped unexpectedly", error)),
+            Err(_) => Err(timed_out()),
+        }
+    }
+
+    /// Folder for temporary files.
+    pub(crate) fn spill_dir(&self) -> Option<&Path> {
+        self.inner.limits.spill_dir.as_deref()
+    }
+}
+
+impl Inner {
+    fn runtime(&self) -> Result<&Runtime> {
+        self.runtime.as_ref().ok_or_else(|| QueryError::Refused("the engine is shutting down".to_string()))
+    }
+}
+
+pub(crate) fn timed_out() -> QueryError {
+    QueryError::limit("the query took longer than it may", "select less, or raise sql.timeout")
+}
+
+async fn forward(mut stream: SendableRecordBatchStream, sender: mpsc::Sender<Result<arrow::array::RecordBatch>>) {
+    let schema = canonical_schema(stream.schema().as_ref());
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(QueryError::from).and_then(|batch| canonical_batch(&batch, &schema));
+        let failed = batch.is_err();
+        if sender.send(batch).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+const SHOW_TABLES: &str = "SELECT table_name, CASE table_type WHEN 'VIEW' THEN 'view' ELSE 'table' END AS kind \
+    FROM information_schema.tables WHERE table_schema = 'public' ORDER BY kind, table_name";
+
+fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
+    let spill = match &limits.spill_dir {
+        Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
+        None => DiskManagerMode::OsTmpDirectory,
+    };
+    let disk = DiskManagerBuilder::default().with_mode(spill).with_max_temp_directory_size(limits.spill_bytes);
+    let pool = TrackConsumersPool::new(FairSpillPool::new(limits.memory_bytes), NonZeroUsize::MIN.saturating_add(4));
+    let runtime =
+        RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk).build_arc()?;
+    for (url, store) in catalog.object_stores() {
+        runtime.register_object_store(&url, store);
+    }
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(limits.target_partitions.max(1))
+        .with_batch_size(limits.batch_rows.max(1));
+    let options = config.options_mut();
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.parquet.schema_force_view_types = false;
+    // A sort starts spilling when what it must keep back for merging no longer fits: a tenth of all at most.
+    options.execution.sort_spill_reservation_bytes =
+        options.execution.sort_spill_reservation_bytes.min(limits.memory_bytes / 10);
+    let mut state =
+        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    datafusion_functions_json::register_all(&mut state)?;
+    for function in functions::all() {
+        state.register_udaf(Arc::new(function))?;
+    }
+    Ok(state)
+}
+
+/// The same rows give the same result whatever the machine and the files: nothing runs side by side, and joins keep
+/// the sides that the SQL gives them.
+fn reproducible(mut state: SessionState) -> SessionState {
+    let config = state.config_mut();
+    *config = std::mem::take(config).with_target_partitions(1).with_batch_size(PIN_BATCH_ROWS);
+    let options = config.options_mut();
+    options.optimizer.join_reordering = false;
+    state
+}
+
+/// `json_get` and `->` return a union of JSON's types, which no format but Arrow has: results show its JSON text.
+fn json_as_text(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let schema = plan.schema().clone();
+    if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_))
+        || !schema.fields().iter().any(|field| matches!(field.data_type(), DataType::Union(..)))
+    {
+        return Ok(plan);
+    }
+    let columns = schema.iter().map(|(qualifier, field)| {
+        let column = Expr::Column((qualifier, field).into());
+        match field.data_type() {
+            DataType::Union(..) => json_union_to_text(column).alias(field.name()),
+            _ => column,
+        }
+    });
+    Ok(LogicalPlanBuilder::from(plan.clone()).project(columns.collect::<Vec<_>>())?.build()?)
+}
+
+/// The tables that a result was computed from.
+pub(crate) type Used = BTreeMap<String, PinnedTable>;

@@ -1,0 +1,44 @@
+-- One row per trajectory with a current correctness judgment, beside its question. `correct` is null where the judge
+-- failed: an error is never a wrong answer, and pass_at_k, cons and maj_at_k leave it out. A question or trajectory
+-- that was recorded twice counts once, as last recorded.
+WITH attempts AS (
+    SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
+    FROM trajectories
+),
+questions AS (
+    SELECT *, row_number() OVER (PARTITION BY qa_id ORDER BY event_time DESC, event_id DESC) AS position
+    FROM qa
+)
+SELECT
+    t.trajectory_id,
+    t.qa_id,
+    t.run_id,
+    t.policy_model,
+    t.policy_checkpoint_digest,
+    t.policy_version,
+    t.attempt,
+    q.method,
+    q.type,
+    q.language,
+    q.question,
+    q.answer AS gold_answer,
+    t.answer,
+    t.termination,
+    t.n_turns,
+    t.n_tool_calls,
+    t.input_tokens,
+    t.output_tokens,
+    coalesce(t.restricted, false) AS restricted,
+    j.verdict,
+    CASE j.verdict WHEN 'pass' THEN true WHEN 'fail' THEN false END AS correct,
+    j.score,
+    j.judge,
+    j.rule_version,
+    j.overridden,
+    j.rationale,
+    j.run_id AS judge_run_id,
+    t.event_time
+FROM current_judgments AS j
+JOIN attempts AS t ON t.trajectory_id = j.trajectory_id AND t.position = 1
+LEFT JOIN questions AS q ON q.qa_id = t.qa_id AND q.position = 1
+WHERE j.stage = 'correctness'

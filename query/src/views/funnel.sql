@@ -1,0 +1,49 @@
+-- How far each trajectory came in the funnel: the current verdict of each stage, and `outcome`: `accepted`, the first
+-- stage that it failed (`validity`, `correctness`, `quality`), `error` where a judge failed before any stage rejected
+-- it, or `pending` where a stage has not been judged yet. Counts: SELECT outcome, count(*) FROM funnel GROUP BY outcome.
+WITH verdicts AS (
+    SELECT
+        trajectory_id,
+        max(CASE WHEN stage = 'validity' THEN verdict END) AS validity,
+        max(CASE WHEN stage = 'correctness' THEN verdict END) AS correctness,
+        max(CASE WHEN stage = 'quality' THEN verdict END) AS quality
+    FROM current_judgments
+    GROUP BY trajectory_id
+),
+attempts AS (
+    SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
+    FROM trajectories
+),
+questions AS (
+    SELECT *, row_number() OVER (PARTITION BY qa_id ORDER BY event_time DESC, event_id DESC) AS position
+    FROM qa
+)
+SELECT
+    t.trajectory_id,
+    t.qa_id,
+    t.run_id,
+    t.policy_model,
+    t.attempt,
+    q.method,
+    t.termination,
+    coalesce(t.restricted, false) AS restricted,
+    v.validity,
+    v.correctness,
+    v.quality,
+    CASE
+        WHEN v.validity = 'fail' THEN 'validity'
+        WHEN v.validity = 'error' THEN 'error'
+        WHEN v.validity IS NULL THEN 'pending'
+        WHEN v.correctness = 'fail' THEN 'correctness'
+        WHEN v.correctness = 'error' THEN 'error'
+        WHEN v.correctness IS NULL THEN 'pending'
+        WHEN v.quality = 'fail' THEN 'quality'
+        WHEN v.quality = 'error' THEN 'error'
+        WHEN v.quality IS NULL THEN 'pending'
+        ELSE 'accepted'
+    END AS outcome,
+    t.event_time
+FROM attempts AS t
+LEFT JOIN verdicts AS v ON v.trajectory_id = t.trajectory_id
+LEFT JOIN questions AS q ON q.qa_id = t.qa_id AND q.position = 1
+WHERE t.position = 1

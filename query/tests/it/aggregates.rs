@@ -1,0 +1,194 @@
+//! The aggregate functions against brute force, through SQL.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, StringArray};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use webdancer_query::functions::{self, Cluster, maj_at_k, pass_at_k};
+
+use crate::support::{Memory, csv, error};
+
+/// An attempt: its answer (None abstains) and whether it is correct (None: the judge failed).
+type Attempt = (Option<u8>, Option<bool>);
+
+fn subsets(n: usize, k: usize) -> impl Iterator<Item = Vec<usize>> {
+    (0u32..1 << n)
+        .filter(move |mask| mask.count_ones() as usize == k)
+        .map(move |mask| (0..n).filter(|i| mask & (1 << i) != 0).collect())
+}
+
+fn brute_force_pass(attempts: &[Attempt], k: usize) -> Option<f64> {
+    let judged: Vec<bool> = attempts.iter().filter_map(|(_, correct)| *correct).collect();
+    average(judged.len(), k, |subset| f64::from(u8::from(subset.iter().any(|i| judged[*i]))))
+}
+
+fn brute_force_majority(attempts: &[Attempt], k: usize) -> Option<f64> {
+    let judged: Vec<(Option<u8>, bool)> = attempts.iter().filter_map(|(a, correct)| Some((*a, (*correct)?))).collect();
+    average(judged.len(), k, |subset| {
+        let mut votes: BTreeMap<u8, (usize, usize)> = BTreeMap::new();
+        for i in subset {
+            if let (Some(answer), correct) = judged[*i] {
+                let cluster = votes.entry(answer).or_default();
+                cluster.0 += 1;
+                cluster.1 += usize::from(correct);
+            }
+        }
+        let most = votes.values().map(|(votes, _)| *votes).max().unwrap_or(0);
+        let tied: Vec<f64> =
+            votes.values().filter(|(votes, _)| *votes == most).map(|(votes, c)| *c as f64 / *votes as f64).collect();
+        if tied.is_empty() { 0.0 } else { tied.iter().sum::<f64>() / tied.len() as f64 }
+    })
+}
+
+fn average(n: usize, k: usize, value: impl Fn(&[usize]) -> f64) -> Option<f64> {
+    if n < k {
+        return None;
+    }
+    let values: Vec<f64> = subsets(n, k).map(|subset| value(&subset)).collect();
+    Some(values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn close(a: Option<f64>, b: Option<f64>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => (a - b).abs() < 1e-12,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pass_at_k_is_the_mean_over_subsets(n in 1usize..11, c in 0usize..11, k in 1usize..12) {
+        let c = c.min(n);
+        let attempts: Vec<Attempt> = (0..n).map(|i| (None, Some(i < c))).collect();
+        prop_assert!(close(pass_at_k(n as u64, c as u64, k as u64), brute_force_pass(&attempts, k)));
+    }
+
+    #[test]
+    fn maj_at_k_is_the_mean_over_subsets(
+        attempts in prop::collection::vec((prop::option::weighted(0.8, 0u8..4), prop::option::weighted(0.9, any::<bool>())), 0..11),
+        k in 1usize..12,
+    ) {
+        let mut clusters: BTreeMap<u8, Cluster> = BTreeMap::new();
+        let mut abstentions = 0;
+        for (answer, correct) in attempts.iter().filter_map(|(answer, correct)| Some((answer, (*correct)?))) {
+            match answer {
+                Some(answer) => {
+                    let cluster = clusters.entry(*answer).or_default();
+                    cluster.votes += 1;
+                    cluster.correct += u64::from(correct);
+                }
+                None => abstentions += 1,
+            }
+        }
+        let clusters: Vec<Cluster> = clusters.into_values().collect();
+        let fast = maj_at_k(&clusters, abstentions, k as u64).unwrap();
+        let slow = brute_force_majority(&attempts, k);
+        prop_assert!(close(fast, slow), "{fast:?} {slow:?}");
+    }
+}
+
+/// Many questions, spread over partitions so that partial results are merged, each checked against brute force.
+#[tokio::test]
+async fn partial_results_merge_to_the_same_values() {
+    let mut random = proptest::test_runner::TestRunner::deterministic();
+    let strategy = prop::collection::vec(
+        (0i32..40, prop::option::weighted(0.8, 0u8..3), prop::option::weighted(0.9, any::<bool>())),
+        400,
+    );
+    let rows = strategy.new_tree(&mut random).unwrap().current();
+    let partitions: Vec<Vec<RecordBatch>> = rows
+        .chunks(50)
+        .map(|rows| {
+            let question: ArrayRef = Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.0)));
+            let answers = rows.iter().map(|row| row.1.map(|answer| format!("answer {answer}")));
+            let answer: ArrayRef = Arc::new(answers.collect::<StringArray>());
+            let correct: ArrayRef = Arc::new(rows.iter().map(|row| row.2).collect::<BooleanArray>());
+            let columns = [("question", question, true), ("answer", answer, true), ("correct", correct, true)];
+            vec![RecordBatch::try_from_iter_with_nullable(columns).unwrap()]
+        })
+        .collect();
+    let table = MemTable::try_new(partitions[0][0].schema(), partitions).unwrap();
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(4));
+    for function in functions::all() {
+        context.register_udaf(function);
+    }
+    context.register_table("attempts", Arc::new(table)).unwrap();
+    let plan = "SELECT question, pass_at_k(correct, 3), cons(correct), maj_at_k(answer, correct, 3)
+                FROM attempts GROUP BY question";
+    let explained = context.sql(&format!("EXPLAIN {plan}")).await.unwrap().to_string().await.unwrap();
+    assert!(explained.contains("mode=Partial") && explained.contains("Final"), "{explained}");
+    let batches = context.sql(plan).await.unwrap().collect().await.unwrap();
+    let mut checked = 0;
+    for batch in batches {
+        use arrow::array::AsArray as _;
+        use arrow::datatypes::{Float64Type, Int32Type};
+        for row in 0..batch.num_rows() {
+            let question = batch.column(0).as_primitive::<Int32Type>().value(row);
+            let attempts: Vec<Attempt> = rows.iter().filter(|r| r.0 == question).map(|r| (r.1, r.2)).collect();
+            let value = |column: usize| batch.column(column).as_primitive::<Float64Type>().iter().nth(row).unwrap();
+            let judged: Vec<bool> = attempts.iter().filter_map(|(_, correct)| *correct).collect();
+            let share = judged.iter().filter(|correct| **correct).count() as f64 / judged.len() as f64;
+            assert!(close(value(1), brute_force_pass(&attempts, 3)));
+            assert!(close(value(2), Some(share)));
+            assert!(close(value(3), brute_force_majority(&attempts, 3)));
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 40);
+}
+
+#[tokio::test]
+async fn per_question_values_and_nulls() {
+    let engine = Memory::default().engine();
+    let attempts = "WITH attempts (qa, answer, correct) AS (VALUES
+        ('a', 'x', true), ('a', 'x', true), ('a', 'y', false),
+        ('b', 'x', false), ('b', 'y', true), ('b', NULL, false),
+        ('c', '', false), ('c', ' ', false), ('c', NULL, false),
+        ('d', 'x', true), ('d', 'x', NULL), ('d', 'y', false),
+        ('e', 'x', NULL))";
+    let sql = format!(
+        "{attempts} SELECT qa, pass_at_k(correct, 3), pass_at_k(correct, 1), cons(correct),
+                    maj_at_k(answer, correct, 3), maj_at_k(answer, correct, 2)
+         FROM attempts GROUP BY qa ORDER BY qa"
+    );
+    let third = 1.0 / 3.0;
+    let pairs_of_a = (1.0 + 0.5 + 0.5) / 3.0;
+    assert_eq!(
+        csv(&engine, &sql).await,
+        [
+            format!("a,1.0,{},{},1.0,{pairs_of_a}", 1.0 - third, 2.0 * third),
+            // Two answers tie for the vote; of the pairs one ties, one is right, one is wrong.
+            format!("b,1.0,{},{third},0.5,0.5", 1.0 - 2.0 * third),
+            "c,0.0,0.0,0.0,0.0,0.0".to_string(),
+            // An error of the judge leaves two attempts.
+            "d,,0.5,0.5,,0.5".to_string(),
+            "e,,,,,".to_string(),
+        ]
+    );
+    assert_eq!(csv(&engine, "SELECT pass_at_k(correct, 1) FROM evaluations").await, [""]);
+}
+
+#[tokio::test]
+async fn k_is_a_constant_of_at_least_one() {
+    let engine = Memory::default().engine();
+    let from = "FROM (VALUES (true, 'x', 1), (false, 'y', 2)) AS t (correct, answer, k)";
+    for (call, part) in [
+        ("pass_at_k(correct, 0)", "pass_at_k: k is 0"),
+        ("pass_at_k(correct, -1)", "pass_at_k: k is -1"),
+        ("pass_at_k(correct, NULL)", "pass_at_k: k is null"),
+        ("pass_at_k(correct, k)", "give a constant"),
+        ("maj_at_k(answer, correct, 0)", "maj_at_k: k is 0"),
+        ("maj_at_k(answer, correct, k)", "give a constant"),
+    ] {
+        let message = error(&engine, &format!("SELECT {call} {from}")).await.to_string();
+        assert!(message.contains(part), "{call}: {message}");
+    }
+    assert_eq!(csv(&engine, &format!("SELECT pass_at_k(correct, CAST(1 AS INT)) {from}")).await, ["0.5"]);
+}

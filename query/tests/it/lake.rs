@@ -1,0 +1,93 @@
+//! Over a lake on disk: versions, pins, and what survives maintenance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use webdancer_lake::append::Part;
+use webdancer_lake::maintain::MaintainOptions;
+use webdancer_lake::{Lake, LakeOptions};
+use webdancer_query::pin::{self, Recomputed};
+use webdancer_query::{Limits, QueryEngine, QueryError};
+use webdancer_schemas::kind::Kind;
+
+use crate::support::{csv, epoch, error, rows_of};
+
+fn metrics(from: i64, to: i64) -> Vec<Value> {
+    (from..to)
+        .map(|i| {
+            json!({"event_id": format!("00000000-0000-7000-8000-{:012}", (i * 37) % 1000), "name": "loss", "step": i,
+                   "value": 1.0 / (i as f64 + 3.0), "extra": "{\"k\": \"v\"}"})
+        })
+        .collect()
+}
+
+/// Rows 0 to 60 in commits of these sizes.
+async fn lake(folder: &tempfile::TempDir, commits: &[i64]) -> Lake {
+    let lake = Lake::open(folder.path().to_str().unwrap(), LakeOptions::default()).unwrap();
+    let mut table = lake.table_for_writing(Kind::Metric).await.unwrap();
+    let mut next = 0;
+    for rows in commits {
+        let batch = rows_of(Kind::Metric, &metrics(next, next + rows));
+        let from = (next > 0).then(|| next - 1);
+        next += rows;
+        let part = Part { app_id: "test".into(), from, to: next - 1, marks: Vec::new(), batches: vec![batch] };
+        table.append(&[part]).await.unwrap();
+    }
+    lake
+}
+
+fn engine(lake: &Lake, partitions: usize) -> QueryEngine {
+    let limits = Limits { target_partitions: partitions, ..Limits::default() };
+    QueryEngine::new(Arc::new(lake.clone()), limits).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_versions_and_pins_of_a_lake() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder, &[20, 20, 20]).await;
+    let engine = engine(&lake, 2);
+    assert_eq!(csv(&engine, "SELECT count(*), sum(step), min(extra->>'k') FROM metrics").await, ["60,1770,v"]);
+    assert_eq!(csv(&engine, "SELECT count(*) FROM qa").await, ["0"]);
+    assert_eq!(csv(&engine, "SELECT count(*) FROM at('metrics', 2)").await, ["40"]);
+    assert!(matches!(error(&engine, "SELECT * FROM at('metrics', 99)").await, QueryError::NotFound(_)));
+
+    let sql = "SELECT event_id, step, value FROM metrics WHERE step % 2 = 0";
+    let made = pin::create(&engine, "even", sql, epoch()).await.unwrap();
+    assert!(made.new && !pin::create(&engine, "even", sql, epoch()).await.unwrap().new);
+    assert_eq!(made.manifest.rows, 30);
+    assert_eq!(csv(&engine, "SELECT count(*), max(step) FROM pin('even')").await, ["30,58"]);
+    let prefix = &made.manifest.digest[..12];
+    assert_eq!(csv(&engine, &format!("SELECT count(*) FROM pin('{prefix}')")).await, ["30"]);
+    let taken = pin::create(&engine, "even", "SELECT step FROM metrics", epoch()).await.unwrap_err();
+    assert!(matches!(taken, QueryError::Conflict(_)), "{taken:?}");
+
+    // Compaction and vacuum leave the pin and the version that it names.
+    let options = MaintainOptions { vacuum_older_than: Some(Duration::ZERO), ..MaintainOptions::default() };
+    lake.maintain(Kind::Metric, &options).await.unwrap();
+    let verified = pin::verify(&engine, "even").await.unwrap();
+    assert!(verified.passed(), "{verified:?}");
+    assert_eq!(verified.recomputed, Recomputed::Same);
+
+    // When the table is gone altogether, the files still are the dataset.
+    std::fs::remove_dir_all(folder.path().join("tables")).unwrap();
+    let reopened = Lake::open(folder.path().to_str().unwrap(), LakeOptions::default()).unwrap();
+    let verified = pin::verify(&super::lake::engine(&reopened, 2), "even").await.unwrap();
+    assert!(verified.problems.is_empty(), "{verified:?}");
+    assert_ne!(verified.recomputed, Recomputed::Same);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_lake_with_the_same_rows_has_the_same_digests() {
+    let mut digests = std::collections::BTreeSet::new();
+    for (commits, partitions, compact) in [(&[60][..], 1, false), (&[7, 20, 33], 8, false), (&[1, 58, 1], 3, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(&folder, commits).await;
+        if compact {
+            lake.maintain(Kind::Metric, &MaintainOptions::default()).await.unwrap();
+        }
+        let sql = "SELECT name, sum(value) AS total, array_agg(step) AS steps FROM metrics GROUP BY name";
+        digests.insert(pin::create(&engine(&lake, partitions), "x", sql, epoch()).await.unwrap().manifest.digest);
+    }
+    assert_eq!(digests.len(), 1, "{digests:?}");
+}

@@ -1,0 +1,90 @@
+//! The formats, as written.
+
+use arrow::array::RecordBatchReader as _;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use webdancer_query::output::{Format, TableOptions, write_result};
+use webdancer_query::{QueryEngine, QueryOptions};
+
+use crate::support::Memory;
+
+const SQL: &str = "SELECT * FROM (VALUES
+    (1, 'plain', 0.5, [1, NULL], named_struct('a', 'x'), TIMESTAMP '2026-01-02T03:04:05Z', true),
+    (2, 'quote \" comma, line
+break', NULL, NULL, NULL, NULL, false)
+) AS t (n, text, share, list, object, time, flag) ORDER BY n";
+
+async fn written(engine: &QueryEngine, sql: &str, format: &str) -> Vec<u8> {
+    let mut result = engine.query(sql, &QueryOptions::default()).await.unwrap();
+    write_result(&mut result, format.parse().unwrap(), Vec::new(), TableOptions::default()).await.unwrap()
+}
+
+async fn text(sql: &str, format: &str) -> String {
+    String::from_utf8(written(&Memory::default().engine(), sql, format).await).unwrap()
+}
+
+#[tokio::test]
+async fn csv_quotes_and_shows_lists_as_json() {
+    assert_eq!(
+        text(SQL, "csv").await,
+        "n,text,share,list,object,time,flag\n\
+         1,plain,0.5,\"[1,null]\",\"{\"\"a\"\":\"\"x\"\"}\",2026-01-02T03:04:05,true\n\
+         2,\"quote \"\" comma, line\nbreak\",,,,,false\n"
+    );
+}
+
+#[tokio::test]
+async fn json_is_one_document_and_ndjson_one_per_line() {
+    let lines = text(SQL, "ndjson").await;
+    let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        rows[0],
+        serde_json::json!({"n": 1, "text": "plain", "share": 0.5, "list": [1, null], "object": {"a": "x"},
+                           "time": "2026-01-02T03:04:05", "flag": true})
+    );
+    assert_eq!(rows[1]["text"], "quote \" comma, line\nbreak");
+    // Null columns are there.
+    assert!(rows[1].as_object().unwrap().contains_key("list"));
+    let document: Vec<serde_json::Value> = serde_json::from_str(&text(SQL, "json").await).unwrap();
+    assert_eq!(document, rows);
+}
+
+#[tokio::test]
+async fn parquet_reads_back() {
+    let bytes = written(&Memory::default().engine(), SQL, "parquet").await;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
+    let names: Vec<String> = reader.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["n", "text", "share", "list", "object", "time", "flag"]);
+    assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
+}
+
+#[tokio::test]
+async fn the_table_is_aligned() {
+    assert_eq!(
+        text("SELECT * FROM (VALUES ('a', 1), ('long name', 1000), (NULL, NULL)) AS t (name, n)", "table").await,
+        "name          n\n\
+         ─────────  ────\n\
+         a             1\n\
+         long name  1000\n\
+         null       null\n"
+    );
+}
+
+#[tokio::test]
+async fn a_result_without_rows_is_valid_in_every_format() {
+    let sql = "SELECT qa_id, rewrites FROM qa";
+    assert_eq!(text(sql, "table").await, "qa_id  rewrites\n─────  ────────\n");
+    assert_eq!(text(sql, "csv").await, "qa_id,rewrites\n");
+    assert_eq!(text(sql, "json").await, "[]\n");
+    assert_eq!(text(sql, "ndjson").await, "");
+    let bytes = written(&Memory::default().engine(), sql, "parquet").await;
+    assert_eq!(ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn formats_have_names() {
+    for (name, format) in Format::ALL {
+        assert_eq!(name.parse::<Format>().unwrap(), *format);
+        assert_eq!(format.to_string(), *name);
+    }
+    assert!("xml".parse::<Format>().unwrap_err().to_string().contains("known are table, csv, json, ndjson, parquet"));
+}

@@ -1,0 +1,204 @@
+//! The views over small tables of literal rows.
+
+use serde_json::{Value, json};
+use webdancer_schemas::kind::Kind;
+
+use crate::support::{Memory, csv};
+
+fn judgment(trajectory: &str, stage: &str, verdict: &str) -> Value {
+    json!({"trajectory_id": trajectory, "stage": stage, "verdict": verdict, "rule_version": 1})
+}
+
+#[tokio::test]
+async fn turns_unnest_the_parallel_lists() {
+    let trajectories = [
+        json!({
+            "trajectory_id": "t1", "qa_id": "q1", "n_turns": 2, "attempt": 1,
+            "turn_thought": ["think", null], "turn_tool": ["search", null],
+            "turn_arguments": ["{\"query\": [\"x\"]}", null], "turn_observation": ["seen", null],
+            "turn_ms": [5, 7],
+        }),
+        json!({"trajectory_id": "t2", "qa_id": "q2", "n_turns": 0}),
+        // Lists that are shorter than the turns leave nulls.
+        json!({"trajectory_id": "t3", "qa_id": "q3", "n_turns": 2, "turn_tool": ["visit"]}),
+    ];
+    let engine = Memory::default().with(Kind::Trajectory, &trajectories).engine();
+    let sql = "SELECT trajectory_id, turn, thought, tool, observation, ms FROM turns ORDER BY trajectory_id, turn";
+    assert_eq!(csv(&engine, sql).await, ["t1,0,think,search,seen,5", "t1,1,,,,7", "t3,0,,visit,,", "t3,1,,,,"]);
+    let sql = "SELECT trajectory_id, turn, tool, arguments->'query'->>0 FROM tool_calls ORDER BY trajectory_id";
+    assert_eq!(csv(&engine, sql).await, ["t1,0,search,x", "t3,0,visit,"]);
+}
+
+#[tokio::test]
+async fn the_current_judgment_is_of_the_highest_rule_version_then_the_latest() {
+    let time = |hour: u32| format!("2026-01-01T{hour:02}:00:00Z");
+    let row = |trajectory: &str, verdict: &str, version: i32, hour: u32, id: &str| {
+        json!({"trajectory_id": trajectory, "stage": "correctness", "verdict": verdict, "rule_version": version,
+               "event_time": time(hour), "event_id": id})
+    };
+    let overriding = |trajectory: &str, verdict: &str, criteria: Value, hour: u32| {
+        json!({"trajectory_id": trajectory, "stage": "override", "verdict": verdict, "rule_version": 0,
+               "event_time": time(hour), "event_id": format!("o{hour}"), "criteria": criteria})
+    };
+    let judgments = [
+        // A higher rule version wins over a later time.
+        row("t1", "fail", 2, 1, "a"),
+        row("t1", "pass", 1, 5, "b"),
+        // Of one version the later; of one time the greater id.
+        row("t2", "fail", 1, 1, "a"),
+        row("t2", "pass", 1, 2, "b"),
+        row("t3", "fail", 1, 1, "a"),
+        row("t3", "pass", 1, 1, "b"),
+        // An override wins over any version; of several the latest.
+        row("t4", "fail", 9, 9, "a"),
+        overriding("t4", "fail", Value::Null, 1),
+        overriding("t4", "pass", Value::Null, 2),
+        // One for another stage leaves this one alone.
+        row("t5", "pass", 1, 1, "a"),
+        overriding("t5", "fail", json!("{\"stage\": \"quality\"}"), 2),
+    ];
+    let engine = Memory::default().with(Kind::Judgment, &judgments).engine();
+    let sql = "SELECT trajectory_id, stage, verdict, overridden FROM current_judgments ORDER BY 1, 2";
+    assert_eq!(
+        csv(&engine, sql).await,
+        [
+            "t1,correctness,fail,false",
+            "t2,correctness,pass,false",
+            "t3,correctness,pass,false",
+            "t4,correctness,pass,true",
+            "t5,correctness,pass,false",
+            "t5,quality,fail,true",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn evaluations_join_judgment_trajectory_and_question_once() {
+    let question = |answer: &str| json!({"qa_id": "q1", "method": "benchmark", "question": "?", "answer": answer});
+    let trajectory = |id: &str, attempt: i32| {
+        json!({"trajectory_id": id, "qa_id": "q1", "run_id": "r", "policy_model": "m", "attempt": attempt, "answer": "a"})
+    };
+    let engine = Memory::default()
+        .with(Kind::Qa, &[question("old"), question("new")])
+        .with(
+            Kind::Trajectory,
+            // t1 was recorded twice; t4 has not been judged.
+            &[trajectory("t1", 0), trajectory("t1", 0), trajectory("t2", 1), trajectory("t3", 2), trajectory("t4", 3)],
+        )
+        .with(
+            Kind::Judgment,
+            &[
+                judgment("t1", "correctness", "pass"),
+                judgment("t2", "correctness", "fail"),
+                judgment("t3", "correctness", "error"),
+                judgment("t4", "validity", "pass"),
+                judgment("t0", "correctness", "pass"),
+            ],
+        )
+        .engine();
+    let sql = "SELECT qa_id, gold_answer, run_id, policy_model, attempt, answer, correct FROM evaluations ORDER BY attempt";
+    assert_eq!(csv(&engine, sql).await, ["q1,new,r,m,0,a,true", "q1,new,r,m,1,a,false", "q1,new,r,m,2,a,"]);
+    // An error is left out: two of three attempts count.
+    let sql = "SELECT qa_id, cons(correct), pass_at_k(correct, 2) FROM evaluations GROUP BY qa_id";
+    assert_eq!(csv(&engine, sql).await, ["q1,0.5,1.0"]);
+}
+
+fn funnel() -> Memory {
+    let question = |id: &str, method: &str| json!({"qa_id": id, "method": method});
+    let trajectory = |id: &str, qa: &str, termination: &str| {
+        json!({"trajectory_id": id, "qa_id": qa, "termination": termination})
+    };
+    let mut judgments = Vec::new();
+    for (trajectory, verdicts) in [
+        ("accepted", ["pass", "pass", "pass"]),
+        ("wrong", ["pass", "fail", "pass"]),
+        ("broken", ["fail", "pass", "pass"]),
+        ("poor", ["pass", "pass", "fail"]),
+        ("unsure", ["pass", "error", "pass"]),
+        ("forced", ["pass", "pass", "pass"]),
+        ("of-benchmark", ["pass", "pass", "pass"]),
+    ] {
+        let stages = ["validity", "correctness", "quality"].into_iter().zip(verdicts);
+        judgments.extend(stages.map(|(stage, verdict)| judgment(trajectory, stage, verdict)));
+    }
+    judgments.push(judgment("half", "validity", "pass"));
+    Memory::default()
+        .with(
+            Kind::Qa,
+            &[
+                question("q1", "crawlqa"),
+                question("q2", "e2hqa"),
+                question("q3", "crawlqa"),
+                question("q4", "crawlqa"),
+                question("b1", "benchmark"),
+                question("b2", "benchmark"),
+            ],
+        )
+        .with(
+            Kind::Trajectory,
+            &[
+                trajectory("accepted", "q1", "answer"),
+                trajectory("wrong", "q1", "answer"),
+                trajectory("broken", "q2", "answer"),
+                trajectory("poor", "q2", "answer"),
+                trajectory("unsure", "q2", "answer"),
+                trajectory("forced", "q3", "forced"),
+                trajectory("half", "q3", "answer"),
+                trajectory("fresh", "q3", "answer"),
+                trajectory("of-benchmark", "b1", "answer"),
+            ],
+        )
+        .with(Kind::Judgment, &judgments)
+}
+
+#[tokio::test]
+async fn the_funnel_says_where_each_trajectory_ended() {
+    let engine = funnel().engine();
+    assert_eq!(
+        csv(&engine, "SELECT trajectory_id, outcome FROM funnel ORDER BY trajectory_id").await,
+        [
+            "accepted,accepted",
+            "broken,validity",
+            "forced,accepted",
+            "fresh,pending",
+            "half,pending",
+            "of-benchmark,accepted",
+            "poor,quality",
+            "unsure,error",
+            "wrong,correctness",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_pools_are_disjoint_by_question_and_leave_benchmarks_out() {
+    let engine = funnel().engine();
+    assert_eq!(csv(&engine, "SELECT trajectory_id, qa_id FROM sft_pool").await, ["accepted,q1"]);
+    let sql = "SELECT qa_id, attempts, correct FROM rl_pool ORDER BY qa_id";
+    assert_eq!(csv(&engine, sql).await, ["q2,3,1", "q3,3,1", "q4,0,0"]);
+    // A pool has the columns of its table, so that it can be trained on as it is.
+    let described = csv(&engine, "DESCRIBE sft_pool").await;
+    assert!(described.iter().any(|line| line.starts_with("turn_context_token_ids")), "{described:?}");
+    assert!(!described.iter().any(|line| line.starts_with("position")), "{described:?}");
+}
+
+#[tokio::test]
+async fn a_run_is_as_its_latest_event_left_it() {
+    let run = |id: &str, state: &str, minute: u32, rest: Value| {
+        let mut row = json!({"run_id": id, "kind": "sft", "state": state,
+                             "event_time": format!("2026-01-01T00:{minute:02}:00Z")});
+        row.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        row
+    };
+    let runs = [
+        run("r1", "finished", 9, json!({"artifacts": [{"uri": "u", "digest": null}]})),
+        run("r1", "started", 1, json!({"config": "{}", "seed": 7, "code_version": "1"})),
+        run("r2", "started", 2, json!({})),
+        run("r2", "failed", 3, json!({"error": "out of disk"})),
+        json!({"run_id": null, "kind": "x", "state": "started"}),
+    ];
+    let engine = Memory::default().with(Kind::Run, &runs).engine();
+    let sql = "SELECT run_id, kind, state, config, seed, error, updated - started > INTERVAL '5 minutes',
+                      array_length(artifacts) FROM run_state ORDER BY run_id";
+    assert_eq!(csv(&engine, sql).await, ["r1,sft,finished,{},7,,true,1", "r2,sft,failed,,,out of disk,false,0"]);
+}
