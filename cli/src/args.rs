@@ -11,7 +11,9 @@ use clap_complete::Shell;
 /// without a broker) and land exactly once in Delta tables that any engine reads.
 #[derive(Debug, Parser)]
 #[command(name = "webdancer", version, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Settings: flags beat the environment, which beats webdancer.toml. `webdancer demo` shows it all.")]
+#[command(
+    after_help = "Settings: flags beat the environment, which beats webdancer.toml. `webdancer demo` shows it all."
+)]
 pub(crate) struct Args {
     /// The lake: a folder, file:///… or s3://bucket/prefix [default: ./lake]
     #[arg(long, global = true, env = "WEBDANCER_LAKE", value_name = "URI")]
@@ -38,7 +40,9 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Append events: CloudEvents as NDJSON, one a line, from any language
-    #[command(after_help = "Example:\n  echo '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"me\",\"type\":\"webdancer.metric.v1\",\"data\":{\"name\":\"loss\",\"step\":1,\"value\":0.5}}' | webdancer append")]
+    #[command(
+        after_help = "Example:\n  echo '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"me\",\"type\":\"webdancer.metric.v1\",\"data\":{\"name\":\"loss\",\"step\":1,\"value\":0.5}}' | webdancer append"
+    )]
     Append(AppendArgs),
     /// Import the published WebDancer files, losslessly
     #[command(subcommand)]
@@ -50,7 +54,9 @@ pub(crate) enum Command {
     /// Serve the closed web: an encyclopaedia of countries, real or invented
     Atlas(AtlasArgs),
     /// Query with SQL; without a query, an interactive shell
-    #[command(after_help = "Examples:\n  webdancer sql \"SELECT method, count(*) FROM qa GROUP BY method\"\n  webdancer sql --format ndjson \"SELECT * FROM tool_calls LIMIT 3\"\n  webdancer sql \"SELECT count(*) FROM at('pages', 5)\"    a table as it was\n  webdancer sql \"SELECT * FROM pin('train') LIMIT 5\"     a pin")]
+    #[command(
+        after_help = "Examples:\n  webdancer sql \"SELECT method, count(*) FROM qa GROUP BY method\"\n  webdancer sql --format ndjson \"SELECT * FROM tool_calls LIMIT 3\"\n  webdancer sql \"SELECT count(*) FROM at('pages', 5)\"    a table as it was\n  webdancer sql \"SELECT * FROM pin('train') LIMIT 5\"     a pin"
+    )]
     Sql(SqlArgs),
     /// Datasets: immutable results of a query
     #[command(subcommand)]

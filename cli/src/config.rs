@@ -138,8 +138,9 @@ impl Config {
     pub(crate) fn read(file: Option<&Path>) -> Result<Config, Failure> {
         let path = file.unwrap_or(Path::new("webdancer.toml"));
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text)
-                .map_err(|e| Failure::usage(format!("{}: {}", path.display(), e.to_string().replace('\n', " ").trim()))),
+            Ok(text) => toml::from_str(&text).map_err(|e| {
+                Failure::usage(format!("{}: {}", path.display(), e.to_string().replace('\n', " ").trim()))
+            }),
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
             Err(error) => Err(Failure::usage(format!("reading {}: {error}", path.display()))),
         }

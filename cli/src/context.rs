@@ -74,13 +74,14 @@ impl Context {
             return Ok(DrainReport::default());
         }
         let log = self.embedded().await?;
+        let mut unwatched = Unwatched;
         let drained = embedded::drain(
             &self.lake,
             &log,
             self.config.drain_options(&[]),
             Until::CaughtUp,
             DRAIN_PATIENCE,
-            &mut Unwatched,
+            &mut unwatched,
             std::future::pending(),
         );
         match drained.await {

@@ -20,13 +20,18 @@ const STACK_BYTES: usize = 8 << 20;
 fn main() -> ExitCode {
     let args = Args::parse();
     init_tracing(args.verbose, args.quiet);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
-    let outcome = match runtime {
-        // On a worker, not on main's own stack, whose size is not ours to choose.
-        Ok(runtime) => runtime.block_on(async {
-            tokio::spawn(commands::run(args)).await.unwrap_or_else(|e| Err(Failure::failed(format!("the command broke off: {e}"))))
-        }),
-        Err(error) => Err(Failure::failed(format!("starting the runtime: {error}"))),
+    // On a thread of our own: main's stack is not ours to size.
+    let running = std::thread::Builder::new().name("main".to_string()).stack_size(STACK_BYTES).spawn(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(commands::run(args)),
+            Err(error) => Err(Failure::failed(format!("starting the runtime: {error}"))),
+        }
+    });
+    let outcome = match running.map(std::thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Failure::failed("the command broke off; its message is above")),
+        Err(error) => Err(Failure::failed(format!("starting a thread: {error}"))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,7 +47,9 @@ fn init_tracing(verbose: u8, quiet: bool) {
     let default = match (quiet, verbose) {
         (true, _) => "error",
         (false, 0) => "warn",
-        (false, 1) => "webdancer=info,webdancer_lake=info,webdancer_ingest=info,webdancer_synth=info,webdancer_query=info,warn",
+        (false, 1) => {
+            "webdancer=info,webdancer_lake=info,webdancer_ingest=info,webdancer_synth=info,webdancer_query=info,warn"
+        }
         (false, 2) => "debug",
         (false, _) => "trace",
     };

@@ -10,6 +10,7 @@ use webdancer_schemas::kind::Kind;
 use webdancer_schemas::rows::{DeadLetter, Gap};
 use webdancer_schemas::wire;
 
+use crate::decode::{Decoder, Position};
 use crate::source::{Record, TopicPartition};
 
 /// `source` of the events that ingestion itself writes.
@@ -129,4 +130,37 @@ pub fn replayed(letter: &DeadLetter, letter_id: &str, time: DateTime<Utc>) -> Re
     let row = DeadLetter { state: "replayed".to_string(), raw: Base64(Vec::new()), ..letter.clone() };
     let id = EventId::derive(DateTime::UNIX_EPOCH, letter_id, Kind::DeadLetter, "replayed", 0);
     Ok(Event::new(SOURCE, &row)?.with_id(id).at(time).with_parents(vec![letter_id.to_string()]))
+}
+
+/// The event in a dead letter, if today's schema takes it.
+///
+/// `raw` is the whole event or its `data`, as `content_type` says; in the second case `attributes` are the event's
+/// context attributes as JSON. `time` stands in for an event that has none.
+///
+/// # Errors
+/// Why it is still no event of its kind.
+pub fn revive(
+    content_type: &str,
+    raw: &[u8],
+    attributes: Option<&str>,
+    time: DateTime<Utc>,
+) -> Result<Event, Rejection> {
+    let whole = match content_type {
+        wire::STRUCTURED => raw.to_vec(),
+        wire::DATA => {
+            let head = attributes.unwrap_or("{}").trim().strip_suffix('}').unwrap_or("{");
+            let comma = if head.trim_end().ends_with('{') { "" } else { "," };
+            [head.as_bytes(), comma.as_bytes(), b"\"data\":", raw, b"}"].concat()
+        }
+        other => return Err(Rejection::new(format!("{other} cannot be replayed; import its file again"))),
+    };
+    let (mut envelope, data) = wire::parse_structured(&whole)?;
+    envelope.time.get_or_insert(time);
+    if envelope.subject.is_none() {
+        envelope.subject = wire::key_in_data(envelope.kind, data);
+    }
+    let partition = TopicPartition { topic: "replay".into(), partition: 0 };
+    let position = Position { partition: &partition, offset: 0, timestamp_ms: 0 };
+    Decoder::new(envelope.kind).push(&envelope, data.get().as_bytes(), position)?;
+    Ok(Event { envelope, data: data.to_owned() })
 }

@@ -10,6 +10,7 @@ pub mod drain;
 pub mod embedded;
 pub mod error;
 pub mod intake;
+pub mod kafka;
 pub mod source;
 
 pub use error::{IngestError, Result};

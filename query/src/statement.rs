@@ -65,18 +65,20 @@ pub(crate) fn is_query(statement: &Statement) -> bool {
 fn check_shape(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
     let mut depth = 0usize;
     let mut operators = 0usize;
-    for token in tokens {
-        match &token.token {
-            Token::LParen | Token::LBrace => depth += 1,
-            Token::LBracket => {
-                depth += 1;
-                operators += 1;
-            }
+    // Operators one after the other: NOT NOT NOT … nests without parentheses.
+    let mut run = 0usize;
+    for token in tokens.iter().map(|token| &token.token).filter(|token| !matches!(token, Token::Whitespace(_))) {
+        let operator = is_operator(token);
+        operators += usize::from(operator);
+        run = if operator { run + 1 } else { 0 };
+        match token {
+            Token::LParen | Token::LBrace | Token::LBracket => depth += 1,
             Token::RParen | Token::RBracket | Token::RBrace => depth = depth.saturating_sub(1),
-            token if is_operator(token) => operators += 1,
+            Token::Word(word) if word.keyword == Keyword::CASE => depth += 1,
+            Token::Word(word) if word.keyword == Keyword::END => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > limits.max_nesting {
+        if depth.max(run) > limits.max_nesting {
             return Err(QueryError::limit(
                 format!("the statement is nested more than {} deep", limits.max_nesting),
                 "write it flatter, with WITH clauses for example, or raise sql.max_nesting",
@@ -106,7 +108,6 @@ fn is_operator(token: &Token) -> bool {
                 | Keyword::LIKE
                 | Keyword::ILIKE
                 | Keyword::BETWEEN
-                | Keyword::CASE
                 | Keyword::JOIN
                 | Keyword::UNION
                 | Keyword::EXCEPT
@@ -121,6 +122,9 @@ fn is_operator(token: &Token) -> bool {
         | Token::Whitespace(_)
         | Token::LParen
         | Token::RParen
+        | Token::RBracket
+        | Token::LBrace
+        | Token::RBrace
         | Token::EOF => false,
         other => !is_string(other),
     }
@@ -332,7 +336,7 @@ mod tests {
         assert!(error(format!("SELECT {}1{}", "[".repeat(65), "]".repeat(65))).contains("nested more than 64"));
         assert!(error(format!("SELECT 1{}", " + 1".repeat(5_000))).contains("5000 operators"));
         assert!(error(format!("SELECT 1{}", " UNION SELECT 1".repeat(5_000))).contains("5000 operators"));
-        assert!(error(format!("SELECT {}1", "NOT ".repeat(4_000))).contains("nested too deeply"));
+        assert!(error(format!("SELECT {}1", "NOT ".repeat(4_000))).contains("nested more than 64 deep"));
         assert!(error(format!("SELECT * FROM qa{}", ", qa".repeat(300))).contains("more than 256 tables"));
         assert!(parse(&format!("SELECT {}1{}", "(".repeat(60), ")".repeat(60)), &limits).is_ok());
         let list = (0..20_000).map(|i| i.to_string()).collect::<Vec<_>>().join(",");

@@ -113,7 +113,10 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
         return Ok(packed);
     }
     let mut content = Vec::new();
-    flate2::read::MultiGzDecoder::new(packed.as_slice()).take(MAX_FILE_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
+    flate2::read::MultiGzDecoder::new(packed.as_slice())
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut content)
+        .map_err(failed)?;
     if content.len() as u64 > MAX_FILE_BYTES {
         return Err(Failure::usage(format!("{} has more than {MAX_FILE_BYTES} bytes decompressed", file.display())));
     }

@@ -15,7 +15,9 @@ pub(crate) async fn run(context: &Context, args: &MaintainArgs) -> Result<(), Fa
     let kinds: Vec<Kind> = if args.tables.is_empty() {
         Kind::ALL.to_vec()
     } else {
-        let known = |table: &String| Kind::from_table(table).ok_or_else(|| Failure::usage(format!("there is no table {table:?}")));
+        let known = |table: &String| {
+            Kind::from_table(table).ok_or_else(|| Failure::usage(format!("there is no table {table:?}")))
+        };
         args.tables.iter().map(known).collect::<Result<_, _>>()?
     };
     context.drain_embedded().await?;

@@ -103,7 +103,9 @@ async fn verify(context: &Context, engine: &QueryEngine, reference: &str) -> Res
     let verification = pin::verify(engine, reference).await?;
     let recomputed = match &verification.recomputed {
         Recomputed::Same => "the query over the pinned versions gives the same rows".to_string(),
-        Recomputed::Differs { digest } => format!("the query over the pinned versions gives other rows: {}", short(digest)),
+        Recomputed::Differs { digest } => {
+            format!("the query over the pinned versions gives other rows: {}", short(digest))
+        }
         Recomputed::NotPossible(why) => format!("not recomputed: {why}"),
     };
     let manifest = &verification.manifest;
@@ -118,16 +120,29 @@ async fn verify(context: &Context, engine: &QueryEngine, reference: &str) -> Res
             "recomputation": recomputed,
         }))?;
     } else {
-        let files = if verification.problems.is_empty() { "files and digest agree with the manifest" } else { "files are damaged" };
+        let files = if verification.problems.is_empty() {
+            "files and digest agree with the manifest"
+        } else {
+            "files are damaged"
+        };
         output::line(&format!("{}  {}: {files}; {recomputed}", manifest.name, short(&manifest.digest)))?;
     }
     if verification.passed() {
         return Ok(());
     }
-    Err(Failure::failed(format!("pin {} is not what it was: {}", manifest.name, [verification.problems, vec![recomputed]].concat().join("; "))))
+    Err(Failure::failed(format!(
+        "pin {} is not what it was: {}",
+        manifest.name,
+        [verification.problems, vec![recomputed]].concat().join("; ")
+    )))
 }
 
-async fn export(context: &Context, manifest: &PinManifest, format: FormatArg, file: Option<&Path>) -> Result<(), Failure> {
+async fn export(
+    context: &Context,
+    manifest: &PinManifest,
+    format: FormatArg,
+    file: Option<&Path>,
+) -> Result<(), Failure> {
     let format = match format {
         FormatArg::Ndjson => Format::Ndjson,
         FormatArg::Parquet => Format::Parquet,

@@ -30,7 +30,12 @@ struct SqlNames(Names);
 impl LineCompleter for SqlNames {
     type Candidate = String;
 
-    fn complete(&self, line: &str, position: usize, _: &rustyline::Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _: &rustyline::Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
         Ok(self.0.complete(line.get(..position).unwrap_or(line)))
     }
 }

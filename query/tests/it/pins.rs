@@ -39,7 +39,7 @@ fn layouts() -> Vec<Memory> {
     let indices = arrow::array::UInt32Array::from_iter_values(shuffled.iter().map(|i| *i as u32));
     let shuffled = arrow::compute::take_record_batch(&whole, &indices).unwrap();
     let pieces = |batch: &RecordBatch, size: usize| -> Vec<RecordBatch> {
-        (0..500).step_by(size).map(|start| batch.slice(start, size)).collect()
+        (0..500).step_by(size).map(|start| batch.slice(start, size.min(500 - start))).collect()
     };
     let views = with_strings(&whole, &DataType::Utf8View);
     let dictionaries = with_strings(&shuffled, &DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into()));
@@ -102,7 +102,7 @@ async fn the_same_rows_have_the_same_digest_from_any_files() {
 async fn the_digest_is_what_it_always_was() {
     let engine = Memory::default().with(Kind::Metric, &metrics(20)).engine();
     let sql = "SELECT name, count(*) AS n, sum(value) AS total, min(event_time) AS first FROM metrics GROUP BY name";
-    assert_eq!(digest(&engine, sql).await, "GOLDEN");
+    assert_eq!(digest(&engine, sql).await, "eebf9111f2f4381e750e163de139081c1a2b6227fef75d84f5d060f1e9da0aae");
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ async fn mistakes_are_told_apart_from_refusals() {
     let engine = Memory::default().engine();
     for (sql, part) in [
         ("SELCT 1", "SQL syntax"),
-        ("SELECT FROM WHERE", "SQL syntax"),
+        ("SELECT 1 FROM", "SQL syntax"),
         ("SELECT 'open", "SQL syntax"),
         ("SELECT nothing FROM qa", "nothing"),
         ("SELECT no_such_function(1)", "no_such_function"),

@@ -175,7 +175,7 @@ async fn the_pools_are_disjoint_by_question_and_leave_benchmarks_out() {
     let engine = funnel().engine();
     assert_eq!(csv(&engine, "SELECT trajectory_id, qa_id FROM sft_pool").await, ["accepted,q1"]);
     let sql = "SELECT qa_id, attempts, correct FROM rl_pool ORDER BY qa_id";
-    assert_eq!(csv(&engine, sql).await, ["q2,3,1", "q3,3,1", "q4,0,0"]);
+    assert_eq!(csv(&engine, sql).await, ["q2,3,2", "q3,3,1", "q4,0,0"]);
     // A pool has the columns of its table, so that it can be trained on as it is.
     let described = csv(&engine, "DESCRIBE sft_pool").await;
     assert!(described.iter().any(|line| line.starts_with("turn_context_token_ids")), "{described:?}");
