@@ -92,8 +92,8 @@ impl Session<'_> {
             self.partitions.push(Partition {
                 key: key.clone(),
                 kind,
-                next: Some(next),
-                target: Some(end),
+                next,
+                target: end,
                 hinted: 0,
                 records: Vec::new(),
                 bytes: 0,
@@ -101,10 +101,6 @@ impl Session<'_> {
             });
         }
         self.outbox.extend(gaps);
-        for partition in &mut self.partitions {
-            // Those that were told to be caught up stay so.
-            partition.target = partition.target.or(partition.next);
-        }
         self.caught_up = CaughtUp::Pursuing;
         self.start(&entries)
     }
@@ -117,10 +113,7 @@ impl Session<'_> {
             _ => self.consumer.assign(&added),
         };
         done.map_err(|e| IngestError::Unavailable(format!("starting partitions: {e}")))?;
-        if self.paused && !entries.is_empty() {
-            // What is new is not paused; the next look at the budget decides anew, for all.
-            self.paused = false;
-        }
+        self.pause_again();
         tracing::info!(partitions = entries.len(), "kafka partitions assigned");
         Ok(())
     }
@@ -229,6 +222,7 @@ impl Session<'_> {
     pub(super) fn reposition(&mut self) -> Result<(), End> {
         self.reposition_at = None;
         self.flush_all();
+        self.skip_markers();
         let keys: Vec<TopicPartition> = self.partitions.iter().map(|partition| partition.key.clone()).collect();
         let Ok(bounds) = self.bounds(&keys, ENDS_TIMEOUT) else {
             self.reposition_at = Some(Instant::now() + RETRY);
@@ -238,7 +232,7 @@ impl Session<'_> {
         let mut all = Vec::new();
         for partition in &mut self.partitions {
             let Some((low, end)) = bounds.get(&partition.key).copied() else { continue };
-            let next = partition.next.unwrap_or(low);
+            let next = partition.next;
             if next > end {
                 self.beyond_end += 1;
                 if self.beyond_end >= BEYOND_END_LIMIT {
@@ -249,7 +243,7 @@ impl Session<'_> {
             }
             if next < low {
                 self.outbox.push_back(gap(&partition.key, next, low));
-                partition.next = Some(low);
+                partition.next = low;
                 moved.push((partition.key.clone(), Offset::Offset(low)));
             }
             all.push((partition.key.clone(), Offset::Offset(next.max(low))));
@@ -270,13 +264,11 @@ impl Session<'_> {
                 self.consumer.incremental_unassign(&again).and_then(|()| self.consumer.incremental_assign(&again))
             }
             _ => self.consumer.assign(&list(
-                self.partitions
-                    .iter()
-                    .map(|partition| (&partition.key, partition.next.map_or(Offset::Beginning, Offset::Offset))),
+                self.partitions.iter().map(|partition| (&partition.key, Offset::Offset(partition.next))),
             )),
         };
         self.last = None;
-        self.paused = false;
+        self.pause_again();
         done.map_err(|e| IngestError::Unavailable(format!("starting partitions again: {e}")).into())
     }
 

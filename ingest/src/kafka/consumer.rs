@@ -63,6 +63,9 @@ impl KafkaSource {
         if kinds.is_empty() {
             return Err(IngestError::Usage("no kinds to ingest".into()));
         }
+        if max_buffer_bytes == 0 {
+            return Err(IngestError::Usage("the buffer of records must have room for one".into()));
+        }
         let consumer: BaseConsumer<ConsumerSide> = settings
             .consumer_config()
             .create_with_context(ConsumerSide::default())

@@ -26,7 +26,7 @@ pub(super) struct Noted {
 impl Noted {
     /// The client works: the next error is told again.
     pub(super) fn works(&self) {
-        if self.failing.swap(false, Ordering::Relaxed) {
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::Relaxed) {
             *self.last.lock() = None;
             tracing::info!("kafka can be reached again");
         }

@@ -67,16 +67,23 @@ impl From<IngestError> for End {
 pub(super) struct Partition {
     pub(super) key: TopicPartition,
     pub(super) kind: Kind,
-    /// Offset of the next record; none while the beginning is not known.
-    pub(super) next: Option<i64>,
+    /// Offset of the next record.
+    pub(super) next: i64,
     /// The end that counts as caught up.
-    pub(super) target: Option<i64>,
+    pub(super) target: i64,
     /// The last offset committed as a hint.
     pub(super) hinted: i64,
     pub(super) records: Vec<Record>,
     pub(super) bytes: usize,
     /// How many records the last batch had.
     pub(super) expected_records: usize,
+}
+
+impl Partition {
+    /// Whether records before the target are still to come.
+    pub(super) fn is_behind(&self) -> bool {
+        self.next < self.target
+    }
 }
 
 /// The consumer's loop and its state.
@@ -222,11 +229,11 @@ impl<'c> Session<'c> {
             return;
         };
         let offset = message.offset();
-        if partition.next.is_some_and(|next| offset < next) {
+        if offset < partition.next {
             tracing::debug!(partition = %partition.key, offset, "dropped: read before");
             return;
         }
-        partition.next = Some(offset + 1);
+        partition.next = offset + 1;
         let record = record::read(message, partition.kind);
         let bytes = record::bytes(&record);
         partition.bytes += bytes;
@@ -368,6 +375,13 @@ impl<'c> Session<'c> {
             Err(error) => tracing::debug!(%error, paused, "kafka source"),
         }
         self.paused = paused;
+    }
+
+    /// Pauses what was just started, if everything else is paused.
+    pub(super) fn pause_again(&mut self) {
+        if self.paused {
+            self.set_paused(true);
+        }
     }
 
     /// What is done by the clock.

@@ -58,7 +58,7 @@ impl Session<'_> {
             match self.ends() {
                 Ok(ends) => {
                     for partition in &mut self.partitions {
-                        partition.target = ends.get(&partition.key).copied();
+                        partition.target = ends.get(&partition.key).copied().unwrap_or(partition.target);
                     }
                     self.caught_up = CaughtUp::Pursuing;
                 }
@@ -78,8 +78,10 @@ impl Session<'_> {
                 return;
             }
         } else {
-            let behind = |p: &Partition| p.target.is_none_or(|target| p.next.is_none_or(|next| next < target));
-            if self.partitions.iter().any(behind) && !(self.idle && self.skip_markers(behind)) {
+            if self.partitions.iter().any(Partition::is_behind) && self.idle {
+                self.skip_markers();
+            }
+            if self.partitions.iter().any(Partition::is_behind) {
                 return;
             }
         }
@@ -88,22 +90,15 @@ impl Session<'_> {
         self.caught_up = CaughtUp::Told;
     }
 
-    /// Markers of transactions take offsets and never come out of a poll: librdkafka's position tells of them. True when
-    /// nothing is `behind` any more.
-    fn skip_markers(&mut self, behind: impl Fn(&Partition) -> bool) -> bool {
-        let Ok(positions) = self.consumer.position() else { return false };
-        for partition in self.partitions.iter_mut().filter(|partition| behind(partition)) {
+    /// Markers of transactions take offsets and never come out of a poll: librdkafka's position tells of them.
+    pub(super) fn skip_markers(&mut self) {
+        let Ok(positions) = self.consumer.position() else { return };
+        for partition in &mut self.partitions {
             let position = positions.find_partition(&partition.key.topic, partition.key.partition);
             if let Some(Offset::Offset(position)) = position.map(|element| element.offset()) {
-                partition.next = partition.next.max(Some(position));
+                partition.next = partition.next.max(position);
             }
         }
-        if self.partitions.iter().any(|p| p.target.is_none()) {
-            // A partition whose end could not be asked for at its assignment.
-            self.caught_up = CaughtUp::Stale;
-            return false;
-        }
-        !self.partitions.iter().any(behind)
     }
 
     /// Commits offsets for people who watch the group; nobody reads them to decide where to start.

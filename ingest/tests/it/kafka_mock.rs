@@ -320,6 +320,48 @@ async fn reading_waits_while_the_budget_is_used_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_come_while_reading_waits_are_read_once_it_goes_on() {
+    const MAX: usize = 16 << 10;
+    let (_cluster, mut settings) = cluster(4);
+    settings.batch_bytes = 4 << 10;
+    let mut other = Worker::start(&settings, ROOMY);
+    let mut waiting = Worker::start(&settings, MAX);
+    while (other.owned.len(), waiting.owned.len()) != (2, 2) {
+        tokio::select! {
+            _ = other.next_within(Duration::from_millis(100)) => {}
+            _ = waiting.next_within(Duration::from_millis(100)) => {}
+        }
+    }
+    let log = KafkaLog::new(settings.clone()).unwrap();
+    log.append((0..400).map(|i| metric(&format!("k{i}"), i)).collect()).await.unwrap();
+    // Long enough for the pause that follows its grace.
+    let mut held = Vec::new();
+    let mut read = Vec::new();
+    while let Some(told) = waiting.next_within(Duration::from_secs(1)).await {
+        if let Told::Records(_, records, guard) = told {
+            read.extend(records);
+            held.push(guard);
+        }
+    }
+    assert!(waiting.budget.used() > MAX);
+    let stopping = tokio::spawn(other.stop());
+    while waiting.owned.len() < 4 {
+        assert!(!matches!(waiting.next_within(Duration::from_millis(100)).await, Some(Told::Records(..))));
+    }
+    held.clear();
+    while read.len() < 400 {
+        if let Told::Records(_, records, _) = waiting.next().await {
+            read.extend(records);
+        }
+    }
+    let mut steps: Vec<i64> = read.iter().map(step).collect();
+    steps.sort_unstable();
+    assert_eq!(steps, (0..400).collect::<Vec<i64>>());
+    stopping.await.unwrap();
+    waiting.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_loop_that_cannot_say_where_to_start_ends_the_source() {
     let (_cluster, settings) = cluster(1);
     let mut worker = Worker::start(&settings, ROOMY);
