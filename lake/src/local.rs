@@ -9,9 +9,10 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -79,7 +80,7 @@ impl DurableLocal {
 
     /// The same on a disk of the caller's.
     pub fn on(disk: Arc<dyn Disk>) -> DurableLocal {
-        let syncer = DirectorySyncer { disk, durable: Mutex::default() };
+        let syncer = DirectorySyncer { disk, failed: AtomicBool::new(false), durable: Mutex::default() };
         DurableLocal { inner: Arc::new(LocalFileSystem::new()), syncer: Arc::new(syncer) }
     }
 }
@@ -100,13 +101,31 @@ impl std::fmt::Display for DurableLocal {
 #[derive(Debug)]
 struct DirectorySyncer {
     disk: Arc<dyn Disk>,
+    /// A sync failed: what reads show from then on may not be on disk, so nothing is read or written any more.
+    failed: AtomicBool,
     durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl DirectorySyncer {
+    fn check(&self) -> Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(generic(std::io::Error::other(
+                "a sync to disk failed: what this process could read back may not survive; look at the disk, start again",
+            )));
+        }
+        Ok(())
+    }
+
+    fn note<T>(&self, synced: std::io::Result<T>) -> std::io::Result<T> {
+        if synced.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        synced
+    }
+
     /// Makes the entries of `directory` durable, and the chain of directories that leads to it.
     fn sync(&self, directory: &FsPath) -> std::io::Result<()> {
-        self.disk.sync_directory(directory)?;
+        self.note(self.disk.sync_directory(directory))?;
         let mut child = directory.to_path_buf();
         while let Some(parent) = child.parent() {
             if self.durable.lock().contains(&child) {
@@ -115,7 +134,7 @@ impl DirectorySyncer {
             // Directories above the lake may not be ours to open; they existed before us.
             match self.disk.sync_directory(parent) {
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
-                synced => synced?,
+                synced => self.note(synced)?,
             }
             self.durable.lock().insert(child.clone());
             child = parent.to_path_buf();
@@ -160,6 +179,7 @@ fn put(syncer: &DirectorySyncer, path: &FsPath, payload: &PutPayload, create: bo
 #[async_trait]
 impl ObjectStore for DurableLocal {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.syncer.check()?;
         let create = match opts.mode {
             PutMode::Create => true,
             PutMode::Overwrite => false,
@@ -173,16 +193,19 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.syncer.check()?;
         let upload = self.inner.put_multipart_opts(location, opts).await?;
         let path = self.inner.path_to_filesystem(location)?;
         Ok(Box::new(SyncedUpload { upload, path, syncer: self.syncer.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.syncer.check()?;
         self.inner.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<bytes::Bytes>> {
+        self.syncer.check()?;
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -191,14 +214,21 @@ impl ObjectStore for DurableLocal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        match self.syncer.check() {
+            Ok(()) => self.inner.list(prefix),
+            Err(error) => futures::stream::once(std::future::ready(Err(error))).boxed(),
+        }
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
+        match self.syncer.check() {
+            Ok(()) => self.inner.list_with_offset(prefix, offset),
+            Err(error) => futures::stream::once(std::future::ready(Err(error))).boxed(),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.syncer.check()?;
         self.inner.list_with_delimiter(prefix).await
     }
 
@@ -226,7 +256,7 @@ impl MultipartUpload for SyncedUpload {
         let result = self.upload.complete().await?;
         let (path, syncer) = (self.path.clone(), self.syncer.clone());
         tokio::task::spawn_blocking(move || {
-            syncer.disk.sync_file(&path)?;
+            syncer.note(syncer.disk.sync_file(&path))?;
             path.parent().map_or(Ok(()), |directory| syncer.sync(directory))
         })
         .await

@@ -1,6 +1,10 @@
 //! The log and its way into the tables.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod decode;
 mod embedded;
 mod intake;
+mod kafka_mock;
+mod kafka_real;
+mod kafka_support;
 mod support;
