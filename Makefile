@@ -4,11 +4,10 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/webdancer/target
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 BIN := $(CARGO_TARGET_DIR)/debug/webdancer
-RELEASE_BIN := $(CARGO_TARGET_DIR)/release/webdancer
 # One feature set for everything: building a part alone would build dependencies a second time.
 CARGO_TEST := cargo test --workspace --lib --bins --tests
 
-.PHONY: help build demo test lint torture fuzz bench-ingest bench-append bench-sql bench-pin release clean
+.PHONY: help build demo test lint torture fuzz release clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -42,14 +41,11 @@ torture: ## The fault suites for long: 100 kills per scenario
 	WEBDANCER_KILLS=100 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 $(CARGO_TEST) -- --nocapture kill
 
 fuzz: ## A million mutated inputs through the decoder and the trajectory parser
-	WEBDANCER_FUZZ_CASES=1000000 cargo test --release --workspace --test it -- --nocapture fuzz
+	WEBDANCER_FUZZ_CASES=1000000 $(CARGO_TEST) --no-fail-fast -- --nocapture mutat
 
 release: ## The optimised command
 	@deploy/setup build
 	cargo build --release --workspace --bins
-
-bench-ingest bench-append bench-sql bench-pin: release ## Benchmarks beside peers, written to docs/benchmarks
-	tests/bench/$(patsubst bench-%,%,$@) $(RELEASE_BIN)
 
 clean: ## The demo's lake and the link; the target folder stays
 	rm -rf demo-lake webdancer

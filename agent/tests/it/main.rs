@@ -1,6 +1,5 @@
 //! The trajectory format and the published files: handwritten fixtures, generated input, the real files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
-
 #![allow(
     clippy::panic,
     clippy::print_stderr,

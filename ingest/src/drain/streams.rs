@@ -279,7 +279,7 @@ impl Streams {
 
     /// Cuts a batch off every stream that has gathered much.
     pub(super) fn cut_batches(&mut self) -> Result<()> {
-        let large = self.streams.values_mut().filter(|stream| stream.gathered.decoder.bytes() >= BATCH_BYTES);
-        large.map(Stream::cut_batch).collect()
+        let mut large = self.streams.values_mut().filter(|stream| stream.gathered.decoder.bytes() >= BATCH_BYTES);
+        large.try_for_each(Stream::cut_batch)
     }
 }

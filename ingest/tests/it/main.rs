@@ -3,6 +3,7 @@
 
 mod decode;
 mod embedded;
+mod fuzz;
 mod intake;
 mod kafka_mock;
 mod kafka_real;

@@ -1,6 +1,7 @@
 //! Suites that span crates: the command under kill -9, a power cut, the directions of dependency.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 mod embedded_kill;
 mod layering;
+mod memory;
 mod power_cut;
