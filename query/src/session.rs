@@ -1,14 +1,14 @@
 //! The engine: plans statements and runs them within limits.
 //!
-//! Planning and running happen on threads of the engine's own, with 8 MiB stacks: plans are walked by recursion
+//! Planning and running happen on threads of the engine's own, with 16 MiB stacks: plans are walked by recursion
 //! (`recursive_protection` grows the stack where DataFusion recurses, the rest must fit), and a query that keeps a
 //! processor busy does not starve the caller's runtime. A time limit ends the caller's wait at once; a thread busy
 //! in planning finishes that step before it notices.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::num::NonZeroUsize;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::execution::context::SQLOptions;
@@ -42,7 +42,7 @@ use crate::stream::{QueryResult, Received};
 
 /// Rows per batch of a pin: sums of floats depend on it.
 const PIN_BATCH_ROWS: usize = 8_192;
-const STACK_BYTES: usize = 8 << 20;
+const STACK_BYTES: usize = 16 << 20;
 /// Batches computed ahead of the caller.
 const BATCHES_AHEAD: usize = 2;
 
@@ -120,11 +120,7 @@ impl QueryEngine {
         let limits = &self.inner.limits;
         let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let max_rows = options.max_rows.map_or(limits.max_rows, |rows| rows.min(limits.max_rows));
-        let mode = Mode {
-            versions: Versions::At(options.at),
-            reproducible: false,
-            deadline: Instant::now() + timeout,
-        };
+        let mode = Mode { versions: Versions::At(options.at), reproducible: false, deadline: Instant::now() + timeout };
         let sql = sql.to_string();
         let engine = self.clone();
         let deadline = mode.deadline;

@@ -1,5 +1,8 @@
 //! The query crate against tables in memory, and against a lake on disk.
 
+// Clippy's own exception covers test functions, not their helpers.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod aggregates;
 mod lake;
 mod limits;
