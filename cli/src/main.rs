@@ -1,2 +1,58 @@
-//! placeholder
-fn main() {}
+//! The `webdancer` command.
+
+mod args;
+mod commands;
+mod config;
+mod context;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Args;
+use crate::failure::Failure;
+
+/// SQL planning recurses; at opt-level 0 the default 2 MiB of a worker's stack are not enough.
+const STACK_BYTES: usize = 8 << 20;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    init_tracing(args.verbose, args.quiet);
+    // On a thread of our own: main's stack is not ours to size.
+    let running = std::thread::Builder::new().name("main".to_string()).stack_size(STACK_BYTES).spawn(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(commands::run(args)),
+            Err(error) => Err(Failure::failed(format!("starting the runtime: {error}"))),
+        }
+    });
+    let outcome = match running.map(std::thread::JoinHandle::join) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Failure::failed("the command broke off; its message is above")),
+        Err(error) => Err(Failure::failed(format!("starting a thread: {error}"))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(&format!("webdancer: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Messages go to standard error; RUST_LOG overrides the flags.
+fn init_tracing(verbose: u8, quiet: bool) {
+    let default = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => {
+            "webdancer=info,webdancer_lake=info,webdancer_ingest=info,webdancer_synth=info,webdancer_query=info,warn"
+        }
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

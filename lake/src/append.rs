@@ -16,7 +16,7 @@
 //! | unknown: the table cannot be read | **retry** until the attempts are used up, then an error | the caller tries the same part again later; nothing is assumed |
 //! | not even tried: the schema does not fit, the store breaks its promises | **fatal** | the worker stops and says why |
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -41,8 +41,6 @@ pub struct Part {
     pub from: Option<i64>,
     /// The last position the rows stand for. Positions without rows count as well.
     pub to: i64,
-    /// Further facts to commit under app ids of their own, such as the topic's id.
-    pub marks: Vec<(String, i64)>,
     /// The rows, in order; none is allowed.
     pub batches: Vec<RecordBatch>,
 }
@@ -98,10 +96,13 @@ impl Table {
                     continue;
                 }
             }
-            let mut positions = Vec::with_capacity(parts.len());
-            for part in parts {
-                positions.push(self.position(&part.app_id).await?);
-            }
+            let positions = match self.positions(parts).await {
+                Ok(positions) => positions,
+                Err(error) => {
+                    last_error = Some(error);
+                    continue;
+                }
+            };
             let live: Vec<bool> = parts.iter().zip(&positions).map(|(part, at)| *at == part.from).collect();
             let files: Vec<_> = self.data_files()?.into_iter().filter(|f| !checked.contains(&f.path)).collect();
             let store = self.delta.object_store();
@@ -154,6 +155,14 @@ impl Table {
         Err(last_error.unwrap_or_else(|| LakeError::NotFound("no attempt was made".to_string())))
     }
 
+    async fn positions(&self, parts: &[Part]) -> Result<Vec<Option<i64>>> {
+        let mut positions = Vec::with_capacity(parts.len());
+        for part in parts {
+            positions.push(self.position(&part.app_id).await?);
+        }
+        Ok(positions)
+    }
+
     async fn write(&self, parts: &[Part], plans: &[Plan], live: &[bool]) -> Result<Vec<Add>> {
         let mut batches = Vec::new();
         for ((part, plan), _) in parts.iter().zip(plans).zip(live).filter(|(_, live)| **live) {
@@ -173,12 +182,7 @@ impl Table {
 
     async fn commit(&mut self, parts: impl Iterator<Item = &Part>, adds: Vec<Add>) -> Result<()> {
         let what = || format!("committing to table {}", self.kind.table());
-        let mut transactions = HashMap::new();
-        for part in parts {
-            transactions.insert(part.app_id.clone(), part.to);
-            transactions.extend(part.marks.iter().cloned());
-        }
-        let transactions = transactions.into_iter().map(|(id, version)| Transaction::new(id, version)).collect();
+        let transactions = parts.map(|part| Transaction::new(part.app_id.clone(), part.to)).collect();
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
         let state = self.delta.snapshot().context(what)?;
         let committed = CommitBuilder::from(commit_properties().with_application_transactions(transactions))
@@ -199,10 +203,7 @@ impl Table {
     ) {
         let mut positions =
             self.known.take().filter(|(version, _)| version + 1 == self.version()).map(|(_, p)| p).unwrap_or_default();
-        for part in parts {
-            positions.insert(part.app_id.clone(), part.to);
-            positions.extend(part.marks.iter().cloned());
-        }
+        positions.extend(parts.map(|part| (part.app_id.clone(), part.to)));
         self.known = Some((self.version(), positions));
         if let Some((live, _, adds)) = written
             && let [add] = adds.as_slice()

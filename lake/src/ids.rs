@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{AsArray as _, RecordBatch};
+use arrow::datatypes::DataType;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryStreamExt as _};
@@ -36,12 +37,14 @@ pub(crate) struct IdKey {
 /// The identities of the rows of a batch, in row order.
 pub(crate) fn keys_of(batch: &RecordBatch) -> Result<Vec<IdKey>> {
     let text = |name: &str| {
-        batch
+        let column = batch
             .column_by_name(name)
-            .and_then(|column| column.as_string_opt::<i32>())
-            .ok_or_else(|| LakeError::Usage(format!("column {name} is missing or is not text")))
+            .ok_or_else(|| LakeError::Usage(format!("column {name}: is required and missing")))?;
+        // Files rewritten by a compaction come back as string views.
+        arrow::compute::cast(column, &DataType::Utf8).context(|| format!("column {name} as text"))
     };
     let (ids, sources) = (text(EVENT_ID)?, text(SOURCE)?);
+    let (ids, sources) = (ids.as_string::<i32>(), sources.as_string::<i32>());
     // Sources repeat from row to row: hash one only when it changes.
     let mut last: Option<(&str, u64)> = None;
     let mut keys = Vec::with_capacity(batch.num_rows());

@@ -165,8 +165,9 @@ impl<'de> Visitor<'de> for StructuredVisitor {
     }
 }
 
-/// A string, borrowed where it holds no escapes.
-struct Text<'a>(Cow<'a, str>);
+/// A JSON string, borrowed where it holds no escapes.
+#[derive(Debug)]
+pub struct Text<'a>(pub Cow<'a, str>);
 
 impl<'de> serde::Deserialize<'de> for Text<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

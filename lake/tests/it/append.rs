@@ -98,8 +98,7 @@ async fn an_outage_is_an_error_and_the_same_part_lands_later_once() {
     let dir = tempfile::tempdir().unwrap();
     let (store, lake) = faulty(&dir, LakeOptions { max_commit_attempts: 2, ..LakeOptions::default() });
     let mut table = writer(&lake).await;
-    *store.commits.lock() = vec![Fault::ErrorAfter];
-    store.failing_reads.store(1000, Ordering::SeqCst);
+    *store.commits.lock() = vec![Fault::OutageAfter];
     let error = table.append(&[part("a", None, 2, &[1, 2])]).await.unwrap_err();
     assert!(matches!(error, LakeError::Store { .. }), "{error}");
     store.failing_reads.store(0, Ordering::SeqCst);

@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     ErrorAfter,
     /// The write is carried out; the answer is "already exists": the store repeated our request.
     AlreadyExistsAfter,
+    /// The write is carried out; from then on the store answers nothing but errors to reads.
+    OutageAfter,
     /// The write is not carried out.
     ErrorBefore,
     /// The write takes this many milliseconds.
@@ -79,6 +81,11 @@ impl ObjectStore for FaultStore {
             }
             Some(Fault::ErrorAfter) => {
                 self.inner.put_opts(location, payload, opts).await?;
+                Err(fault("after the write"))
+            }
+            Some(Fault::OutageAfter) => {
+                self.inner.put_opts(location, payload, opts).await?;
+                self.failing_reads.store(1000, Ordering::SeqCst);
                 Err(fault("after the write"))
             }
             Some(Fault::AlreadyExistsAfter) => {

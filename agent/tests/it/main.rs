@@ -1,0 +1,28 @@
+//! The trajectory format and the published files: handwritten fixtures, generated input, the real files.
+
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking, and say on stderr what they skip"
+)]
+
+mod demo;
+mod fixtures;
+mod fuzz;
+mod published_files;
+mod round_trip;
+
+use std::path::PathBuf;
+
+/// A path relative to this crate.
+fn path(relative: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative)
+}
+
+/// The lines of a file of this crate.
+fn lines(relative: &str) -> Vec<String> {
+    let path = path(relative);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines().map(str::to_string).collect()
+}

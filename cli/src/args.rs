@@ -1,0 +1,286 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// An event-sourced data lake for web agents: append events, query them with SQL, pin datasets.
+///
+/// Every crawl, question, trajectory and judgment is an event. Events are appended to a log (Kafka, or an embedded one
+/// without a broker) and land exactly once in Delta tables that any engine reads.
+#[derive(Debug, Parser)]
+#[command(name = "webdancer", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    after_help = "Settings: flags beat the environment, which beats webdancer.toml. `webdancer demo` shows it all."
+)]
+pub(crate) struct Args {
+    /// The lake: a folder, file:///… or s3://bucket/prefix [default: ./lake]
+    #[arg(long, global = true, env = "WEBDANCER_LAKE", value_name = "URI")]
+    pub(crate) lake: Option<String>,
+    /// The event log: embedded, or kafka://host:port[,host:port…] [default: embedded]
+    #[arg(long, global = true, env = "WEBDANCER_LOG", value_name = "URI")]
+    pub(crate) log: Option<String>,
+    /// Settings file [default: webdancer.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The result as JSON on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// More messages; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Errors only, no progress
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Append events: CloudEvents as NDJSON, one a line, from any language
+    #[command(
+        after_help = "Example:\n  echo '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"me\",\"type\":\"webdancer.metric.v1\",\"data\":{\"name\":\"loss\",\"step\":1,\"value\":0.5}}' | webdancer append"
+    )]
+    Append(AppendArgs),
+    /// Import the published WebDancer files, losslessly
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Move events from the log into the tables, exactly once, until stopped
+    Ingest(IngestArgs),
+    /// Crawl sites into the lake, politely; goes on where a killed crawl stopped
+    Crawl(CrawlArgs),
+    /// Serve the closed web: an encyclopaedia of countries, real or invented
+    Atlas(AtlasArgs),
+    /// Query with SQL; without a query, an interactive shell
+    #[command(
+        after_help = "Examples:\n  webdancer sql \"SELECT method, count(*) FROM qa GROUP BY method\"\n  webdancer sql --format ndjson \"SELECT * FROM tool_calls LIMIT 3\"\n  webdancer sql \"SELECT count(*) FROM at('pages', 5)\"    a table as it was\n  webdancer sql \"SELECT * FROM pin('train') LIMIT 5\"     a pin"
+    )]
+    Sql(SqlArgs),
+    /// Datasets: immutable results of a query
+    #[command(subcommand)]
+    Pin(PinCommand),
+    /// What could not be made a row, with its bytes and the reason
+    #[command(name = "dead-letters", subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// Compact, checkpoint and vacuum the tables, around pins
+    Maintain(MaintainArgs),
+    /// Crawl, import, query and pin on this machine, without keys or network
+    Demo(DemoArgs),
+    /// Shell completions on standard output
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AppendArgs {
+    /// File of events; - or nothing: standard input
+    pub(crate) file: Option<PathBuf>,
+    /// Print each event's id on a line of its own as soon as it is durable
+    #[arg(long)]
+    pub(crate) ids: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// Trajectories: JSON lines with messages, as sample_traj.jsonl; gzip too
+    Trajectories {
+        /// The file
+        file: PathBuf,
+    },
+    /// Questions: JSON lines {question, answer, tag}, as sample_qa.jsonl; gzip too
+    Qa {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct IngestArgs {
+    /// Stop when everything that is in the log now is in the tables
+    #[arg(long)]
+    pub(crate) until_caught_up: bool,
+    /// Take up a topic that was deleted and made again, from its beginning
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) accept_new_topic: Vec<String>,
+    /// Only these kinds, comma-separated
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) kinds: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CrawlArgs {
+    /// Where to start
+    #[arg(required = true, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// Links followed from a root
+    #[arg(long, default_value_t = 5)]
+    pub(crate) depth: u32,
+    /// Pages recorded at most
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) max_pages: u64,
+    /// Follow links to these hosts too; `any` for all
+    #[arg(long, value_delimiter = ',', value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// Milliseconds between requests to a host
+    #[arg(long, default_value_t = 500)]
+    pub(crate) delay_ms: u64,
+    /// Pages fetched at once, and connections to one host: for a site of your own
+    #[arg(long, value_name = "N")]
+    pub(crate) connections: Option<usize>,
+    /// Fetch from private and loopback addresses too
+    #[arg(long)]
+    pub(crate) allow_private: bool,
+    /// Folder that remembers how far the crawl is [default: one per set of roots in the user's state folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AtlasArgs {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:8750")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// A world of invented countries, made from this seed, in place of the real ones
+    #[arg(long, value_name = "SEED")]
+    pub(crate) invent: Option<u64>,
+    /// Serve the files of this folder instead
+    #[arg(long, value_name = "FOLDER", conflicts_with = "invent")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Print the facts as CSV and serve nothing
+    #[arg(long, conflicts_with = "folder")]
+    pub(crate) csv: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum FormatArg {
+    Table,
+    Csv,
+    Json,
+    Ndjson,
+    Parquet,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SqlArgs {
+    /// The query
+    pub(crate) query: Option<String>,
+    /// Read the query from a file
+    #[arg(short, long, conflicts_with = "query")]
+    pub(crate) file: Option<PathBuf>,
+    /// All tables as they were at this time, or at this version
+    #[arg(long, value_name = "TIME|VERSION")]
+    pub(crate) at: Option<String>,
+    /// Output format [default: table on a terminal, csv elsewhere; --json: json]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<FormatArg>,
+    /// Write to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Rows at most
+    #[arg(long, value_name = "N")]
+    pub(crate) max_rows: Option<u64>,
+    /// Seconds at most
+    #[arg(long, value_name = "S")]
+    pub(crate) timeout: Option<u64>,
+    /// Query what is in the tables without moving the embedded log's events there first
+    #[arg(long)]
+    pub(crate) no_drain: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PinCommand {
+    /// Pin the result of a query
+    Create {
+        /// Its name, forever
+        name: String,
+        /// The query
+        #[arg(long, conflicts_with = "file", required_unless_present = "file")]
+        sql: Option<String>,
+        /// Read the query from a file
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+    },
+    /// All pins
+    List,
+    /// One pin's manifest
+    Show {
+        /// Name, digest or its beginning
+        pin: String,
+    },
+    /// Check a pin's files, and run its query again while the versions exist
+    Verify {
+        /// Name, digest or its beginning
+        pin: String,
+    },
+    /// Rows that came in, went out or changed between two pins
+    Diff {
+        /// The first pin
+        a: String,
+        /// The second pin
+        b: String,
+        /// Columns that tell which row is which [default: event_id, else the whole row]
+        #[arg(long, value_delimiter = ',')]
+        key: Vec<String>,
+        /// Rows shown of each sort
+        #[arg(long, default_value_t = 5)]
+        examples: usize,
+    },
+    /// A pin's rows as one file
+    Export {
+        /// Name, digest or its beginning
+        pin: String,
+        /// ndjson or parquet
+        #[arg(long, value_enum, default_value = "ndjson")]
+        format: FormatArg,
+        /// The file [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// The newest, with their reasons
+    List {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u64,
+    },
+    /// One, with its bytes
+    Show {
+        /// Event id of the dead letter
+        id: String,
+    },
+    /// Decode them again with today's schema; those that fit are appended
+    Replay {
+        /// Only these event ids
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MaintainArgs {
+    /// Only these tables, comma-separated
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) tables: Vec<String>,
+    /// Remove files that no version younger than this needs, in hours; pinned versions stay
+    #[arg(long, default_value_t = 168, value_name = "HOURS")]
+    pub(crate) vacuum_older_than: u64,
+    /// Remove no files
+    #[arg(long)]
+    pub(crate) no_vacuum: bool,
+    /// Say what vacuum would remove, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Where the demo's lake goes; it is made anew
+    #[arg(long, default_value = "demo-lake", value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+}

@@ -1,0 +1,45 @@
+//! The subcommands, one file each.
+
+mod append;
+mod atlas;
+mod crawl;
+mod dead_letters;
+mod demo;
+mod import;
+mod ingest;
+mod maintain;
+mod pin;
+mod shell;
+mod sql;
+
+use clap::CommandFactory as _;
+
+use crate::args::{Args, Command};
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Runs the command asked for.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    match &args.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Args::command(), "webdancer", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Atlas(atlas) => atlas::run(atlas, args.json).await,
+        Command::Demo(demo) => demo::run(demo, &args).await,
+        command => {
+            let context = Context::new(&args)?;
+            match command {
+                Command::Append(append) => append::run(&context, append).await,
+                Command::Import(import) => import::run(&context, import).await,
+                Command::Ingest(ingest) => ingest::run(&context, ingest).await,
+                Command::Crawl(crawl) => crawl::run(&context, crawl).await,
+                Command::Sql(sql) => sql::run(&context, sql).await,
+                Command::Pin(pin) => pin::run(&context, pin).await,
+                Command::DeadLetters(letters) => dead_letters::run(&context, letters).await,
+                Command::Maintain(maintain) => maintain::run(&context, maintain).await,
+                Command::Completions { .. } | Command::Atlas(_) | Command::Demo(_) => Ok(()),
+            }
+        }
+    }
+}

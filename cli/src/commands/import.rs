@@ -1,0 +1,128 @@
+//! `webdancer import`
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
+use webdancer_agent::published::{Importer, line_event_id};
+use webdancer_ingest::dead_letter::{Origin, of_bytes};
+use webdancer_schemas::event::{Event, Rejection};
+use webdancer_schemas::kind::Kind;
+use webdancer_schemas::log::EventLog;
+
+use crate::args::ImportCommand;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+
+/// Events offered to the log at once.
+const BATCH_EVENTS: usize = 256;
+/// Decompressed bytes of a file, at most.
+const MAX_FILE_BYTES: u64 = 4 << 30;
+
+/// What became of a file's lines.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub(crate) struct ImportReport {
+    pub(crate) lines: u64,
+    pub(crate) events: u64,
+    pub(crate) rejected: u64,
+}
+
+pub(crate) async fn run(context: &Context, command: &ImportCommand) -> Result<(), Failure> {
+    let log = context.event_log().await?;
+    let (file, what) = match command {
+        ImportCommand::Trajectories { file } => (file, Kind::Trajectory),
+        ImportCommand::Qa { file } => (file, Kind::Qa),
+    };
+    let report = import(log, file, what, context.quiet).await?;
+    if context.json {
+        output::json(&report)?;
+    } else {
+        output::line(&format!("{} lines, {} events acknowledged", report.lines, report.events))?;
+    }
+    if report.rejected > 0 {
+        return Err(Failure::partly(format!(
+            "{} lines of {} are malformed; `webdancer dead-letters list` names line and cause",
+            report.rejected,
+            file.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Imports the lines of `file` as events of `what`: trajectories (with their questions) or questions.
+pub(crate) async fn import(
+    log: Arc<dyn EventLog>,
+    file: &Path,
+    what: Kind,
+    quiet: bool,
+) -> Result<ImportReport, Failure> {
+    let content = read(file)?;
+    let modified = std::fs::metadata(file).and_then(|m| m.modified()).map_or_else(|_| Utc::now(), DateTime::from);
+    let digest = hex(&Sha256::digest(&content));
+    let uri = file.display().to_string();
+    let mut importer = Importer::new(&digest, modified);
+    let mut report = ImportReport::default();
+    let bar = output::bar(content.iter().filter(|byte| **byte == b'\n').count() as u64, quiet);
+    let mut events: Vec<Event> = Vec::new();
+    for (line, number) in content.split(|byte| *byte == b'\n').zip(1u64..) {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        report.lines += 1;
+        let made = if what == Kind::Trajectory {
+            importer.trajectory(number, line).map(Vec::from)
+        } else {
+            importer.qa(line).map(|event| vec![event])
+        };
+        match made {
+            Ok(made) => events.extend(made),
+            Err(rejection) => {
+                report.rejected += 1;
+                tracing::warn!(file = uri, line = number, %rejection, "malformed; kept as a dead letter");
+                events.push(dead_letter(line, number, &rejection, &uri, &digest)?);
+            }
+        }
+        if events.len() >= BATCH_EVENTS {
+            report.events += events.len() as u64;
+            log.append(std::mem::take(&mut events)).await?;
+            bar.set_position(number);
+        }
+    }
+    report.events += events.len() as u64;
+    log.append(events).await?;
+    report.events -= report.rejected;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+fn dead_letter(line: &[u8], number: u64, rejection: &Rejection, uri: &str, digest: &str) -> Result<Event, Failure> {
+    let origin = Origin { uri, line: number as i64 };
+    let event = of_bytes(line, line.len() as i64, "application/jsonl", rejection, origin)
+        .map_err(|e| Failure::failed(format!("dead letter of {uri} line {number}: {e}")))?;
+    Ok(event.with_id(line_event_id(Kind::DeadLetter, digest, number)))
+}
+
+/// The file, decompressed if it is gzip.
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |e: std::io::Error| Failure::usage(format!("reading {}: {e}", file.display()));
+    let packed = std::fs::read(file).map_err(failed)?;
+    if !packed.starts_with(&[0x1f, 0x8b]) {
+        return Ok(packed);
+    }
+    let mut content = Vec::new();
+    flate2::read::MultiGzDecoder::new(packed.as_slice())
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut content)
+        .map_err(failed)?;
+    if content.len() as u64 > MAX_FILE_BYTES {
+        return Err(Failure::usage(format!("{} has more than {MAX_FILE_BYTES} bytes decompressed", file.display())));
+    }
+    Ok(content)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,221 @@
+//! `webdancer ingest`
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use tokio::sync::mpsc;
+use webdancer_ingest::IngestError;
+use webdancer_ingest::drain::{Carries, Commit, Drain, DrainObserver, DrainReport, Until};
+use webdancer_ingest::embedded;
+use webdancer_ingest::kafka::{Admin, KafkaSettings, KafkaSource};
+use webdancer_ingest::source::{Budget, TopicPartition};
+use webdancer_schemas::kind::Kind;
+
+use crate::args::IngestArgs;
+use crate::context::{Context, LogUri};
+use crate::failure::Failure;
+use crate::output;
+
+/// Waits between attempts after a failure that may pass; doubled each time up to the last.
+const RESTART_FIRST: Duration = Duration::from_millis(200);
+const RESTART_LAST: Duration = Duration::from_secs(15);
+
+pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
+    let kinds = kinds(&args.kinds)?;
+    let until = if args.until_caught_up { Until::CaughtUp } else { Until::Stopped };
+    let mut watch = Watch::new(context.quiet);
+    let mut total = DrainReport::default();
+    let mut wait = RESTART_FIRST;
+    loop {
+        let started = Instant::now();
+        let drained = match &context.log {
+            LogUri::Embedded => {
+                let log = context.embedded().await?;
+                let options = context.config.drain_options(&[]);
+                embedded::drain(&context.lake, &log, options, until, RESTART_LAST, &mut watch, stopped()).await
+            }
+            LogUri::Kafka(settings) => kafka(context, settings, &kinds, args, until, &mut watch).await,
+        };
+        match drained {
+            Ok(report) => {
+                add(&mut total, &report);
+                watch.bar.finish_and_clear();
+                return tell(context, &total);
+            }
+            // Nothing is lost: the tables know where to go on.
+            Err(error @ (IngestError::Unavailable(_) | IngestError::Lake(webdancer_lake::LakeError::Store { .. }))) => {
+                if started.elapsed() > RESTART_LAST {
+                    wait = RESTART_FIRST;
+                }
+                tracing::warn!(error = %Failure::from(error), wait_ms = wait.as_millis() as u64, "ingest starts again from the tables' positions");
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stopped() => return tell(context, &total),
+                }
+                wait = (wait * 2).min(RESTART_LAST);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn kafka(
+    context: &Context,
+    settings: &KafkaSettings,
+    kinds: &[Kind],
+    args: &IngestArgs,
+    until: Until,
+    watch: &mut Watch,
+) -> Result<DrainReport, IngestError> {
+    let options = context.config.drain_options(&args.accept_new_topic);
+    let budget = Arc::new(Budget::default());
+    let (sender, received) = mpsc::channel(64);
+    let cluster = {
+        let settings = settings.clone();
+        tokio::task::spawn_blocking(move || Admin::new(&settings)?.cluster_id())
+            .await
+            .map_err(|e| IngestError::Fatal(format!("asking for the cluster id: {e}")))??
+    };
+    let source = KafkaSource::start(settings.clone(), kinds, budget, options.max_buffer_bytes, sender)?;
+    let carries = Carries::OnePerTopic { prefix: settings.topic_prefix.clone() };
+    let report = {
+        let mut hinting = Hinting { source: &source, watch };
+        let drain = Drain::new(context.lake.clone(), &cluster, carries, options, &mut hinting);
+        drain.run(received, until, stopped()).await
+    };
+    source.stop();
+    let joined = tokio::task::spawn_blocking(move || source.join()).await;
+    joined.map_err(|e| IngestError::Fatal(format!("stopping the source: {e}")))??;
+    report
+}
+
+/// Passes on what is durable as the group's offsets.
+struct Hinting<'a> {
+    source: &'a KafkaSource,
+    watch: &'a mut Watch,
+}
+
+impl DrainObserver for Hinting<'_> {
+    fn committed(&mut self, commit: &Commit) {
+        self.watch.committed(commit);
+    }
+    fn durable(&mut self, partition: &TopicPartition, next: i64) {
+        self.source.commit_hint(&[(partition.clone(), next)]);
+        self.watch.durable(partition, next);
+    }
+    fn end(&mut self, partition: &TopicPartition, end: i64) {
+        self.watch.end(partition, end);
+    }
+}
+
+/// Shows lag and throughput.
+struct Watch {
+    bar: ProgressBar,
+    begun: Instant,
+    rows: BTreeMap<&'static str, u64>,
+    bytes: u64,
+    next: HashMap<TopicPartition, i64>,
+    ends: HashMap<TopicPartition, i64>,
+    latency: Duration,
+}
+
+impl Watch {
+    fn new(quiet: bool) -> Watch {
+        Watch {
+            bar: output::spinner(quiet),
+            begun: Instant::now(),
+            rows: BTreeMap::new(),
+            bytes: 0,
+            next: HashMap::new(),
+            ends: HashMap::new(),
+            latency: Duration::ZERO,
+        }
+    }
+
+    fn show(&self) {
+        let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
+        let rows: u64 = self.rows.values().sum();
+        let lag: i64 = self.ends.iter().map(|(p, end)| (end - self.next.get(p).copied().unwrap_or(0)).max(0)).sum();
+        self.bar.set_message(format!(
+            "{rows} rows, {:.0} rows/s, {}/s, lag {lag}, commit {} ms",
+            rows as f64 / seconds,
+            output::bytes((self.bytes as f64 / seconds) as u64),
+            self.latency.as_millis()
+        ));
+    }
+}
+
+impl DrainObserver for Watch {
+    fn committed(&mut self, commit: &Commit) {
+        *self.rows.entry(commit.kind.table()).or_default() += commit.rows;
+        self.bytes += commit.bytes as u64;
+        self.latency = commit.latency;
+        tracing::info!(
+            table = commit.kind.table(),
+            version = commit.version,
+            rows = commit.rows,
+            duplicates = commit.duplicates,
+            bytes = commit.bytes,
+            latency_ms = commit.latency.as_millis() as u64,
+            "committed"
+        );
+        self.show();
+    }
+    fn durable(&mut self, partition: &TopicPartition, next: i64) {
+        self.next.insert(partition.clone(), next);
+        self.show();
+    }
+    fn end(&mut self, partition: &TopicPartition, end: i64) {
+        self.ends.insert(partition.clone(), end);
+        self.show();
+    }
+}
+
+fn kinds(names: &[String]) -> Result<Vec<Kind>, Failure> {
+    if names.is_empty() {
+        return Ok(Kind::ALL.to_vec());
+    }
+    names.iter().map(|name| name.parse().map_err(|e| Failure::usage(format!("--kinds {name}: {e}")))).collect()
+}
+
+fn add(total: &mut DrainReport, report: &DrainReport) {
+    for (table, rows) in &report.rows {
+        *total.rows.entry(table.clone()).or_default() += rows;
+    }
+    total.duplicates += report.duplicates;
+    total.commits += report.commits;
+}
+
+fn tell(context: &Context, report: &DrainReport) -> Result<(), Failure> {
+    if context.json {
+        return output::json(report);
+    }
+    let rows: u64 = report.rows.values().sum();
+    output::line(&format!("{rows} rows in {} commits, {} duplicates left out", report.commits, report.duplicates))?;
+    for (table, rows) in report.rows.iter().filter(|(_, rows)| **rows > 0) {
+        output::line(&format!("  {table:<14} {rows:>10}"))?;
+    }
+    Ok(())
+}
+
+/// Resolves on Ctrl-C or a request to terminate.
+pub(crate) async fn stopped() {
+    let interrupted = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupted => {}
+                _ = terminated.recv() => {}
+            }
+            return;
+        }
+    }
+    // Without a handler there is nothing to wait for.
+    if interrupted.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

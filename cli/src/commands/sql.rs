@@ -1,0 +1,118 @@
+//! `webdancer sql`
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use webdancer_query::output::{Format, TableOptions, write_result};
+use webdancer_query::{At, QueryEngine, QueryOptions, parse_at};
+
+use crate::args::{FormatArg, SqlArgs};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Format {
+        match format {
+            FormatArg::Table => Format::Table,
+            FormatArg::Csv => Format::Csv,
+            FormatArg::Json => Format::Json,
+            FormatArg::Ndjson => Format::Ndjson,
+            FormatArg::Parquet => Format::Parquet,
+        }
+    }
+}
+
+pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure> {
+    let options = QueryOptions {
+        at: args.at.as_deref().map_or(Ok(At::Latest), parse_at)?,
+        max_rows: args.max_rows,
+        timeout: args.timeout.map(Duration::from_secs),
+    };
+    if !args.no_drain {
+        context.drain_embedded().await?;
+    }
+    let engine = context.engine()?;
+    let sql = match (&args.query, &args.file) {
+        (Some(query), _) => query.clone(),
+        (None, Some(file)) => read_query(file)?,
+        (None, None) => return super::shell::run(context, engine, args).await,
+    };
+    let to_terminal = args.output.is_none() && std::io::stdout().is_terminal();
+    let format = match args.format {
+        Some(format) => format.into(),
+        None if context.json => Format::Json,
+        None if to_terminal => Format::Table,
+        None => Format::Csv,
+    };
+    if let Format::Parquet = format
+        && to_terminal
+    {
+        return Err(Failure::usage("Parquet is not for a terminal: give --output FILE"));
+    }
+    match &args.output {
+        Some(file) => {
+            let temporary = file.with_extension("partial");
+            let failed = |e: std::io::Error| Failure::failed(format!("writing {}: {e}", file.display()));
+            let writer = std::io::BufWriter::new(File::create(&temporary).map_err(failed)?);
+            let answered = answer(&engine, &sql, &options, format, writer).await;
+            if answered.is_err() {
+                // Half a file is worse than none.
+                let _ = std::fs::remove_file(&temporary);
+            }
+            let answer = answered?;
+            std::fs::rename(&temporary, file).map_err(failed)?;
+            output::note(&format!("{} rows in {}", answer.rows, file.display()));
+            answer.check()
+        }
+        None => {
+            let answer = answer(&engine, &sql, &options, format, std::io::BufWriter::new(std::io::stdout())).await?;
+            if let Format::Table = format
+                && !context.quiet
+            {
+                output::note(&format!("{} rows, {:.3} s", answer.rows, answer.seconds));
+            }
+            answer.check()
+        }
+    }
+}
+
+/// What came of a query.
+pub(crate) struct Answer {
+    pub(crate) rows: u64,
+    pub(crate) truncated: bool,
+    pub(crate) seconds: f64,
+}
+
+impl Answer {
+    fn check(&self) -> Result<(), Failure> {
+        if self.truncated {
+            return Err(Failure::partly(format!(
+                "the result was cut at {} rows; --max-rows and sql.max_rows set the limit",
+                self.rows
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Runs a query and writes its rows.
+pub(crate) async fn answer<W: Write + Send>(
+    engine: &QueryEngine,
+    sql: &str,
+    options: &QueryOptions,
+    format: Format,
+    writer: W,
+) -> Result<Answer, Failure> {
+    let begun = Instant::now();
+    let mut result = engine.query(sql, options).await?;
+    write_result(&mut result, format, writer, TableOptions::default()).await?;
+    Ok(Answer { rows: result.rows(), truncated: result.truncated(), seconds: begun.elapsed().as_secs_f64() })
+}
+
+/// The query in a file.
+pub(crate) fn read_query(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("reading {}: {e}", file.display())))
+}

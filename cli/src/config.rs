@@ -1,0 +1,187 @@
+//! `webdancer.toml`: every setting with its default. Flags beat environment beats file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use webdancer_ingest::drain::DrainOptions;
+use webdancer_ingest::embedded::EmbeddedOptions;
+use webdancer_ingest::intake::IntakeOptions;
+use webdancer_lake::LakeOptions;
+use webdancer_lake::location::S3Options;
+
+use crate::failure::Failure;
+
+/// The file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) lake: LakeConfig,
+    pub(crate) log: LogConfig,
+    pub(crate) ingest: IngestConfig,
+    pub(crate) sql: SqlConfig,
+}
+
+/// `[lake]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LakeConfig {
+    /// Path, file:// or s3:// URL.
+    pub(crate) uri: Option<String>,
+    /// S3 endpoint; else AWS_ENDPOINT_URL.
+    pub(crate) s3_endpoint: Option<String>,
+    pub(crate) s3_region: Option<String>,
+    /// Buckets as host names instead of path style.
+    pub(crate) s3_virtual_hosted: bool,
+    /// PEM file of further certificate authorities.
+    pub(crate) s3_ca_file: Option<PathBuf>,
+    pub(crate) target_file_bytes: u64,
+    pub(crate) id_cache_bytes: usize,
+    pub(crate) checkpoint_versions: u64,
+    pub(crate) max_commit_attempts: u32,
+}
+
+impl Default for LakeConfig {
+    fn default() -> LakeConfig {
+        let options = LakeOptions::default();
+        LakeConfig {
+            uri: None,
+            s3_endpoint: None,
+            s3_region: None,
+            s3_virtual_hosted: false,
+            s3_ca_file: None,
+            target_file_bytes: options.target_file_bytes,
+            id_cache_bytes: options.id_cache_bytes,
+            checkpoint_versions: options.checkpoint_versions,
+            max_commit_attempts: options.max_commit_attempts,
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LogConfig {
+    /// `embedded` or `kafka://host:port[,host:port…]`.
+    pub(crate) uri: Option<String>,
+    pub(crate) max_event_bytes: usize,
+    pub(crate) max_dead_letter_bytes: usize,
+    /// Where the embedded log of a lake on an object store lies.
+    pub(crate) state_folder: Option<PathBuf>,
+    pub(crate) segment_bytes: u64,
+    pub(crate) topic_prefix: String,
+    pub(crate) partitions: i32,
+    pub(crate) replication: i32,
+    pub(crate) group: String,
+    pub(crate) session_timeout_ms: u32,
+    /// Passed on to librdkafka as they are: SASL, TLS and anything else.
+    pub(crate) kafka: BTreeMap<String, String>,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        let options = EmbeddedOptions::default();
+        LogConfig {
+            uri: None,
+            max_event_bytes: options.max_event_bytes,
+            max_dead_letter_bytes: options.max_dead_letter_bytes,
+            state_folder: None,
+            segment_bytes: options.segment_bytes,
+            topic_prefix: "webdancer.".to_string(),
+            partitions: 4,
+            replication: 1,
+            group: "webdancer-ingest".to_string(),
+            session_timeout_ms: 10_000,
+            kafka: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[ingest]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct IngestConfig {
+    pub(crate) commit_interval_ms: u64,
+    pub(crate) commit_bytes: usize,
+    pub(crate) max_buffer_bytes: usize,
+}
+
+impl Default for IngestConfig {
+    fn default() -> IngestConfig {
+        let options = DrainOptions::default();
+        IngestConfig {
+            commit_interval_ms: options.commit_interval.as_millis() as u64,
+            commit_bytes: options.commit_bytes,
+            max_buffer_bytes: options.max_buffer_bytes,
+        }
+    }
+}
+
+/// `[sql]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SqlConfig {
+    pub(crate) memory_bytes: usize,
+    pub(crate) timeout_s: u64,
+    pub(crate) max_rows: u64,
+}
+
+impl Default for SqlConfig {
+    fn default() -> SqlConfig {
+        SqlConfig { memory_bytes: 2 << 30, timeout_s: 300, max_rows: 10_000_000 }
+    }
+}
+
+impl Config {
+    /// Reads the file given, or `webdancer.toml` in the present folder if there is one.
+    pub(crate) fn read(file: Option<&Path>) -> Result<Config, Failure> {
+        let path = file.unwrap_or(Path::new("webdancer.toml"));
+        match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text).map_err(|e| {
+                Failure::usage(format!("{}: {}", path.display(), e.to_string().replace('\n', " ").trim()))
+            }),
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
+            Err(error) => Err(Failure::usage(format!("reading {}: {error}", path.display()))),
+        }
+    }
+
+    pub(crate) fn lake_options(&self) -> LakeOptions {
+        LakeOptions {
+            s3: S3Options {
+                endpoint: self.lake.s3_endpoint.clone(),
+                region: self.lake.s3_region.clone(),
+                virtual_hosted: self.lake.s3_virtual_hosted,
+                ca_file: self.lake.s3_ca_file.clone(),
+                ..S3Options::default()
+            },
+            target_file_bytes: self.lake.target_file_bytes,
+            id_cache_bytes: self.lake.id_cache_bytes,
+            checkpoint_versions: self.lake.checkpoint_versions,
+            max_commit_attempts: self.lake.max_commit_attempts,
+        }
+    }
+
+    pub(crate) fn embedded_options(&self) -> EmbeddedOptions {
+        EmbeddedOptions {
+            max_event_bytes: self.log.max_event_bytes,
+            max_dead_letter_bytes: self.log.max_dead_letter_bytes,
+            segment_bytes: self.log.segment_bytes,
+            ..EmbeddedOptions::default()
+        }
+    }
+
+    pub(crate) fn drain_options(&self, accept_new_topics: &[String]) -> DrainOptions {
+        DrainOptions {
+            commit_interval: Duration::from_millis(self.ingest.commit_interval_ms),
+            commit_bytes: self.ingest.commit_bytes,
+            max_buffer_bytes: self.ingest.max_buffer_bytes.max(2 * self.ingest.commit_bytes),
+            max_event_bytes: self.log.max_event_bytes,
+            accept_new_topics: accept_new_topics.to_vec(),
+        }
+    }
+
+    pub(crate) fn intake_options(&self) -> IntakeOptions {
+        IntakeOptions { max_event_bytes: self.log.max_event_bytes, ..IntakeOptions::default() }
+    }
+}

@@ -1,0 +1,130 @@
+//! What every command works on: the lake and its log, from flags, environment and file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use webdancer_ingest::IngestError;
+use webdancer_ingest::drain::{Commit, DrainObserver, DrainReport, Until};
+use webdancer_ingest::embedded::{self, EmbeddedLog};
+use webdancer_ingest::kafka::{KafkaLog, KafkaSettings};
+use webdancer_ingest::source::TopicPartition;
+use webdancer_lake::Lake;
+use webdancer_query::{Limits, QueryEngine};
+use webdancer_schemas::log::EventLog;
+
+use crate::args::Args;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::output;
+
+/// How long a command waits for another one that drains the same log.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which log events go to.
+#[derive(Debug)]
+pub(crate) enum LogUri {
+    Embedded,
+    Kafka(Box<KafkaSettings>),
+}
+
+/// Lake, log and settings of one command.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) lake: Lake,
+    pub(crate) log: LogUri,
+    pub(crate) config: Config,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+impl Context {
+    pub(crate) fn new(args: &Args) -> Result<Context, Failure> {
+        let config = Config::read(args.config.as_deref())?;
+        let lake_uri = args.lake.clone().or_else(|| config.lake.uri.clone()).unwrap_or_else(|| "./lake".to_string());
+        let log_uri = args.log.clone().or_else(|| config.log.uri.clone()).unwrap_or_else(|| "embedded".to_string());
+        let log = match log_uri.as_str() {
+            "embedded" => LogUri::Embedded,
+            kafka => LogUri::Kafka(Box::new(kafka_settings(kafka, &config)?)),
+        };
+        let lake = Lake::open(&lake_uri, config.lake_options())?;
+        Ok(Context { lake, log, config, json: args.json, quiet: args.quiet })
+    }
+
+    /// The embedded log.
+    pub(crate) async fn embedded(&self) -> Result<EmbeddedLog, Failure> {
+        let folder = EmbeddedLog::folder_of(&self.lake, self.config.log.state_folder.as_deref()).await?;
+        Ok(EmbeddedLog::open(&folder, self.config.embedded_options())?)
+    }
+
+    /// The log to append to.
+    pub(crate) async fn event_log(&self) -> Result<Arc<dyn EventLog>, Failure> {
+        Ok(match &self.log {
+            LogUri::Embedded => Arc::new(self.embedded().await?),
+            LogUri::Kafka(settings) => Arc::new(KafkaLog::new(settings.as_ref().clone())?),
+        })
+    }
+
+    /// Moves what is in the embedded log into the tables, so that a reader sees what was acknowledged before.
+    ///
+    /// A lake without a log is left as it is; with Kafka, `ingest` does this.
+    pub(crate) async fn drain_embedded(&self) -> Result<DrainReport, Failure> {
+        let LogUri::Embedded = self.log else { return Ok(DrainReport::default()) };
+        let folder = EmbeddedLog::folder_of(&self.lake, self.config.log.state_folder.as_deref()).await?;
+        if !folder.is_dir() {
+            return Ok(DrainReport::default());
+        }
+        let log = self.embedded().await?;
+        let mut unwatched = Unwatched;
+        let drained = embedded::drain(
+            &self.lake,
+            &log,
+            self.config.drain_options(&[]),
+            Until::CaughtUp,
+            DRAIN_PATIENCE,
+            &mut unwatched,
+            std::future::pending(),
+        );
+        match drained.await {
+            Ok(report) => Ok(report),
+            Err(IngestError::Unavailable(why)) => {
+                output::note(&format!("webdancer: reading the tables as they are: {why}"));
+                Ok(DrainReport::default())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The SQL engine over the lake.
+    pub(crate) fn engine(&self) -> Result<QueryEngine, Failure> {
+        let limits = Limits {
+            memory_bytes: self.config.sql.memory_bytes,
+            timeout: Duration::from_secs(self.config.sql.timeout_s),
+            max_rows: self.config.sql.max_rows,
+            ..Limits::default()
+        };
+        Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
+    }
+}
+
+fn kafka_settings(uri: &str, config: &Config) -> Result<KafkaSettings, Failure> {
+    let mut settings = KafkaSettings::from_url(uri)?;
+    settings.topic_prefix.clone_from(&config.log.topic_prefix);
+    settings.partitions = config.log.partitions;
+    settings.replication = config.log.replication;
+    settings.group.clone_from(&config.log.group);
+    settings.max_event_bytes = config.log.max_event_bytes;
+    settings.session_timeout_ms = config.log.session_timeout_ms;
+    settings.extra.clone_from(&config.log.kafka);
+    settings.validate()?;
+    Ok(settings)
+}
+
+/// Watches nothing.
+#[derive(Debug)]
+pub(crate) struct Unwatched;
+
+impl DrainObserver for Unwatched {
+    fn committed(&mut self, _: &Commit) {}
+    fn durable(&mut self, _: &TopicPartition, _: i64) {}
+    fn end(&mut self, _: &TopicPartition, _: i64) {}
+}

@@ -1,0 +1,285 @@
+//! What a drain holds: for every kind in every partition, the rows gathered and the position they reach.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tokio::time::Instant;
+use webdancer_lake::Table;
+use webdancer_lake::append::Part;
+use webdancer_schemas::event::{Envelope, Event, Rejection};
+use webdancer_schemas::kind::Kind;
+
+use super::finish;
+use crate::decode::{Decoder, Position};
+use crate::error::{IngestError, Result};
+use crate::source::{BudgetGuard, Record, TopicPartition};
+
+/// Rows are cut into batches of about this much JSON: well below what 32-bit string offsets can address.
+const BATCH_BYTES: usize = 32 << 20;
+
+/// One kind of one partition.
+#[derive(Debug)]
+pub(super) struct Stream {
+    partition: TopicPartition,
+    kind: Kind,
+    app_id: String,
+    /// The table's position.
+    committed: Option<i64>,
+    /// What is being committed: first and last position.
+    flying: Option<(i64, i64)>,
+    gathered: Gathered,
+}
+
+#[derive(Debug)]
+struct Gathered {
+    decoder: Decoder,
+    batches: Vec<RecordBatch>,
+    reach: Option<(i64, i64)>,
+    since: Option<Instant>,
+    bytes: usize,
+    guards: Vec<Arc<BudgetGuard>>,
+}
+
+impl Gathered {
+    fn new(kind: Kind) -> Gathered {
+        Gathered {
+            decoder: Decoder::new(kind),
+            batches: Vec::new(),
+            reach: None,
+            since: None,
+            bytes: 0,
+            guards: Vec::new(),
+        }
+    }
+
+    fn pass(&mut self, offset: i64, budget: Option<&Arc<BudgetGuard>>) {
+        self.reach = Some((self.reach.map_or(offset, |(first, _)| first), offset));
+        self.since.get_or_insert_with(Instant::now);
+        if let Some(budget) = budget
+            && self.guards.last().is_none_or(|last| !Arc::ptr_eq(last, budget))
+        {
+            self.guards.push(budget.clone());
+        }
+    }
+}
+
+impl Stream {
+    pub(super) fn new(partition: TopicPartition, kind: Kind, app_id: String, committed: Option<i64>) -> Stream {
+        Stream { partition, kind, app_id, committed, flying: None, gathered: Gathered::new(kind) }
+    }
+
+    /// Whether the record at `offset` is neither in the table nor on its way there.
+    pub(super) fn is_new(&self, offset: i64) -> bool {
+        let reached = self.gathered.reach.or(self.flying).map(|(_, to)| to).max(self.committed);
+        reached.is_none_or(|reached| offset > reached)
+    }
+
+    /// Decodes a record's row.
+    pub(super) fn push(
+        &mut self,
+        envelope: &Envelope,
+        record: &Record,
+        budget: &Arc<BudgetGuard>,
+    ) -> Result<(), Rejection> {
+        let position =
+            Position { partition: &self.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
+        self.gathered.decoder.push(envelope, &record.payload, position)?;
+        self.gathered.bytes += record.payload.len();
+        self.gathered.pass(record.offset, Some(budget));
+        Ok(())
+    }
+
+    /// Moves past a record that gives no row here.
+    pub(super) fn pass(&mut self, offset: i64, budget: Option<&Arc<BudgetGuard>>) {
+        if self.is_new(offset) {
+            self.gathered.pass(offset, budget);
+        }
+    }
+
+    fn cut_batch(&mut self) -> Result<()> {
+        if self.gathered.decoder.rows() > 0 {
+            self.gathered.batches.push(finish(&mut self.gathered.decoder)?);
+        }
+        Ok(())
+    }
+}
+
+/// A commit to make.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) table: Table,
+    pub(super) parts: Vec<(TopicPartition, Part)>,
+    pub(super) bytes: usize,
+    pub(super) since: Instant,
+    pub(super) guards: Vec<Arc<BudgetGuard>>,
+}
+
+/// Dead letters or gaps of a partition, and the position they reach.
+#[derive(Debug)]
+pub(super) struct OwnEvents {
+    pub(super) kind: Kind,
+    pub(super) partition: TopicPartition,
+    pub(super) decoder: Decoder,
+    pub(super) to: i64,
+}
+
+/// Everything a drain holds.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    streams: BTreeMap<(TopicPartition, Kind), Stream>,
+    assigned: HashSet<TopicPartition>,
+    /// One past the last record offered, by partition.
+    seen: HashMap<TopicPartition, i64>,
+    /// Tables not being committed to at present.
+    tables: HashMap<Kind, Table>,
+    flying: HashSet<Kind>,
+    own: Vec<OwnEvents>,
+}
+
+impl Streams {
+    pub(super) fn assign(&mut self, partition: &TopicPartition) {
+        self.assigned.insert(partition.clone());
+    }
+
+    pub(super) fn is_assigned(&self, partition: &TopicPartition) -> bool {
+        self.assigned.contains(partition)
+    }
+
+    pub(super) fn insert(&mut self, stream: Stream, table: Table) {
+        if !self.flying.contains(&stream.kind) {
+            self.tables.insert(stream.kind, table);
+        }
+        self.streams.insert((stream.partition.clone(), stream.kind), stream);
+    }
+
+    pub(super) fn contains(&self, partition: &TopicPartition, kind: Kind) -> bool {
+        self.streams.contains_key(&(partition.clone(), kind))
+    }
+
+    pub(super) fn get_mut(&mut self, partition: &TopicPartition, kind: Kind) -> Result<&mut Stream> {
+        self.streams.get_mut(&(partition.clone(), kind)).ok_or_else(|| {
+            IngestError::Fatal(format!("records of {kind} came from {partition}, which nothing was assigned for"))
+        })
+    }
+
+    /// Drops all that was gathered of these partitions.
+    pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.assigned.remove(partition);
+            self.seen.remove(partition);
+        }
+        self.streams.retain(|(partition, _), _| !partitions.contains(partition));
+        self.own.retain(|own| !partitions.contains(&own.partition));
+    }
+
+    pub(super) fn saw(&mut self, partition: &TopicPartition, offset: i64) {
+        let seen = self.seen.entry(partition.clone()).or_insert(0);
+        *seen = (*seen).max(offset + 1);
+    }
+
+    /// Adds an event of our own about the record at `offset`.
+    pub(super) fn own_event(&mut self, partition: &TopicPartition, offset: i64, event: &Event) -> Result<()> {
+        let kind = event.kind();
+        let found = self.own.iter().position(|own| own.kind == kind && own.partition == *partition);
+        let index = found.unwrap_or_else(|| {
+            let decoder = Decoder::new(kind);
+            self.own.push(OwnEvents { kind, partition: partition.clone(), decoder, to: offset });
+            self.own.len() - 1
+        });
+        let own = &mut self.own[index];
+        own.to = own.to.max(offset);
+        let position = Position { partition, offset, timestamp_ms: 0 };
+        own.decoder
+            .push(&event.envelope, event.data.get().as_bytes(), position)
+            .map_err(|e| IngestError::Fatal(format!("our own {kind} event: {e}")))
+    }
+
+    pub(super) fn take_own_events(&mut self) -> Vec<OwnEvents> {
+        std::mem::take(&mut self.own)
+    }
+
+    /// Whether nothing waits and nothing flies.
+    pub(super) fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.flying.is_empty() && self.streams.values().all(|s| s.gathered.reach.is_none())
+    }
+
+    /// Bytes gathered by the kind that has most.
+    pub(super) fn largest_bytes(&self) -> usize {
+        self.bytes_by_kind().into_values().max().unwrap_or(0)
+    }
+
+    fn bytes_by_kind(&self) -> HashMap<Kind, usize> {
+        let mut bytes = HashMap::new();
+        for stream in self.streams.values().filter(|stream| stream.gathered.reach.is_some()) {
+            *bytes.entry(stream.kind).or_default() += stream.gathered.bytes;
+        }
+        bytes
+    }
+
+    /// Kinds to commit now: with something gathered, no commit under way, and large or old enough.
+    pub(super) fn due(&self, all: bool, commit_bytes: usize, commit_interval: Duration) -> Vec<Kind> {
+        let old = |kind: Kind| {
+            let since = self.streams.values().filter(|s| s.kind == kind).filter_map(|s| s.gathered.since).min();
+            since.is_some_and(|since| since.elapsed() >= commit_interval)
+        };
+        let mut kinds: Vec<_> = self
+            .bytes_by_kind()
+            .into_iter()
+            .filter(|(kind, bytes)| !self.flying.contains(kind) && (all || *bytes >= commit_bytes || old(*kind)))
+            .map(|(kind, _)| kind)
+            .collect();
+        kinds.sort_unstable();
+        kinds
+    }
+
+    /// Takes what is gathered for `kind` as a commit to make.
+    pub(super) fn begin(&mut self, kind: Kind) -> Result<Option<Work>> {
+        let Some(table) = self.tables.remove(&kind) else { return Ok(None) };
+        let mut work = Work { table, parts: Vec::new(), bytes: 0, since: Instant::now(), guards: Vec::new() };
+        for stream in self.streams.values_mut().filter(|stream| stream.kind == kind) {
+            stream.cut_batch()?;
+            let Some((first, to)) = stream.gathered.reach else { continue };
+            let gathered = std::mem::replace(&mut stream.gathered, Gathered::new(kind));
+            let part = Part { app_id: stream.app_id.clone(), from: stream.committed, to, batches: gathered.batches };
+            stream.flying = Some((first, to));
+            work.parts.push((stream.partition.clone(), part));
+            work.bytes += gathered.bytes;
+            work.since = gathered.since.map_or(work.since, |since| since.min(work.since));
+            work.guards.extend(gathered.guards);
+        }
+        self.flying.insert(kind);
+        Ok(Some(work))
+    }
+
+    pub(super) fn landed(&mut self, partition: &TopicPartition, kind: Kind, to: i64) {
+        if let Some(stream) = self.streams.get_mut(&(partition.clone(), kind)) {
+            stream.committed = stream.committed.max(Some(to));
+            stream.flying = None;
+        }
+    }
+
+    pub(super) fn give_back(&mut self, kind: Kind, table: Table) {
+        self.flying.remove(&kind);
+        self.tables.insert(kind, table);
+    }
+
+    /// For every partition the position before which all records are in the tables.
+    pub(super) fn durable(&self) -> Vec<(TopicPartition, i64)> {
+        let waiting = |partition: &TopicPartition| {
+            let streams = self.streams.values().filter(|stream| stream.partition == *partition);
+            streams.filter_map(|stream| stream.flying.or(stream.gathered.reach).map(|(first, _)| first)).min()
+        };
+        let next = |(partition, seen): (&TopicPartition, &i64)| {
+            (partition.clone(), waiting(partition).map_or(*seen, |first| first.min(*seen)))
+        };
+        self.seen.iter().map(next).collect()
+    }
+
+    /// Cuts a batch off every stream that has gathered much.
+    pub(super) fn cut_batches(&mut self) -> Result<()> {
+        let large = self.streams.values_mut().filter(|stream| stream.gathered.decoder.bytes() >= BATCH_BYTES);
+        large.map(Stream::cut_batch).collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! The event log without a broker: segment files on local disk.
+//!
+//! Any number of processes append. Each has one writer thread that gathers what its producers offer into a group,
+//! writes the group under the log's append lock, syncs, and acknowledges: one fsync for all that waited. A group has one
+//! checksum, and the lock is held until it is on disk, so that at most the last group of a segment can be torn; whoever
+//! takes the lock next cuts it off. Positions are byte positions in the endless sequence of segments.
+//!
+//! Only what is known to be on disk is drained: a position in a table never lies beyond the log.
+
+mod appender;
+mod draining;
+mod reader;
+mod segment;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use webdancer_lake::Lake;
+use webdancer_schemas::event::Event;
+use webdancer_schemas::kind::Kind;
+use webdancer_schemas::log::{EventLog, LogError};
+use webdancer_schemas::wire::structured;
+
+use crate::error::{IngestError, Result};
+
+pub use draining::drain;
+pub use reader::EmbeddedSource;
+
+/// Name that the embedded log's one partition goes by.
+pub const TOPIC: &str = "embedded";
+
+/// Settings of the embedded log.
+#[derive(Debug, Clone)]
+pub struct EmbeddedOptions {
+    /// Largest event, in bytes of its JSON.
+    pub max_event_bytes: usize,
+    /// Largest dead letter: events above the limit are kept up to this size.
+    pub max_dead_letter_bytes: usize,
+    /// Most bytes written and synced as one group; what waits beyond that waits for the next.
+    pub max_group_bytes: usize,
+    /// A segment is closed when it is this large; drained ones are deleted whole.
+    pub segment_bytes: u64,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> EmbeddedOptions {
+        EmbeddedOptions {
+            max_event_bytes: 16 << 20,
+            max_dead_letter_bytes: 96 << 20,
+            max_group_bytes: 8 << 20,
+            segment_bytes: 64 << 20,
+        }
+    }
+}
+
+/// The embedded log of a lake. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EmbeddedLog {
+    folder: PathBuf,
+    options: EmbeddedOptions,
+    appender: Arc<appender::Appender>,
+}
+
+impl EmbeddedLog {
+    /// Where the log of `lake` lies: in its folder, or, when the lake is on an object store, in a state folder of this
+    /// machine named after the lake's id.
+    ///
+    /// # Errors
+    /// When the lake does not answer, or no state folder can be told.
+    pub async fn folder_of(lake: &Lake, state_folder: Option<&Path>) -> Result<PathBuf> {
+        if let Some(path) = lake.local_path() {
+            return Ok(path.join("log"));
+        }
+        let state = match state_folder {
+            Some(folder) => folder.to_path_buf(),
+            None => default_state_folder()?,
+        };
+        Ok(state.join(lake.lake_id().await?).join("log"))
+    }
+
+    /// Opens or makes the log in `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or a segment is damaged before its end.
+    pub fn open(folder: &Path, options: EmbeddedOptions) -> Result<EmbeddedLog> {
+        let appender = Arc::new(appender::Appender::start(folder, &options)?);
+        Ok(EmbeddedLog { folder: folder.to_path_buf(), options, appender })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Names the log in app ids: `embedded:<id of the log>`.
+    pub fn cluster(&self) -> &str {
+        self.appender.cluster()
+    }
+
+    fn limit_of(&self, kind: Kind) -> usize {
+        if kind == Kind::DeadLetter {
+            self.options.max_dead_letter_bytes.max(self.options.max_event_bytes)
+        } else {
+            self.options.max_event_bytes
+        }
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    async fn append(&self, events: Vec<Event>) -> std::result::Result<(), LogError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut records = Vec::with_capacity(events.len());
+        for event in &events {
+            let (record, limit) = (structured(event), self.limit_of(event.kind()));
+            if record.len() > limit {
+                return Err(LogError::TooLarge { id: event.id().to_string(), bytes: record.len(), limit });
+            }
+            records.push(record);
+        }
+        self.appender.append(records).await
+    }
+}
+
+fn default_state_folder() -> Result<PathBuf> {
+    let home = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
+    home.map(|folder| folder.join("webdancer")).ok_or_else(|| {
+        IngestError::Usage(
+            "a lake on an object store keeps its embedded log in a state folder: set log.state_folder, or HOME"
+                .to_string(),
+        )
+    })
+}

@@ -1,0 +1,245 @@
+//! The one thread of a process that writes to the embedded log.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+use webdancer_schemas::log::LogError;
+
+use super::EmbeddedOptions;
+use super::segment::{self, HEADER, io_error};
+use crate::error::Result;
+
+type Reply = oneshot::Sender<std::result::Result<(), LogError>>;
+
+/// Records of one append call, waiting for the disk.
+struct Request {
+    records: Vec<Vec<u8>>,
+    reply: Reply,
+}
+
+/// Handle of the writer thread; the thread ends when the handle is dropped.
+#[derive(Debug)]
+pub(super) struct Appender {
+    requests: mpsc::SyncSender<Request>,
+    cluster: String,
+}
+
+impl Appender {
+    pub(super) fn start(folder: &Path, options: &EmbeddedOptions) -> Result<Appender> {
+        std::fs::create_dir_all(folder).map_err(io_error("creating log folder", folder))?;
+        let tail = Tail::open(folder)?;
+        let cluster = format!("embedded:{}", tail.log);
+        // As many calls may wait as there are producers; a bound keeps a runaway one from filling memory.
+        let (requests, queue) = mpsc::sync_channel(1024);
+        let (max_group_bytes, segment_bytes) = (options.max_group_bytes, options.segment_bytes);
+        std::thread::Builder::new()
+            .name("event-log".to_string())
+            .spawn(move || Writer { tail, segment_bytes, failed: None }.run(&queue, max_group_bytes))
+            .map_err(io_error("starting the writer thread of", folder))?;
+        Ok(Appender { requests, cluster })
+    }
+
+    pub(super) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    pub(super) async fn append(&self, records: Vec<Vec<u8>>) -> std::result::Result<(), LogError> {
+        let closed = || LogError::Failed("the writer thread has ended".to_string());
+        let (reply, answer) = oneshot::channel();
+        let mut request = Request { records, reply };
+        // The queue is only full while the disk is behind: wait without holding a runtime thread.
+        loop {
+            match self.requests.try_send(request) {
+                Ok(()) => break,
+                Err(mpsc::TrySendError::Full(back)) => {
+                    request = back;
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                Err(mpsc::TrySendError::Disconnected(_)) => return Err(closed()),
+            }
+        }
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+struct Writer {
+    tail: Tail,
+    segment_bytes: u64,
+    /// Set when a sync failed: the kernel may have dropped the pages, so nothing written since can be trusted.
+    failed: Option<String>,
+}
+
+impl Writer {
+    fn run(mut self, queue: &mpsc::Receiver<Request>, max_group_bytes: usize) {
+        let mut held = None;
+        while let Some(first) = held.take().or_else(|| queue.recv().ok()) {
+            let mut requests = vec![first];
+            let size = |request: &Request| request.records.iter().map(|record| record.len() + 4).sum::<usize>();
+            let mut bytes = size(&requests[0]);
+            while let Ok(next) = queue.try_recv() {
+                bytes += size(&next);
+                if bytes > max_group_bytes {
+                    held = Some(next);
+                    break;
+                }
+                requests.push(next);
+            }
+            let mut records = Vec::new();
+            for request in &mut requests {
+                records.append(&mut request.records);
+            }
+            let outcome = self.write(&records, max_group_bytes);
+            for request in requests {
+                // A caller that stopped waiting does not need the answer.
+                let _ = request.reply.send(outcome.clone());
+            }
+        }
+    }
+
+    fn write(&mut self, records: &[Vec<u8>], max_group_bytes: usize) -> std::result::Result<(), LogError> {
+        if let Some(why) = &self.failed {
+            return Err(LogError::Failed(why.clone()));
+        }
+        let lock = self.tail.lock().map_err(|e| LogError::Unavailable(e.to_string()))?;
+        let written = (|| {
+            self.tail.find_end(self.segment_bytes)?;
+            let mut start = 0;
+            while start < records.len() {
+                let mut bytes = 0;
+                let fits = records[start..].iter().take_while(|record| {
+                    bytes += record.len() + 4;
+                    bytes <= max_group_bytes
+                });
+                let end = start + fits.count().max(1);
+                self.tail.append(&records[start..end])?;
+                start = end;
+            }
+            Ok::<(), AppendError>(())
+        })();
+        drop(lock);
+        match written {
+            Ok(()) => Ok(()),
+            Err(AppendError::Before(why)) => Err(LogError::Unavailable(why)),
+            Err(AppendError::Sync(why)) => {
+                self.failed = Some(why.clone());
+                Err(LogError::Failed(why))
+            }
+        }
+    }
+}
+
+/// Whether the disk can still be trusted after a failure.
+enum AppendError {
+    /// The write failed and was taken back, or never began.
+    Before(String),
+    /// The sync failed.
+    Sync(String),
+}
+
+impl From<crate::error::IngestError> for AppendError {
+    fn from(error: crate::error::IngestError) -> AppendError {
+        AppendError::Before(error.to_string())
+    }
+}
+
+/// The end of the log, as one process knows it.
+#[derive(Debug)]
+pub(super) struct Tail {
+    folder: PathBuf,
+    pub(super) log: Uuid,
+    base: u64,
+    path: PathBuf,
+    file: File,
+    /// End of the last whole group known in the segment.
+    end: u64,
+}
+
+impl Tail {
+    /// Opens the log, making its first segment if it has none.
+    pub(super) fn open(folder: &Path) -> Result<Tail> {
+        let lock = lock_file(folder, "append.lock")?;
+        lock.lock().map_err(io_error("locking the log in", folder))?;
+        let mut segments = segment::list(folder)?;
+        if segments.is_empty() {
+            let path = segment::create(folder, Uuid::now_v7(), 0).map_err(io_error("creating a segment in", folder))?;
+            segments.push((0, path));
+        }
+        let (base, path) = segments.pop().unwrap_or_default();
+        let mut file = open_segment(&path)?;
+        let log = segment::check_header(&mut file, &path, base)?;
+        let end = segment::valid_end(&mut file, &path, HEADER)?;
+        Ok(Tail { folder: folder.to_path_buf(), log, base, path, file, end })
+    }
+
+    /// Takes the append lock; dropping it lets go.
+    pub(super) fn lock(&self) -> Result<File> {
+        let lock = lock_file(&self.folder, "append.lock")?;
+        lock.lock().map_err(io_error("locking the log in", &self.folder))?;
+        Ok(lock)
+    }
+
+    /// Under the lock: takes in what other processes appended, cuts off what a crashed one left, starts a new segment
+    /// when this one is full.
+    pub(super) fn find_end(&mut self, segment_bytes: u64) -> Result<()> {
+        loop {
+            let next = segment::list(&self.folder)?.into_iter().find(|(base, _)| *base > self.base);
+            let Some((base, path)) = next else { break };
+            self.file = open_segment(&path)?;
+            segment::check_header(&mut self.file, &path, base)?;
+            (self.base, self.path, self.end) = (base, path, HEADER);
+        }
+        let length = self.file.metadata().map_err(io_error("reading", &self.path))?.len();
+        if length != self.end {
+            self.end = segment::valid_end(&mut self.file, &self.path, self.end)?;
+            if length > self.end {
+                tracing::warn!(segment = %self.path.display(), from = self.end, to = length, "cutting off a group that was never acknowledged");
+                self.file.set_len(self.end).map_err(io_error("cutting off the end of", &self.path))?;
+            }
+            // What another process wrote last may not be synced: it may have died before.
+            self.file.sync_all().map_err(io_error("syncing", &self.path))?;
+        }
+        if self.end >= segment_bytes {
+            let base = self.base + self.end;
+            self.path = segment::create(&self.folder, self.log, base)
+                .map_err(io_error("creating a segment in", &self.folder))?;
+            self.file = open_segment(&self.path)?;
+            (self.base, self.end) = (base, HEADER);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, records: &[Vec<u8>]) -> std::result::Result<(), AppendError> {
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        let group = segment::encode_group(records, now_ms);
+        let written = self.file.seek(SeekFrom::Start(self.end)).and_then(|_| self.file.write_all(&group));
+        if let Err(error) = written {
+            // Nothing of it was acknowledged; what cannot be cut off now is cut off by the next append.
+            let _ = self.file.set_len(self.end);
+            return Err(AppendError::Before(format!("writing {}: {error}", self.path.display())));
+        }
+        if let Err(error) = self.file.sync_data() {
+            return Err(AppendError::Sync(format!("syncing {}: {error}", self.path.display())));
+        }
+        self.end += group.len() as u64;
+        Ok(())
+    }
+
+    /// The position of the next group: everything before it is on disk once [`find_end`](Tail::find_end) returned.
+    pub(super) fn position(&self) -> u64 {
+        self.base + self.end
+    }
+}
+
+pub(super) fn lock_file(folder: &Path, name: &str) -> Result<File> {
+    let path = folder.join(name);
+    OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io_error("opening", &path))
+}
+
+fn open_segment(path: &Path) -> Result<File> {
+    OpenOptions::new().read(true).write(true).open(path).map_err(io_error("opening", path))
+}

@@ -1,0 +1,175 @@
+//! Segment files: `<base>.seg`, a header, then groups of records.
+//!
+//! ```text
+//! header  magic "WDLOG\0\x01\n" (8) · log id (16) · base position, u64 LE (8)
+//! group   length n, u32 LE · milliseconds since 1970, i64 LE · CRC-32 of the two and the body, u32 LE · body of n bytes
+//! body    records: length, u32 LE · bytes
+//! ```
+//!
+//! A record's position is that of its length field.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf as _, Bytes};
+use uuid::Uuid;
+
+use crate::error::{IngestError, Result};
+
+const MAGIC: &[u8; 8] = b"WDLOG\0\x01\n";
+/// Bytes of a segment's header.
+pub(super) const HEADER: u64 = 32;
+/// Bytes before a group's body.
+const GROUP_HEADER: usize = 16;
+
+pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IngestError {
+    let what = format!("{what} {}", path.display());
+    move |source| IngestError::Io { what, source }
+}
+
+/// The segments of a log, in order of their base positions.
+pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io_error("listing log folder", folder))? {
+        let path = entry.map_err(io_error("listing log folder", folder))?.path();
+        let base = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_suffix(".seg"))
+            .and_then(|base| base.parse().ok());
+        segments.extend(base.map(|base| (base, path)));
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// Makes an empty segment, durably.
+pub(super) fn create(folder: &Path, log: Uuid, base: u64) -> io::Result<PathBuf> {
+    let path = folder.join(format!("{base:020}.seg"));
+    let temporary = folder.join(format!("{base:020}.tmp"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(MAGIC)?;
+    file.write_all(log.as_bytes())?;
+    file.write_all(&base.to_le_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, &path)?;
+    File::open(folder)?.sync_all()?;
+    Ok(path)
+}
+
+/// Reads and checks a segment's header; gives the log's id.
+pub(super) fn check_header(file: &mut File, path: &Path, base: u64) -> Result<Uuid> {
+    let mut header = [0u8; HEADER as usize];
+    let damaged = |why: &str| IngestError::Fatal(format!("{} is no segment of an event log: {why}", path.display()));
+    file.seek(SeekFrom::Start(0)).map_err(io_error("reading", path))?;
+    file.read_exact(&mut header).map_err(|_| damaged("the header is cut short"))?;
+    let (magic, rest) = header.split_at(8);
+    let (log, stored_base) = rest.split_at(16);
+    if magic != MAGIC {
+        return Err(damaged("the first bytes are others"));
+    }
+    if stored_base != base.to_le_bytes() {
+        return Err(damaged("it begins at another position than its name says"));
+    }
+    Uuid::from_slice(log).map_err(|e| damaged(&e.to_string()))
+}
+
+/// Encodes records as one group.
+pub(super) fn encode_group(records: &[Vec<u8>], timestamp_ms: i64) -> Vec<u8> {
+    let body: usize = records.iter().map(|record| record.len() + 4).sum();
+    let mut group = Vec::with_capacity(GROUP_HEADER + body);
+    group.extend_from_slice(&(body as u32).to_le_bytes());
+    group.extend_from_slice(&timestamp_ms.to_le_bytes());
+    group.extend_from_slice(&[0; 4]);
+    for record in records {
+        group.extend_from_slice(&(record.len() as u32).to_le_bytes());
+        group.extend_from_slice(record);
+    }
+    let checksum = checksum(&group[..12], &group[GROUP_HEADER..]);
+    group[12..GROUP_HEADER].copy_from_slice(&checksum.to_le_bytes());
+    group
+}
+
+fn checksum(head: &[u8], body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// A group read back.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) timestamp_ms: i64,
+    /// Records with their offsets from the group's start.
+    pub(super) records: Vec<(u64, Bytes)>,
+    /// Bytes of the whole group.
+    pub(super) bytes: u64,
+}
+
+/// Reads the group at `offset` of the file; None: what is there is no whole group.
+pub(super) fn read_group(file: &mut File, offset: u64, end: u64) -> io::Result<Option<Group>> {
+    let available = end.saturating_sub(offset);
+    if available < GROUP_HEADER as u64 {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::Start(offset))?;
+    let mut head = [0u8; GROUP_HEADER];
+    file.read_exact(&mut head)?;
+    let mut fields = &head[..];
+    let (length, timestamp_ms, stored) = (fields.get_u32_le() as u64, fields.get_i64_le(), fields.get_u32_le());
+    if length > available - GROUP_HEADER as u64 {
+        return Ok(None);
+    }
+    let mut body = vec![0u8; length as usize];
+    file.read_exact(&mut body)?;
+    if checksum(&head[..12], &body) != stored {
+        return Ok(None);
+    }
+    Ok(split(Bytes::from(body)).map(|records| Group { timestamp_ms, records, bytes: GROUP_HEADER as u64 + length }))
+}
+
+/// The records of a body, with their offsets from the group's start.
+fn split(body: Bytes) -> Option<Vec<(u64, Bytes)>> {
+    let mut records = Vec::new();
+    let mut at = 0usize;
+    while let Some(size) = body.get(at..at + 4) {
+        let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
+        let end = at.checked_add(4 + size).filter(|end| *end <= body.len())?;
+        records.push(((GROUP_HEADER + at) as u64, body.slice(at + 4..end)));
+        at = end;
+    }
+    Some(records)
+}
+
+/// Whether a whole group with a record in it begins at the first of these bytes.
+fn is_group(bytes: &[u8]) -> bool {
+    let Some((mut head, rest)) = bytes.split_at_checked(GROUP_HEADER) else { return false };
+    let summed = &bytes[..12];
+    let (length, _, stored) = (head.get_u32_le() as usize, head.get_i64_le(), head.get_u32_le());
+    length > 4 && rest.get(..length).is_some_and(|body| checksum(summed, body) == stored)
+}
+
+/// The end of the last whole group from `offset` on.
+///
+/// # Errors
+/// [`IngestError::Fatal`] when a whole group follows a damaged place: that is no torn end but a damaged file.
+pub(super) fn valid_end(file: &mut File, path: &Path, mut offset: u64) -> Result<u64> {
+    let length = file.metadata().map_err(io_error("reading", path))?.len();
+    while let Some(group) = read_group(file, offset, length).map_err(io_error("reading", path))? {
+        offset += group.bytes;
+    }
+    // Only the last group can be torn, so nothing whole may follow.
+    let mut rest = Vec::new();
+    file.seek(SeekFrom::Start(offset)).map_err(io_error("reading", path))?;
+    file.read_to_end(&mut rest).map_err(io_error("reading", path))?;
+    if let Some(probe) = (1..rest.len()).find(|probe| is_group(&rest[*probe..])) {
+        return Err(IngestError::Fatal(format!(
+            "{} is damaged at byte {offset}: whole records follow {probe} bytes later. Restore the file; cutting it off \
+             there would lose acknowledged events",
+            path.display()
+        )));
+    }
+    Ok(offset)
+}

@@ -1,0 +1,233 @@
+//! The embedded log: durable, ordered, shared by processes, and drained exactly once.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use webdancer_ingest::drain::{DrainOptions, Until};
+use webdancer_ingest::embedded::{self, EmbeddedLog, EmbeddedOptions};
+use webdancer_ingest::{IngestError, intake};
+use webdancer_schemas::kind::Kind;
+use webdancer_schemas::log::{EventLog as _, LogError};
+
+use crate::support::{Watcher, drain, lake, log, metric, rows, steps, text};
+
+fn once(range: std::ops::Range<i64>) -> std::collections::BTreeMap<i64, usize> {
+    range.map(|step| (step, 1)).collect()
+}
+
+#[tokio::test]
+async fn events_come_out_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    log.append((0..10).map(metric).collect()).await.unwrap();
+    log.append((10..15).map(metric).collect()).await.unwrap();
+    assert_eq!(drain(&lake, &log, DrainOptions::default()).await.rows["metrics"], 15);
+    let (counts, order) = steps(&lake).await;
+    assert_eq!(counts, once(0..15));
+    assert_eq!(order, (0..15).collect::<Vec<_>>());
+    // Nothing new: nothing is committed.
+    let version = lake.table(Kind::Metric).await.unwrap().unwrap().version();
+    assert_eq!(drain(&lake, &log, DrainOptions::default()).await.commits, 0);
+    assert_eq!(lake.table(Kind::Metric).await.unwrap().unwrap().version(), version);
+}
+
+#[tokio::test]
+async fn a_lost_hint_repeats_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    log.append((0..5).map(metric).collect()).await.unwrap();
+    drain(&lake, &log, DrainOptions::default()).await;
+    std::fs::remove_file(dir.path().join("log/drained")).unwrap();
+    log.append((5..8).map(metric).collect()).await.unwrap();
+    assert_eq!(drain(&lake, &log, DrainOptions::default()).await.rows["metrics"], 3);
+    assert_eq!(steps(&lake).await.0, once(0..8));
+}
+
+#[tokio::test]
+async fn a_producers_retry_shows_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    let events: Vec<_> = (0..5).map(metric).collect();
+    log.append(events.clone()).await.unwrap();
+    drain(&lake, &log, DrainOptions::default()).await;
+    log.append(events).await.unwrap();
+    let report = drain(&lake, &log, DrainOptions::default()).await;
+    assert_eq!((report.rows["metrics"], report.duplicates), (0, 5));
+    assert_eq!(steps(&lake).await.0, once(0..5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_producers_in_many_handles_share_one_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    // Small segments: the handles also meet each other's new segments.
+    let options = EmbeddedOptions { segment_bytes: 4096, ..EmbeddedOptions::default() };
+    let mut tasks = Vec::new();
+    for producer in 0..8 {
+        // A handle of its own stands for a process of its own.
+        let log = log(&lake, options.clone()).await;
+        tasks.push(tokio::spawn(async move {
+            for n in 0..25 {
+                log.append(vec![metric(producer * 100 + n)]).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let log = log(&lake, options).await;
+    drain(&lake, &log, DrainOptions::default()).await;
+    let (counts, order) = steps(&lake).await;
+    assert_eq!(counts.len(), 200);
+    assert!(counts.values().all(|count| *count == 1));
+    for producer in 0..8 {
+        let own: Vec<_> = order.iter().filter(|step| **step / 100 == producer).collect();
+        assert!(own.is_sorted(), "each producer's order is kept");
+    }
+    let segments = std::fs::read_dir(dir.path().join("log"))
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "seg"))
+        .count();
+    assert_eq!(segments, 1, "drained segments are deleted");
+}
+
+#[tokio::test]
+async fn a_torn_end_is_cut_off_and_what_was_acknowledged_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    {
+        let log = log(&lake, EmbeddedOptions::default()).await;
+        log.append((0..3).map(metric).collect()).await.unwrap();
+    }
+    let segment = dir.path().join("log/00000000000000000000.seg");
+    for garbage in [&[0u8; 40][..], b"\x10\x00\x00\x00 cut short", &[0xff; 100]] {
+        std::fs::OpenOptions::new().append(true).open(&segment).unwrap().write_all(garbage).unwrap();
+        let log = log(&lake, EmbeddedOptions::default()).await;
+        log.append(vec![metric(3)]).await.unwrap();
+        drain(&lake, &log, DrainOptions::default()).await;
+    }
+    let (counts, _) = steps(&lake).await;
+    assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(counts[&3], 3);
+}
+
+#[tokio::test]
+async fn damage_before_the_end_is_refused_not_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    {
+        let log = log(&lake, EmbeddedOptions::default()).await;
+        for step in 0..3 {
+            log.append(vec![metric(step)]).await.unwrap();
+        }
+    }
+    let segment = dir.path().join("log/00000000000000000000.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[80] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let error = EmbeddedLog::open(&dir.path().join("log"), EmbeddedOptions::default()).unwrap_err();
+    assert!(matches!(&error, IngestError::Fatal(text) if text.contains("is damaged at byte 32")), "{error}");
+}
+
+#[tokio::test]
+async fn an_event_over_the_limit_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions { max_event_bytes: 100, ..EmbeddedOptions::default() }).await;
+    let event = metric(1);
+    let error = log.append(vec![event.clone()]).await.unwrap_err();
+    assert!(matches!(error, LogError::TooLarge { ref id, limit: 100, .. } if *id == event.id().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn one_process_drains_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    let _first = embedded::EmbeddedSource::open(&log, Duration::ZERO).await.unwrap();
+    let error = embedded::EmbeddedSource::open(&log, Duration::from_millis(30)).await.unwrap_err();
+    assert!(error.to_string().contains("another process is draining"), "{error}");
+}
+
+#[tokio::test]
+async fn a_following_drain_commits_what_comes_and_stops_when_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let following = {
+        let (lake, log) = (lake.clone(), log.clone());
+        tokio::spawn(async move {
+            let options = DrainOptions { commit_interval: Duration::from_millis(40), ..DrainOptions::default() };
+            let stop = async move { stopped.await.unwrap_or(()) };
+            let mut watcher = Watcher::default();
+            embedded::drain(&lake, &log, options, Until::Stopped, Duration::ZERO, &mut watcher, stop).await.unwrap()
+        })
+    };
+    for step in 0..20 {
+        log.append(vec![metric(step)]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    while steps(&lake).await.0.len() < 20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop.send(()).unwrap();
+    assert_eq!(following.await.unwrap().rows["metrics"], 20);
+    assert_eq!(steps(&lake).await.0, once(0..20));
+}
+
+#[tokio::test]
+async fn what_is_no_row_goes_to_dead_letters_once_with_bytes_and_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    let mut bad = metric(1);
+    bad.data = serde_json::value::RawValue::from_string(r#"{"name":"loss","step":"one","value":1}"#.into()).unwrap();
+    log.append(vec![metric(0), bad, metric(2)]).await.unwrap();
+    let report = drain(&lake, &log, DrainOptions::default()).await;
+    assert_eq!((report.rows["metrics"], report.rows["dead_letters"]), (2, 1));
+    std::fs::remove_file(dir.path().join("log/drained")).unwrap();
+    drain(&lake, &log, DrainOptions::default()).await;
+    let letters = rows(&lake, Kind::DeadLetter).await;
+    assert_eq!(text(&letters, "field"), [Some("data.step".to_string())]);
+    assert!(text(&letters, "reason")[0].as_deref().unwrap().starts_with("invalid type: string \"one\""));
+    assert_eq!(text(&letters, "kind"), [Some("metric".to_string())]);
+    assert_eq!(text(&letters, "state"), [Some("rejected".to_string())]);
+    assert_eq!(steps(&lake).await.0, [(0, 1), (2, 1)].into());
+}
+
+#[tokio::test]
+async fn lines_of_any_kind_end_in_their_table_or_in_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    let good = String::from_utf8(webdancer_schemas::wire::structured(&metric(7))).unwrap();
+    let mut input = good.clone().into_bytes();
+    input.extend_from_slice(b"\n\n{\"specversion\":\"1.0\"}\n\xff\xfe\n{\"cut\":\n");
+    input.extend_from_slice(good.replace("metric.v1", "metrik.v1").as_bytes());
+    input.extend_from_slice(b"\n");
+    input.extend_from_slice(good.replace("\"loss\"", &format!("\"{}\"", "x".repeat(5000))).as_bytes());
+    let options = intake::IntakeOptions { max_event_bytes: 4000, max_kept_bytes: 4500, ..Default::default() };
+    for _ in 0..2 {
+        let mut ids = Vec::new();
+        let report = intake::append_lines(&log, std::io::Cursor::new(input.clone()), "events.ndjson", &options, |id| {
+            ids.push(id)
+        })
+        .await
+        .unwrap();
+        assert_eq!((report.acknowledged, report.rejected, ids.len()), (1, 5, 1));
+        drain(&lake, &log, DrainOptions::default()).await;
+    }
+    assert_eq!(steps(&lake).await.0, [(7, 1)].into());
+    let letters = rows(&lake, Kind::DeadLetter).await;
+    let mut reasons: Vec<_> = text(&letters, "reason").into_iter().flatten().collect();
+    reasons.sort();
+    assert_eq!(reasons.len(), 5, "{reasons:?}");
+    assert!(reasons[0].contains("bytes, more than the 4000"), "{reasons:?}");
+    assert!(reasons.iter().any(|r| r.contains("invalid UTF-8 at byte 0")));
+    assert!(reasons.iter().any(|r| r.starts_with("unknown kind \"webdancer.metrik.v1\"")));
+    assert!(reasons.iter().any(|r| r == "is required and missing"));
+}

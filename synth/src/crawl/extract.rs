@@ -1,0 +1,298 @@
+//! From a document to title, main text, links and language.
+//!
+//! The main text is Markdown without link targets and images: targets are in the links, they differ between mirrors of
+//! one text, and they would make equal content look different. A page that marks its main content (`<main>`, or one
+//! `<article>`) is taken at its word; of others a readability heuristic finds the article; where that finds nothing,
+//! the body stands, without navigation.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use dom_query::{Document, NodeRef};
+use dom_smoothie::Readability;
+use html5ever::tendril::TendrilSink as _;
+use html5ever::tree_builder::TreeBuilderOpts;
+use html5ever::{ParseOpts, parse_document};
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use super::url::canonical;
+
+/// Deepest nesting of elements, as in browsers. Deeper trees make parsers quadratic and recursive readers overflow.
+pub const NESTING_MAX: usize = 512;
+/// Most elements that the readability heuristic looks at; of larger documents the body is taken.
+pub const ARTICLE_ELEMENTS_MAX: usize = 50_000;
+/// Bytes of text whose language is looked at.
+const LANGUAGE_BYTES: usize = 4096;
+/// Bytes parsed between two looks at the nesting.
+const CHUNK_BYTES: usize = 8 << 10;
+/// Elements that never belong to the main text.
+const NOT_TEXT: &[&str] =
+    &["script", "style", "meta", "head", "noscript", "template", "iframe", "svg", "img", "form", "button"];
+/// Elements around the main text.
+const AROUND: &str = "nav, header, footer, aside, [role=navigation], [role=banner], [role=contentinfo], [role=search]";
+
+/// What a page says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Extract {
+    /// `<title>`, else the first heading.
+    pub title: Option<String>,
+    /// Main text as Markdown; None where there is none.
+    pub text: Option<String>,
+    /// Canonical URLs linked to, in order, without repeats and without the page itself.
+    pub links: Vec<Url>,
+    /// The URL that the page gives as its canonical one.
+    pub canonical: Option<Url>,
+    /// SHA-256 of the main text, hex.
+    pub digest: Option<String>,
+    /// ISO 639-3 code of the main text's language, where it can be told.
+    pub language: Option<String>,
+}
+
+/// How much work a document may make.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Links taken.
+    pub links_max: usize,
+    /// Time to parse it.
+    pub parse_time_max: Duration,
+}
+
+/// Reads an HTML document that was found at `url`.
+///
+/// # Errors
+/// Elements nested deeper than [`NESTING_MAX`], or too much work to parse; said in words.
+pub fn html(source: &str, url: &Url, limits: Limits) -> Result<Extract, String> {
+    let document = parse(source, limits.parse_time_max)?;
+    let base = document
+        .select_single("base[href]")
+        .attr("href")
+        .and_then(|href| url.join(href.trim()).ok())
+        .unwrap_or_else(|| url.clone());
+    let links = links(&document, &base, url, limits.links_max);
+    let canonical_url = document
+        .select_single("link[rel~=canonical][href]")
+        .attr("href")
+        .and_then(|href| base.join(href.trim()).ok())
+        .and_then(|target| canonical(&target));
+    let title =
+        one_line(&document.select_single("title").text()).or_else(|| one_line(&document.select_single("h1").text()));
+    Ok(Extract { title, links, canonical: canonical_url, ..of_text(main_text(document, source)) })
+}
+
+/// Reads plain text or, with the first heading as its title, Markdown. Links in it are not followed.
+pub fn plain(source: &str, markdown: bool) -> Extract {
+    let heading = source.lines().find_map(|line| line.strip_prefix("# "));
+    Extract { title: heading.filter(|_| markdown).and_then(one_line), ..of_text(source.to_string()) }
+}
+
+/// SHA-256, hex.
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn of_text(text: String) -> Extract {
+    let text = clean(&text);
+    if text.is_empty() {
+        return Extract::default();
+    }
+    Extract {
+        digest: Some(sha256_hex(text.as_bytes())),
+        language: language(&text),
+        text: Some(text),
+        ..Extract::default()
+    }
+}
+
+/// Without control characters, space at the ends of lines, and more than one empty line at once.
+fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut empty = 0;
+    for line in text.lines() {
+        let start = out.len();
+        out.extend(line.chars().filter(|c| *c == '\t' || !c.is_control()));
+        // Two spaces at the end of a line are Markdown's line break; a break says the same.
+        out.truncate(start + out[start..].trim_end().len());
+        empty = if out.len() == start { empty + 1 } else { 0 };
+        if empty < 2 {
+            out.push('\n');
+        }
+    }
+    out.trim_matches('\n').trim_end().to_string()
+}
+
+fn one_line(text: &str) -> Option<String> {
+    let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
+    (!line.is_empty()).then_some(line)
+}
+
+fn language(text: &str) -> Option<String> {
+    let info = whatlang::detect(&text[..text.floor_char_boundary(LANGUAGE_BYTES)])?;
+    info.is_reliable().then(|| info.lang().code().to_string())
+}
+
+/// Parses in pieces, so that a document made to be expensive is given up while it is still cheap.
+fn parse(source: &str, time_max: Duration) -> Result<Document, String> {
+    let start = Instant::now();
+    let too_deep = || format!("elements are nested more than {NESTING_MAX} deep");
+    let options = ParseOpts {
+        tree_builder: TreeBuilderOpts { scripting_enabled: false, ..TreeBuilderOpts::default() },
+        ..ParseOpts::default()
+    };
+    let mut parser = parse_document(Document::default(), options);
+    let mut rest = source;
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(rest.ceil_char_boundary(CHUNK_BYTES));
+        parser.process(chunk.into());
+        rest = after;
+        let open = std::iter::successors(Some(parser.tokenizer.sink.sink.root()), NodeRef::last_child);
+        // The document itself is at depth 0.
+        if open.skip(1).take(NESTING_MAX + 1).count() > NESTING_MAX {
+            return Err(too_deep());
+        }
+        // A million attributes, say: what the parser does with them is quadratic.
+        if start.elapsed() > time_max {
+            return Err(format!("parsing took longer than {} ms", time_max.as_millis()));
+        }
+    }
+    let document = parser.finish();
+    if nesting(&document) > NESTING_MAX { Err(too_deep()) } else { Ok(document) }
+}
+
+fn nesting(document: &Document) -> usize {
+    let mut deepest = 0;
+    let mut depth = 0;
+    let mut node = document.root();
+    loop {
+        deepest = deepest.max(depth);
+        if let Some(child) = node.first_child() {
+            node = child;
+            depth += 1;
+            continue;
+        }
+        loop {
+            if let Some(sibling) = node.next_sibling() {
+                node = sibling;
+                break;
+            }
+            match node.parent() {
+                Some(parent) => node = parent,
+                None => return deepest,
+            }
+            depth -= 1;
+        }
+    }
+}
+
+fn links(document: &Document, base: &Url, url: &Url, links_max: usize) -> Vec<Url> {
+    let mut seen = HashSet::new();
+    if let Some(own) = canonical(url) {
+        seen.insert(own);
+    }
+    let targets = document.select("a[href], area[href]");
+    let targets = targets.nodes().iter().filter_map(|node| {
+        let href = node.attr("href")?;
+        canonical(&base.join(href.trim()).ok()?)
+    });
+    targets.filter(|target| seen.insert(target.clone())).take(links_max).collect()
+}
+
+fn main_text(document: Document, source: &str) -> String {
+    if let Some(text) = marked_text(&document) {
+        return text;
+    }
+    let mut readability = Readability { doc: document, doc_url: None, config: dom_smoothie::Config::default() };
+    readability.config.disable_json_ld = true;
+    readability.config.max_elements_to_parse = ARTICLE_ELEMENTS_MAX;
+    if readability.parse().is_ok() {
+        let found = readability.doc.select_single("#readability-page-1");
+        if let Some(text) = found.nodes().first().map(markdown).filter(|text| !text.trim().is_empty()) {
+            return text;
+        }
+    }
+    // The heuristic has changed its document.
+    let document = Document::from(source);
+    document.select(AROUND).remove();
+    document.body().map(|body| markdown(&body)).unwrap_or_default()
+}
+
+/// The text of the one element that is marked as the main content.
+fn marked_text(document: &Document) -> Option<String> {
+    let main = document.select("main, [role=main]");
+    let articles;
+    let node = match main.nodes() {
+        [node] => node,
+        [] => {
+            articles = document.select("article");
+            let [node] = articles.nodes() else { return None };
+            node
+        }
+        _ => return None,
+    };
+    node.find(&["nav"]).iter().for_each(NodeRef::remove_from_parent);
+    Some(markdown(node)).filter(|text| !text.trim().is_empty())
+}
+
+fn markdown(node: &NodeRef<'_>) -> String {
+    node.strip_elements(&["a"]);
+    node.md(Some(NOT_TEXT)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(source: &str) -> Extract {
+        let limits = Limits { links_max: 3, parse_time_max: Duration::from_secs(60) };
+        html(source, &Url::parse("http://example.com/here").unwrap(), limits).unwrap()
+    }
+
+    #[test]
+    fn marked_main_content_is_taken_at_its_word() {
+        let page = read(
+            "<title> A \n title </title><nav>Menu</nav><main><h1>Head</h1><nav>Inner menu</nav><p>Short <a href=x>link</a>.\
+             <img src=i alt=picture></p><table><tr><th>a</th></tr><tr><td>1</td></tr></table></main><footer>Imprint</footer>",
+        );
+        assert_eq!(page.title.as_deref(), Some("A title"));
+        assert_eq!(page.text.as_deref(), Some("# Head\n\nShort link.\n\n| a |\n| - |\n| 1 |"));
+        assert_eq!(page.digest, Some(sha256_hex(page.text.unwrap().as_bytes())));
+    }
+
+    #[test]
+    fn links_are_canonical_once_each_and_limited() {
+        let page = read(
+            "<a href='/a#x'>1</a><a href='A:b'>2</a><a href='/a?utm_source=z'>3</a><area href=' /b '><a href='#top'>4</a>\
+             <a href='HTTPS://Example.com:443/c'>5</a><a href='/d'>6</a><a>7</a>",
+        );
+        let links: Vec<&str> = page.links.iter().map(Url::as_str).collect();
+        assert_eq!(links, ["http://example.com/a", "http://example.com/b", "https://example.com/c"]);
+    }
+
+    #[test]
+    fn a_page_without_words_has_no_digest() {
+        for source in ["", "<p> </p>", "<img src=a>", "<script>code()</script>", "<!-- nothing -->", "\u{0}\u{0}"] {
+            let page = read(source);
+            assert_eq!((page.text, page.digest, page.language), (None, None, None), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_document_that_takes_too_long_is_given_up() {
+        let url = Url::parse("http://example.com/").unwrap();
+        let limits = Limits { links_max: 1, parse_time_max: Duration::ZERO };
+        assert_eq!(html("<p>a</p>", &url, limits), Err("parsing took longer than 0 ms".to_string()));
+    }
+
+    #[test]
+    fn nesting_up_to_the_limit_is_read() {
+        // Around the innermost text: the document, html and body.
+        let nested = |depth: usize| {
+            let limits = Limits { links_max: 1, parse_time_max: Duration::from_secs(60) };
+            let source = format!("{}deep", "<div>".repeat(depth));
+            html(&source, &Url::parse("http://example.com/").unwrap(), limits)
+        };
+        assert_eq!(nested(NESTING_MAX - 3).unwrap().text.as_deref(), Some("deep"));
+        assert_eq!(nested(NESTING_MAX), Err("elements are nested more than 512 deep".to_string()));
+    }
+}

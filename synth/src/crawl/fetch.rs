@@ -1,0 +1,315 @@
+//! One URL over HTTP: redirects, retries, limits, manners.
+//!
+//! Redirects are followed here, not by the HTTP client: every hop is checked for scheme, scope, robots.txt and address
+//! like a link is.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Client, StatusCode};
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use super::address::{Addresses, Forbidden};
+use super::charset::media_type;
+use super::config::{CrawlConfig, Sites};
+use super::hosts::Hosts;
+use super::robots::{Known, ROBOTS_BYTES_MAX, Robots, Verdict};
+use super::url::{canonical, site};
+
+/// Name and version that servers see.
+pub const USER_AGENT: &str = concat!("webdancer/", env!("CARGO_PKG_VERSION"));
+const ACCEPTED: &str = "text/html,application/xhtml+xml,text/markdown;q=0.9,text/plain;q=0.8,*/*;q=0.1";
+/// Media types that text is taken from.
+const READABLE: &[&str] = &["text/html", "application/xhtml+xml", "text/plain", "text/markdown"];
+
+/// What became of a URL.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// URL after redirects.
+    pub(super) final_url: Url,
+    /// HTTP status; 0 without an answer.
+    pub(super) status: u16,
+    /// Media type without parameters.
+    pub(super) content_type: Option<String>,
+    /// Charset of the `Content-Type`.
+    pub(super) charset: Option<String>,
+    /// Milliseconds of the requests, without waits between them.
+    pub(super) fetch_ms: i64,
+    /// The decoded body, or why there is none.
+    pub(super) body: Result<Vec<u8>, String>,
+}
+
+impl Fetched {
+    /// Not fetched, and why.
+    pub(super) fn refused(url: &Url, reason: String) -> Fetched {
+        Fetched { final_url: url.clone(), status: 0, content_type: None, charset: None, fetch_ms: 0, body: Err(reason) }
+    }
+}
+
+/// Fetches for one crawl.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    client: Client,
+    config: Arc<CrawlConfig>,
+    addresses: Addresses,
+    hosts: Hosts,
+    robots: Known,
+}
+
+/// An answer to one request.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Result<Vec<u8>, String>,
+}
+
+/// Why a request had no answer.
+enum Failure {
+    /// No connection, or lost before an answer: worth another try.
+    Lost(String),
+    /// Not worth one.
+    Final(String),
+}
+
+/// How much of a body is wanted.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// A page: complete, of a readable type.
+    Page { bytes_max: usize },
+    /// The start of whatever it is.
+    Start { bytes: usize },
+}
+
+impl Fetcher {
+    pub(super) fn new(config: Arc<CrawlConfig>) -> Result<Fetcher, reqwest::Error> {
+        let addresses = Addresses {
+            any: config.allow_private,
+            listed: config.allow_addresses.iter().map(std::net::IpAddr::to_canonical).collect(),
+        };
+        let millis = Duration::from_millis;
+        let client = Client::builder()
+            .user_agent(USER_AGENT)
+            .default_headers(HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(ACCEPTED))]))
+            .redirect(reqwest::redirect::Policy::none())
+            // A proxy would connect for us, to addresses that nobody checked.
+            .no_proxy()
+            .referer(false)
+            .dns_resolver(Arc::new(addresses.clone()))
+            .connect_timeout(millis(config.connect_timeout_ms))
+            .read_timeout(millis(config.read_timeout_ms))
+            .pool_max_idle_per_host(config.connections_per_host)
+            .build()?;
+        let hosts = Hosts::new(config.connections_per_host, config.delay());
+        Ok(Fetcher { client, config, addresses, hosts, robots: Known::default() })
+    }
+
+    /// What robots.txt of the URL's origin says about it; read once per origin. A `Crawl-delay` takes effect with it.
+    pub(super) async fn verdict(&self, url: &Url) -> Verdict {
+        let origin = self.robots.origin(url);
+        let robots = origin
+            .get_or_init(|| async {
+                let robots = self.read_robots(url).await;
+                if let Some(delay) = robots.delay(Duration::from_millis(self.config.crawl_delay_ms_max)) {
+                    self.hosts.host(&site(url)).slow_down(delay);
+                }
+                robots
+            })
+            .await;
+        robots.verdict(url)
+    }
+
+    async fn read_robots(&self, url: &Url) -> Robots {
+        let Ok(mut at) = url.join("/robots.txt") else { return Robots::None };
+        let wanted = Wanted::Start { bytes: ROBOTS_BYTES_MAX };
+        for _ in 0..=self.config.redirects_max {
+            let answer = match self.answer(&at, wanted).await {
+                Ok((answer, _)) => answer,
+                Err(reason) => return Robots::Unreachable(reason),
+            };
+            match answer.status.as_u16() {
+                200..=299 => return answer.body.map_or_else(Robots::Unreachable, |body| Robots::parse(&body)),
+                300..=399 => match next_hop(&at, &answer.headers) {
+                    Some(next) => at = next,
+                    None => return Robots::None,
+                },
+                429 | 500..=599 => return Robots::Unreachable(format!("status {}", answer.status.as_u16())),
+                _ => return Robots::None,
+            }
+        }
+        // RFC 9309 section 2.3.1.2: too many redirects count as no robots.txt.
+        Robots::None
+    }
+
+    /// Fetches `url`. Redirects leave `sites` only where None.
+    pub(super) async fn fetch(&self, url: &Url, sites: Option<&Sites>) -> Fetched {
+        let mut fetched = Fetched::refused(url, String::new());
+        fetched.body = self.follow(url, sites, &mut fetched).await;
+        fetched
+    }
+
+    async fn follow(&self, url: &Url, sites: Option<&Sites>, fetched: &mut Fetched) -> Result<Vec<u8>, String> {
+        let wanted = Wanted::Page { bytes_max: self.config.body_bytes_max };
+        let mut at = url.clone();
+        for _ in 0..=self.config.redirects_max {
+            let (answer, ms) = self.answer(&at, wanted).await?;
+            fetched.fetch_ms += ms;
+            fetched.status = answer.status.as_u16();
+            if !answer.status.is_redirection() {
+                let value = answer.headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+                if let Some((media, charset)) = value.as_deref().map(media_type) {
+                    fetched.content_type = Some(media).filter(|media| !media.is_empty());
+                    fetched.charset = charset;
+                }
+                return answer.body;
+            }
+            let next = next_hop(&at, &answer.headers)
+                .ok_or_else(|| format!("status {} without a Location that can be followed", fetched.status))?;
+            if sites.is_some_and(|sites| !sites.contain(&next)) {
+                return Err(format!("redirects to {next}, which is outside the crawl's scope"));
+            }
+            self.addresses.check(&next).map_err(|forbidden| format!("redirects to {next}: {forbidden}"))?;
+            if let Some(refusal) = self.verdict(&next).await.refusal() {
+                return Err(format!("redirects to {next}: {refusal}"));
+            }
+            if let Some(next) = canonical(&next) {
+                fetched.final_url = next;
+            }
+            at = next;
+        }
+        Err(format!("more than {} redirects", self.config.redirects_max))
+    }
+
+    /// The answer to a GET, after retries, and the milliseconds of the last try.
+    async fn answer(&self, url: &Url, wanted: Wanted) -> Result<(Answer, i64), String> {
+        self.addresses.check(url).map_err(|forbidden| forbidden.to_string())?;
+        let host = self.hosts.host(&site(url));
+        let mut tries = 0;
+        loop {
+            let (result, took) = {
+                let _turn = host.turn().await;
+                let start = Instant::now();
+                let timeout = Duration::from_millis(self.config.request_timeout_ms);
+                let late = || Failure::Final(format!("no complete answer within {} ms", timeout.as_millis()));
+                let result = tokio::time::timeout(timeout, self.request(url, wanted)).await;
+                (result.unwrap_or_else(|_| Err(late())), start.elapsed())
+            };
+            let again = tries < self.config.retries_max;
+            let wait = match &result {
+                Ok(answer) if again && matches!(answer.status.as_u16(), 429 | 503) => {
+                    Some(retry_after(&answer.headers).map_or_else(|| self.backoff(url, tries), |wait| self.cap(wait)))
+                }
+                Err(Failure::Lost(_)) if again => Some(self.backoff(url, tries)),
+                _ => None,
+            };
+            match (wait, result) {
+                (Some(wait), _) => host.back_off(wait),
+                (None, Ok(answer)) => return Ok((answer, i64::try_from(took.as_millis()).unwrap_or(i64::MAX))),
+                (None, Err(Failure::Lost(reason) | Failure::Final(reason))) => return Err(reason),
+            }
+            tries += 1;
+        }
+    }
+
+    async fn request(&self, url: &Url, wanted: Wanted) -> Result<Answer, Failure> {
+        let mut response = self.client.get(url.clone()).send().await.map_err(failure)?;
+        let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        let body = match (status.is_success(), wanted) {
+            (false, _) => Err(format!("status {}", status.as_u16())),
+            (true, Wanted::Start { bytes }) => read(&mut response, bytes).await.map(|(body, _)| body),
+            (true, Wanted::Page { bytes_max }) => match unreadable(&headers) {
+                Some(reason) => Err(reason),
+                None => match read(&mut response, bytes_max).await {
+                    Ok((_, true)) => Err(format!("larger than {bytes_max} bytes")),
+                    Ok((body, false)) => Ok(body),
+                    Err(reason) => Err(reason),
+                },
+            },
+        };
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Wait before the next try: doubled each time, half of it spread by the URL so that hosts are not met in step.
+    fn backoff(&self, url: &Url, tries: u32) -> Duration {
+        let full = self.config.backoff_ms.saturating_mul(1 << tries.min(16));
+        let digest = Sha256::new().chain_update(url.as_str()).chain_update(tries.to_be_bytes()).finalize();
+        let spread = u64::from(digest.first().copied().unwrap_or_default());
+        self.cap(Duration::from_millis(full / 2 + full / 2 * spread / 255))
+    }
+
+    fn cap(&self, wait: Duration) -> Duration {
+        wait.min(Duration::from_millis(self.config.backoff_ms_max))
+    }
+}
+
+/// Up to `bytes_max` bytes of the decoded body, and whether there is more.
+async fn read(response: &mut reqwest::Response, bytes_max: usize) -> Result<(Vec<u8>, bool), String> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = bytes_max - body.len();
+                body.extend_from_slice(chunk.get(..chunk.len().min(room)).unwrap_or_default());
+                if chunk.len() > room {
+                    return Ok((body, true));
+                }
+            }
+            Ok(None) => return Ok((body, false)),
+            Err(error) => return Err(format!("the body broke off: {}", describe(&error.without_url()))),
+        }
+    }
+}
+
+/// Why no text can be taken from what these headers announce.
+fn unreadable(headers: &HeaderMap) -> Option<String> {
+    // Servers that leave the type out mostly mean HTML.
+    let value = headers.get(CONTENT_TYPE)?;
+    let (media, _) = media_type(&String::from_utf8_lossy(value.as_bytes()));
+    (!media.is_empty() && !READABLE.contains(&media.as_str())).then(|| format!("no text is taken from {media}"))
+}
+
+fn next_hop(at: &Url, headers: &HeaderMap) -> Option<Url> {
+    let location = String::from_utf8_lossy(headers.get(LOCATION)?.as_bytes()).into_owned();
+    let mut next = at.join(location.trim()).ok()?;
+    next.set_fragment(None);
+    canonical(&next).map(|_| next)
+}
+
+/// `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTime::parse_from_rfc2822(value).ok()?.with_timezone(&Utc);
+    (date - Utc::now()).to_std().ok()
+}
+
+fn failure(error: reqwest::Error) -> Failure {
+    let lost = error.is_connect() || !error.is_timeout();
+    let error = error.without_url();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(forbidden) = inner.downcast_ref::<Forbidden>() {
+            return Failure::Final(forbidden.to_string());
+        }
+        cause = inner.source();
+    }
+    let reason = describe(&error);
+    if lost { Failure::Lost(reason) } else { Failure::Final(reason) }
+}
+
+/// An error with its causes.
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
