@@ -2,60 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-const KEYWORDS: &[&str] = &[
-    "AND",
-    "AS",
-    "ASC",
-    "BETWEEN",
-    "BY",
-    "CASE",
-    "CAST",
-    "CROSS",
-    "DESC",
-    "DESCRIBE",
-    "DISTINCT",
-    "ELSE",
-    "END",
-    "EXCEPT",
-    "EXISTS",
-    "EXPLAIN",
-    "FALSE",
-    "FILTER",
-    "FROM",
-    "FULL",
-    "GROUP",
-    "HAVING",
-    "IN",
-    "INNER",
-    "INTERSECT",
-    "INTERVAL",
-    "IS",
-    "JOIN",
-    "LEFT",
-    "LIKE",
-    "LIMIT",
-    "NOT",
-    "NULL",
-    "OFFSET",
-    "ON",
-    "OR",
-    "ORDER",
-    "OUTER",
-    "OVER",
-    "PARTITION",
-    "RIGHT",
-    "SELECT",
-    "SHOW",
-    "TABLES",
-    "THEN",
-    "TRUE",
-    "UNION",
-    "USING",
-    "VALUES",
-    "WHEN",
-    "WHERE",
-    "WITH",
-];
+const KEYWORDS: &str = "\
+    AND AS ASC BETWEEN BY CASE CAST CROSS DESC DESCRIBE DISTINCT ELSE END EXCEPT EXISTS EXPLAIN FALSE FILTER FROM \
+    FULL GROUP HAVING IN INNER INTERSECT INTERVAL IS JOIN LEFT LIKE LIMIT NOT NULL OFFSET ON OR ORDER OUTER OVER \
+    PARTITION RIGHT SELECT SHOW TABLES THEN TRUE UNION USING VALUES WHEN WHERE WITH";
 
 /// Words after which a table is named.
 const BEFORE_TABLE: &[&str] = &["FROM", "JOIN", "DESCRIBE", "DESC", "COLUMNS"];
@@ -127,7 +77,7 @@ impl Completer {
             self.tables.values().flatten().collect()
         };
         let functions = self.functions.iter().map(|name| format!("{name}("));
-        let keywords = KEYWORDS.iter().map(|word| (*word).to_string());
+        let keywords = KEYWORDS.split(' ').map(str::to_string);
         columns.into_iter().cloned().chain(functions).chain(keywords).collect()
     }
 }

@@ -56,10 +56,11 @@ impl QueryError {
 impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> QueryError {
         match error.find_root() {
-            DataFusionError::ResourcesExhausted(message) => QueryError::limit(
-                format!("out of the memory or disk allowed to queries: {message}"),
-                "select fewer rows or columns, or raise sql.memory_bytes or sql.spill_bytes",
-            ),
+            DataFusionError::ResourcesExhausted(message) => out_of_space(message),
+            // The limit on spilled bytes comes as an I/O error.
+            DataFusionError::ArrowError(source, _) if source.to_string().contains("max_temp_directory_size") => {
+                out_of_space("the spilled data has grown beyond its limit")
+            }
             DataFusionError::ObjectStore(source) => match source.as_ref() {
                 object_store::Error::NotFound { path, .. } => {
                     QueryError::NotFound(format!("a file of the table is gone: {path}"))
@@ -79,6 +80,13 @@ impl From<DataFusionError> for QueryError {
             _ => QueryError::failed("running the query", error),
         }
     }
+}
+
+fn out_of_space(message: &str) -> QueryError {
+    QueryError::limit(
+        format!("out of the memory or disk allowed to queries: {message}"),
+        "select fewer rows or columns, or raise sql.memory_bytes or sql.spill_bytes",
+    )
 }
 
 /// The parser's own limit on recursion is one of ours.

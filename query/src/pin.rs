@@ -39,6 +39,7 @@ use webdancer_lake::pins::{PinFile, PinManifest};
 use webdancer_schemas::table::EVENT_ID;
 
 use crate::canonical::canonical_schema;
+use crate::catalog::PinStore;
 use crate::digest::{DatasetDigest, hex, type_name};
 use crate::error::{QueryError, Result};
 use crate::output::parquet_properties;
@@ -106,6 +107,14 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
     manifest.name = name.to_string();
     let new = store.commit_pin(&manifest).await?;
     Ok(Created { manifest, new })
+}
+
+/// SHA-256 of the manifest as stored: tells one lake's manifest from another's of the same dataset.
+///
+/// # Errors
+/// When the manifest cannot be read.
+pub async fn manifest_sha256(store: &dyn PinStore, manifest: &PinManifest) -> Result<String> {
+    Ok(hex(&Sha256::digest(store.manifest_bytes(&manifest.digest).await?)))
 }
 
 /// None where there is no such pin.

@@ -1,6 +1,6 @@
 //! The engine: plans statements and runs them within limits.
 //!
-//! Planning and running happen on threads of the engine's own, with 8 MiB stacks: plans are walked by recursion
+//! Planning and running happen on threads of the engine's own, with 16 MiB stacks: plans are walked by recursion
 //! (`recursive_protection` grows the stack where DataFusion recurses, the rest must fit), and a query that keeps a
 //! processor busy does not starve the caller's runtime. A time limit ends the caller's wait at once; a thread busy
 //! in planning finishes that step before it notices.
@@ -42,7 +42,7 @@ use crate::stream::{QueryResult, Received};
 
 /// Rows per batch of a pin: sums of floats depend on it.
 const PIN_BATCH_ROWS: usize = 8_192;
-const STACK_BYTES: usize = 8 << 20;
+const STACK_BYTES: usize = 16 << 20;
 /// Batches computed ahead of the caller.
 const BATCHES_AHEAD: usize = 2;
 

@@ -72,7 +72,10 @@ proptest! {
 
     #[test]
     fn maj_at_k_is_the_mean_over_subsets(
-        attempts in prop::collection::vec((prop::option::weighted(0.8, 0u8..4), prop::option::weighted(0.9, any::<bool>())), 0..11),
+        attempts in prop::collection::vec(
+            (prop::option::weighted(0.8, 0u8..4), prop::option::weighted(0.9, any::<bool>())),
+            0..11,
+        ),
         k in 1usize..12,
     ) {
         let mut clusters: BTreeMap<u8, Cluster> = BTreeMap::new();

@@ -56,6 +56,7 @@ async fn tables_versions_and_pins_of_a_lake() {
     let made = pin::create(&engine, "even", sql, epoch()).await.unwrap();
     assert!(made.new && !pin::create(&engine, "even", sql, epoch()).await.unwrap().new);
     assert_eq!(made.manifest.rows, 30);
+    assert_eq!(pin::manifest_sha256(engine.catalog(), &made.manifest).await.unwrap().len(), 64);
     assert_eq!(csv(&engine, "SELECT count(*), max(step) FROM pin('even')").await, ["30,58"]);
     let prefix = &made.manifest.digest[..12];
     assert_eq!(csv(&engine, &format!("SELECT count(*) FROM pin('{prefix}')")).await, ["30"]);

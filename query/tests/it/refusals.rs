@@ -107,8 +107,12 @@ async fn deep_and_long_statements_are_refused_without_overflow() {
         assert!(matches!(error, QueryError::Limit { .. }), "{error:?}");
     }
     // What the limits allow is planned and run.
-    let sum = format!("SELECT 1{}", " + 1".repeat(4_000));
-    assert_eq!(crate::support::csv(&engine, &sum).await, ["4001"]);
+    let sum = format!("SELECT value{} FROM generate_series(1, 1)", " + value".repeat(256));
+    assert_eq!(crate::support::csv(&engine, &sum).await, ["257"]);
+    let union = format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(256));
+    assert_eq!(crate::support::csv(&engine, &union).await.len(), 257);
+    let subqueries = format!("SELECT * FROM {}qa{}", "(SELECT * FROM ".repeat(60), ")".repeat(60));
+    assert_eq!(crate::support::csv(&engine, &subqueries).await.len(), 0);
     let nested = format!("SELECT {}1{}", "(".repeat(60), ")".repeat(60));
     assert_eq!(crate::support::csv(&engine, &nested).await, ["1"]);
 }
