@@ -166,7 +166,11 @@ enum Encoder<'a> {
     Null,
     Bool(&'a BooleanArray),
     /// Values of one width, in native byte order.
-    Fixed { nulls: Option<&'a NullBuffer>, bytes: &'a [u8], width: usize },
+    Fixed {
+        nulls: Option<&'a NullBuffer>,
+        bytes: &'a [u8],
+        width: usize,
+    },
     Float32(&'a Float32Array),
     Float64(&'a Float64Array),
     Utf8(&'a StringArray),

@@ -44,10 +44,7 @@ pub type Result<T, E = QueryError> = std::result::Result<T, E>;
 
 impl QueryError {
     /// Wraps a failure of the store or the machine.
-    pub fn failed(
-        what: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> QueryError {
+    pub fn failed(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueryError {
         QueryError::Failed { what: what.into(), source: source.into() }
     }
 

@@ -223,9 +223,7 @@ fn json_text(column: &ArrayRef) -> Result<ArrayRef> {
     let values: StringArray = text
         .lines()
         .enumerate()
-        .map(|(row, line)| {
-            if column.is_null(row) { None } else { line.strip_prefix("{\"v\":")?.strip_suffix('}') }
-        })
+        .map(|(row, line)| if column.is_null(row) { None } else { line.strip_prefix("{\"v\":")?.strip_suffix('}') })
         .collect();
     Ok(Arc::new(values))
 }

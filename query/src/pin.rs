@@ -344,8 +344,8 @@ async fn upload(engine: &QueryEngine, computed: &Computed) -> Result<Vec<PinFile
 }
 
 fn schema_json(schema: &Schema) -> serde_json::Value {
-    let fields = schema.fields().iter().map(|field| {
-        serde_json::json!({"name": field.name(), "type": type_name(field.data_type()).unwrap_or_default()})
-    });
+    let fields = schema.fields().iter().map(
+        |field| serde_json::json!({"name": field.name(), "type": type_name(field.data_type()).unwrap_or_default()}),
+    );
     fields.collect()
 }

@@ -109,12 +109,8 @@ impl VisitorMut for Rewriter {
         *args = None;
         *name = ObjectName::from(vec![Ident::with_quote('"', &new_name)]);
         if alias.is_none() {
-            *alias = Some(TableAlias {
-                explicit: true,
-                name: Ident::with_quote('"', shown),
-                columns: Vec::new(),
-                at: None,
-            });
+            *alias =
+                Some(TableAlias { explicit: true, name: Ident::with_quote('"', shown), columns: Vec::new(), at: None });
         }
         self.references.insert(new_name, reference);
         ControlFlow::Continue(())

@@ -6,9 +6,9 @@
 //! in planning finishes that step before it notices.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::num::NonZeroUsize;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::execution::context::SQLOptions;
@@ -120,11 +120,7 @@ impl QueryEngine {
         let limits = &self.inner.limits;
         let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let max_rows = options.max_rows.map_or(limits.max_rows, |rows| rows.min(limits.max_rows));
-        let mode = Mode {
-            versions: Versions::At(options.at),
-            reproducible: false,
-            deadline: Instant::now() + timeout,
-        };
+        let mode = Mode { versions: Versions::At(options.at), reproducible: false, deadline: Instant::now() + timeout };
         let sql = sql.to_string();
         let engine = self.clone();
         let deadline = mode.deadline;

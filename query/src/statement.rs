@@ -152,24 +152,83 @@ fn is_string(token: &Token) -> bool {
 
 /// Words that begin a statement which does more than read, and that the parser may not even know.
 const CHANGING: &[&str] = &[
-    "ABORT", "ALTER", "ANALYZE", "ASSERT", "ATTACH", "BEGIN", "CACHE", "CALL", "CLOSE", "CLUSTER", "COMMENT", "COMMIT",
-    "COPY", "CREATE", "DEALLOCATE", "DECLARE", "DELETE", "DENY", "DETACH", "DISCARD", "DO", "DROP", "END", "EXEC",
-    "EXECUTE", "EXPORT", "FETCH", "FLUSH", "GRANT", "IMPORT", "INSERT", "INSTALL", "KILL", "LISTEN", "LOAD", "LOCK",
-    "MERGE", "MSCK", "NOTIFY", "OPEN", "OPTIMIZE", "PRAGMA", "PREPARE", "PUT", "REFRESH", "REINDEX", "RELEASE",
-    "REMOVE", "RENAME", "REPLACE", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SET", "START", "TRUNCATE", "UNCACHE",
-    "UNLISTEN", "UNLOAD", "UNLOCK", "UNSET", "UPDATE", "UPSERT", "USE", "VACUUM",
+    "ABORT",
+    "ALTER",
+    "ANALYZE",
+    "ASSERT",
+    "ATTACH",
+    "BEGIN",
+    "CACHE",
+    "CALL",
+    "CLOSE",
+    "CLUSTER",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "DEALLOCATE",
+    "DECLARE",
+    "DELETE",
+    "DENY",
+    "DETACH",
+    "DISCARD",
+    "DO",
+    "DROP",
+    "END",
+    "EXEC",
+    "EXECUTE",
+    "EXPORT",
+    "FETCH",
+    "FLUSH",
+    "GRANT",
+    "IMPORT",
+    "INSERT",
+    "INSTALL",
+    "KILL",
+    "LISTEN",
+    "LOAD",
+    "LOCK",
+    "MERGE",
+    "MSCK",
+    "NOTIFY",
+    "OPEN",
+    "OPTIMIZE",
+    "PRAGMA",
+    "PREPARE",
+    "PUT",
+    "REFRESH",
+    "REINDEX",
+    "RELEASE",
+    "REMOVE",
+    "RENAME",
+    "REPLACE",
+    "RESET",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SET",
+    "START",
+    "TRUNCATE",
+    "UNCACHE",
+    "UNLISTEN",
+    "UNLOAD",
+    "UNLOCK",
+    "UNSET",
+    "UPDATE",
+    "UPSERT",
+    "USE",
+    "VACUUM",
 ];
 
 /// The words a changing statement begins with, such as `CREATE EXTERNAL TABLE`.
 fn changing_words(tokens: &[TokenWithSpan]) -> Option<String> {
-    let mut words = tokens
-        .iter()
-        .map(|token| &token.token)
-        .filter(|token| !matches!(token, Token::Whitespace(_)))
-        .map_while(|token| match token {
-            Token::Word(word) if word.quote_style.is_none() => Some(word),
-            _ => None,
-        });
+    let mut words =
+        tokens.iter().map(|token| &token.token).filter(|token| !matches!(token, Token::Whitespace(_))).map_while(
+            |token| match token {
+                Token::Word(word) if word.quote_style.is_none() => Some(word),
+                _ => None,
+            },
+        );
     let first = words.next()?.value.to_ascii_uppercase();
     if !CHANGING.contains(&first.as_str()) {
         return None;
@@ -185,13 +244,17 @@ fn refuse(what: &str) -> QueryError {
     } else {
         match first {
             "SET" | "RESET" | "UNSET" | "USE" | "PRAGMA" => "settings are flags and configuration, not SQL",
-            "COPY" | "EXPORT" | "UNLOAD" => "to write a result to a file, redirect the output of `webdancer sql --format`",
+            "COPY" | "EXPORT" | "UNLOAD" => {
+                "to write a result to a file, redirect the output of `webdancer sql --format`"
+            }
             "OPTIMIZE" | "VACUUM" | "ANALYZE" => "tables are kept in shape by `webdancer maintain`",
             "PREPARE" | "EXECUTE" | "EXEC" | "DEALLOCATE" => "give the statement itself",
             _ => "tables change by events alone: `webdancer append`",
         }
     };
-    QueryError::Refused(format!("{what}: SQL only reads here (SELECT, WITH, VALUES, EXPLAIN, SHOW, DESCRIBE); {instead}"))
+    QueryError::Refused(format!(
+        "{what}: SQL only reads here (SELECT, WITH, VALUES, EXPLAIN, SHOW, DESCRIBE); {instead}"
+    ))
 }
 
 fn check_reading(statement: &Statement, limits: &Limits) -> Result<()> {

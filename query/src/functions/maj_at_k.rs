@@ -71,7 +71,8 @@ pub fn maj_at_k(clusters: &[Cluster], abstentions: u64, k: u64) -> Result<Option
         ));
     }
     let choose = Binomials::up_to(n);
-    let favourable = (1..=most.min(k)).fold(0.0, |sum, s| sum + subsets_won_with(s, &clusters, abstentions, k, &choose));
+    let favourable =
+        (1..=most.min(k)).fold(0.0, |sum, s| sum + subsets_won_with(s, &clusters, abstentions, k, &choose));
     Ok(Some((favourable / choose.of(n, k)).clamp(0.0, 1.0)))
 }
 

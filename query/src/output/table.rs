@@ -45,8 +45,11 @@ impl<W: Write> TableWriter<W> {
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let format = FormatOptions::default().with_null(NULL).with_display_error(true);
-        let columns =
-            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &format)).collect::<Result<Vec<_>, _>>()?;
+        let columns = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &format))
+            .collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
             let cells = columns.iter().zip(batch.columns()).map(|(formatter, column)| {
                 let text = if column.is_null(row) { NULL.to_string() } else { formatter.value(row).to_string() };

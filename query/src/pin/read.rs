@@ -39,9 +39,10 @@ pub fn read<'a>(store: &'a dyn PinStore, manifest: &'a PinManifest) -> impl Stre
 /// # Errors
 /// When its first file cannot be read.
 pub(super) async fn schema(store: &dyn PinStore, manifest: &PinManifest) -> Result<SchemaRef> {
-    let file = manifest.files.first().ok_or_else(|| {
-        QueryError::NotFound(format!("the manifest of pin {} names no file", manifest.name))
-    })?;
+    let file = manifest
+        .files
+        .first()
+        .ok_or_else(|| QueryError::NotFound(format!("the manifest of pin {} names no file", manifest.name)))?;
     let bytes = store.read_pin_file(&manifest.digest, &file.path).await?;
     Ok(canonical_schema(ParquetRecordBatchReaderBuilder::try_new(bytes)?.schema()))
 }

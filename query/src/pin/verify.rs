@@ -2,8 +2,8 @@
 
 use webdancer_lake::pins::PinManifest;
 
-use super::read::{batches, problem_of};
 use super::compute;
+use super::read::{batches, problem_of};
 use crate::digest::DatasetDigest;
 use crate::error::{QueryError, Result};
 use crate::resolve::Versions;

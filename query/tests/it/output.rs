@@ -77,7 +77,10 @@ async fn a_result_without_rows_is_valid_in_every_format() {
     assert_eq!(text(sql, "json").await, "[]\n");
     assert_eq!(text(sql, "ndjson").await, "");
     let bytes = written(&Memory::default().engine(), sql, "parquet").await;
-    assert_eq!(ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap().count(), 0);
+    assert_eq!(
+        ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap().count(),
+        0
+    );
 }
 
 #[tokio::test]

@@ -193,10 +193,8 @@ async fn files_are_of_bounded_size_and_read_back_in_order() {
     assert_eq!(manifest.files.iter().map(|file| file.rows).sum::<u64>(), 30_000);
     let bytes = pin::export(engine.catalog(), &manifest, Format::Ndjson, Vec::new()).await.unwrap();
     let text = String::from_utf8(bytes).unwrap();
-    let steps: Vec<i64> = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_i64().unwrap())
-        .collect();
+    let steps: Vec<i64> =
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_i64().unwrap()).collect();
     assert_eq!(steps, (0..30_000).rev().collect::<Vec<_>>());
     let parquet = pin::export(engine.catalog(), &manifest, Format::Parquet, Vec::new()).await.unwrap();
     assert_eq!(&parquet[..4], b"PAR1");
@@ -207,7 +205,8 @@ async fn verify_reads_every_file_and_runs_the_query_again() {
     let engine = Memory::default().with(Kind::Metric, &metrics(9)).with(Kind::Metric, &metrics(20)).engine();
     let sql = "SELECT m.* FROM metrics m JOIN at('metrics', 0) AS old ON old.step = m.step LEFT JOIN qa ON false";
     let manifest = pin::create(&engine, "x", sql, epoch()).await.unwrap().manifest;
-    let versions: Vec<(&str, u64)> = manifest.tables.iter().map(|(name, table)| (name.as_str(), table.version)).collect();
+    let versions: Vec<(&str, u64)> =
+        manifest.tables.iter().map(|(name, table)| (name.as_str(), table.version)).collect();
     assert_eq!(versions, [("metrics", 1), ("metrics@0", 0)]);
     let good = pin::verify(&engine, "x").await.unwrap();
     assert!(good.passed() && good.problems.is_empty(), "{good:?}");

@@ -67,7 +67,8 @@ async fn a_result_names_the_versions_it_read() {
     let engine = memory.engine();
     let sql = "SELECT * FROM rl_pool JOIN at('qa', 0) AS q ON true";
     let result = engine.query(sql, &QueryOptions::default()).await.unwrap();
-    let versions: Vec<(&str, u64)> = result.tables().iter().map(|(name, table)| (name.as_str(), table.version)).collect();
+    let versions: Vec<(&str, u64)> =
+        result.tables().iter().map(|(name, table)| (name.as_str(), table.version)).collect();
     // Trajectories and judgments do not exist.
     assert_eq!(versions, [("qa", 1), ("qa@0", 0)]);
 }
@@ -132,10 +133,11 @@ async fn strings_come_out_as_one_type() {
     let plain = rows_of(Kind::Qa, &questions(&["a"]));
     let columns = plain.columns().iter().zip(&viewed);
     let columns = columns.map(|(column, field)| arrow::compute::cast(column, field.data_type()).unwrap()).collect();
-    let views =
-        arrow::array::RecordBatch::try_new(std::sync::Arc::new(arrow::datatypes::Schema::new(viewed)), columns).unwrap();
+    let views = arrow::array::RecordBatch::try_new(std::sync::Arc::new(arrow::datatypes::Schema::new(viewed)), columns)
+        .unwrap();
     let engine = Memory::default().with_partitions(Kind::Qa, vec![vec![views]]).engine();
-    let sql = "SELECT qa_id, upper(qa_id), extra->>'name', arrow_cast(qa_id, 'Dictionary(Int32, Utf8)'), [qa_id] FROM qa";
+    let sql =
+        "SELECT qa_id, upper(qa_id), extra->>'name', arrow_cast(qa_id, 'Dictionary(Int32, Utf8)'), [qa_id] FROM qa";
     let mut result = engine.query(sql, &QueryOptions::default()).await.unwrap();
     let batches = result.read_all().await.unwrap();
     let types: Vec<String> = batches[0].schema().fields().iter().map(|f| f.data_type().to_string()).collect();

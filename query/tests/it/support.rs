@@ -36,7 +36,6 @@ pub(crate) struct Memory {
     store: Arc<InMemory>,
 }
 
-
 impl Memory {
     pub(crate) fn with(self, kind: Kind, rows: &[Value]) -> Memory {
         self.with_partitions(kind, vec![vec![rows_of(kind, rows)]])

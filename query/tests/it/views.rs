@@ -75,9 +75,7 @@ async fn the_current_judgment_is_of_the_highest_rule_version_then_the_latest() {
 #[tokio::test]
 async fn evaluations_join_judgment_trajectory_and_question_once() {
     let question = |answer: &str| json!({"qa_id": "q1", "method": "benchmark", "question": "?", "answer": answer});
-    let trajectory = |id: &str, attempt: i32| {
-        json!({"trajectory_id": id, "qa_id": "q1", "run_id": "r", "policy_model": "m", "attempt": attempt, "answer": "a"})
-    };
+    let trajectory = |id: &str, attempt: i32| json!({"trajectory_id": id, "qa_id": "q1", "run_id": "r", "policy_model": "m", "attempt": attempt, "answer": "a"});
     let engine = Memory::default()
         .with(Kind::Qa, &[question("old"), question("new")])
         .with(
@@ -96,7 +94,8 @@ async fn evaluations_join_judgment_trajectory_and_question_once() {
             ],
         )
         .engine();
-    let sql = "SELECT qa_id, gold_answer, run_id, policy_model, attempt, answer, correct FROM evaluations ORDER BY attempt";
+    let sql =
+        "SELECT qa_id, gold_answer, run_id, policy_model, attempt, answer, correct FROM evaluations ORDER BY attempt";
     assert_eq!(csv(&engine, sql).await, ["q1,new,r,m,0,a,true", "q1,new,r,m,1,a,false", "q1,new,r,m,2,a,"]);
     // An error is left out: two of three attempts count.
     let sql = "SELECT qa_id, cons(correct), pass_at_k(correct, 2) FROM evaluations GROUP BY qa_id";
@@ -105,9 +104,8 @@ async fn evaluations_join_judgment_trajectory_and_question_once() {
 
 fn funnel() -> Memory {
     let question = |id: &str, method: &str| json!({"qa_id": id, "method": method});
-    let trajectory = |id: &str, qa: &str, termination: &str| {
-        json!({"trajectory_id": id, "qa_id": qa, "termination": termination})
-    };
+    let trajectory =
+        |id: &str, qa: &str, termination: &str| json!({"trajectory_id": id, "qa_id": qa, "termination": termination});
     let mut judgments = Vec::new();
     for (trajectory, verdicts) in [
         ("accepted", ["pass", "pass", "pass"]),

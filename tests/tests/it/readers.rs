@@ -1,0 +1,1 @@
+//! Other engines read the tables.
