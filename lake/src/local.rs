@@ -28,10 +28,59 @@ pub struct DurableLocal {
     syncer: Arc<DirectorySyncer>,
 }
 
+/// The calls that durability hangs on: a test puts a disk in between that loses what was not synced.
+pub trait Disk: std::fmt::Debug + Send + Sync {
+    /// Writes a new file, without syncing it.
+    fn write_new(&self, path: &FsPath, payload: &PutPayload) -> std::io::Result<()>;
+    /// Makes a file's bytes durable.
+    fn sync_file(&self, path: &FsPath) -> std::io::Result<()>;
+    /// Makes a directory's entries durable.
+    fn sync_directory(&self, path: &FsPath) -> std::io::Result<()>;
+    /// A second name for a file; fails if the name is taken.
+    fn link(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()>;
+    /// Another name for a file, in place of what had it.
+    fn rename(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()>;
+    /// Removes a name.
+    fn remove(&self, path: &FsPath) -> std::io::Result<()>;
+}
+
+/// The machine's disk.
+#[derive(Debug)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn write_new(&self, path: &FsPath, payload: &PutPayload) -> std::io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).open(path)?;
+        payload.iter().try_for_each(|part| file.write_all(part))
+    }
+    fn sync_file(&self, path: &FsPath) -> std::io::Result<()> {
+        // fsync is of the file, whichever descriptor it is asked through.
+        File::open(path)?.sync_all()
+    }
+    fn sync_directory(&self, path: &FsPath) -> std::io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+    fn link(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()> {
+        fs::hard_link(from, to)
+    }
+    fn rename(&self, from: &FsPath, to: &FsPath) -> std::io::Result<()> {
+        fs::rename(from, to)
+    }
+    fn remove(&self, path: &FsPath) -> std::io::Result<()> {
+        fs::remove_file(path)
+    }
+}
+
 impl DurableLocal {
     /// A store of the whole file system: paths are absolute.
     pub fn new() -> DurableLocal {
-        DurableLocal { inner: Arc::new(LocalFileSystem::new()), syncer: Arc::default() }
+        DurableLocal::on(Arc::new(RealDisk))
+    }
+
+    /// The same on a disk of the caller's.
+    pub fn on(disk: Arc<dyn Disk>) -> DurableLocal {
+        let syncer = DirectorySyncer { disk, durable: Mutex::default() };
+        DurableLocal { inner: Arc::new(LocalFileSystem::new()), syncer: Arc::new(syncer) }
     }
 }
 
@@ -48,23 +97,26 @@ impl std::fmt::Display for DurableLocal {
 }
 
 /// Syncs directories; remembers those known to be durable themselves, so that each is made so once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct DirectorySyncer {
+    disk: Arc<dyn Disk>,
     durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl DirectorySyncer {
     /// Makes the entries of `directory` durable, and the chain of directories that leads to it.
     fn sync(&self, directory: &FsPath) -> std::io::Result<()> {
-        File::open(directory)?.sync_all()?;
+        self.disk.sync_directory(directory)?;
         let mut child = directory.to_path_buf();
         while let Some(parent) = child.parent() {
             if self.durable.lock().contains(&child) {
                 break;
             }
             // Directories above the lake may not be ours to open; they existed before us.
-            let Ok(file) = File::open(parent) else { break };
-            file.sync_all()?;
+            match self.disk.sync_directory(parent) {
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
+                synced => synced?,
+            }
             self.durable.lock().insert(child.clone());
             child = parent.to_path_buf();
         }
@@ -85,17 +137,14 @@ fn put(syncer: &DirectorySyncer, path: &FsPath, payload: &PutPayload, create: bo
     // The name must not look like an object: listings skip names that end in '#' and digits.
     let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
     let temporary = directory.join(format!("{name}#{}{number:06}", std::process::id()));
-    let written = (|| {
-        let mut file = File::options().write(true).create_new(true).open(&temporary)?;
-        for part in payload {
-            file.write_all(part)?;
-        }
-        file.sync_all()?;
-        if create { fs::hard_link(&temporary, path) } else { fs::rename(&temporary, path) }
-    })();
+    let disk = &syncer.disk;
+    let written = disk
+        .write_new(&temporary, payload)
+        .and_then(|()| disk.sync_file(&temporary))
+        .and_then(|()| if create { disk.link(&temporary, path) } else { disk.rename(&temporary, path) });
     if create || written.is_err() {
         // What a failed removal leaves is skipped by listings.
-        let _ = fs::remove_file(&temporary);
+        let _ = disk.remove(&temporary);
     }
     match written {
         Ok(()) => {}
@@ -177,7 +226,7 @@ impl MultipartUpload for SyncedUpload {
         let result = self.upload.complete().await?;
         let (path, syncer) = (self.path.clone(), self.syncer.clone());
         tokio::task::spawn_blocking(move || {
-            File::open(&path)?.sync_all()?;
+            syncer.disk.sync_file(&path)?;
             path.parent().map_or(Ok(()), |directory| syncer.sync(directory))
         })
         .await

@@ -21,7 +21,8 @@ use tokio::sync::oneshot;
 use super::admin::{describe, known};
 use super::context::Rebalance;
 use super::ffi;
-use super::session::{CaughtUp, ENDS_TIMEOUT, End, Partition, RETRY, Session, list, recreated};
+use super::session::{ENDS_TIMEOUT, End, Partition, RETRY, Session, list};
+use super::watch::{CaughtUp, recreated};
 use crate::error::IngestError;
 use crate::source::{SourceEvent, Start, TopicPartition};
 

@@ -14,6 +14,7 @@ mod producer;
 mod record;
 mod session;
 mod settings;
+mod watch;
 
 pub use admin::Admin;
 pub use consumer::KafkaSource;

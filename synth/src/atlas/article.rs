@@ -300,6 +300,8 @@ impl Atlas {
 
     fn land_facts(&self, entity: &Entity, article: &mut Article) {
         let area: f64 = self.members(entity).filter_map(|country| country.area_km2).sum();
+        // A sum of hundredths is no exact binary number.
+        let area = (area * 100.0).round() / 100.0;
         article.fact("Countries and territories", &entity.countries.len().to_string());
         article.fact("Area", &format!("{} km²", grouped(area)));
         let landlocked = self.members(entity).filter(|country| country.landlocked).count();

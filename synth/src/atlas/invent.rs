@@ -124,9 +124,9 @@ impl Inventor {
         if self.chance(5) && !currencies.contains(shared) {
             currencies.push(shared.clone());
         }
-        let digits = self.between(1, 6);
-        let magnitude = 10_i32.saturating_pow(u32::try_from(digits).unwrap_or(1).saturating_sub(1));
-        let area = i64::from(magnitude) * 10 * i64::from(self.between(10, 90)) / 10 + i64::from(self.between(0, 9));
+        // From ten to nine million square kilometres, every magnitude as likely.
+        let magnitude = 10_u32.pow(self.below(6));
+        let area = magnitude * (10 + self.below(80)) + self.below(magnitude);
         let independent = self.chance(80);
         Country {
             code: self.code(),
@@ -137,8 +137,7 @@ impl Inventor {
             languages: spoken.into_iter().collect(),
             currencies,
             borders: Vec::new(),
-            #[expect(clippy::cast_precision_loss, reason = "areas are far below 2^53")]
-            area_km2: Some(area as f64),
+            area_km2: Some(f64::from(area)),
             landlocked: false,
             un_member: independent,
             independent: Some(independent),

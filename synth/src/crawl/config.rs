@@ -57,6 +57,8 @@ pub struct CrawlConfig {
     pub read_timeout_ms: u64,
     /// Time of one request to its last byte. 60,000 by default.
     pub request_timeout_ms: u64,
+    /// Time to parse one page. 10,000 by default.
+    pub parse_timeout_ms: u64,
     /// Bytes of a page after decompression; reading stops there and the page is recorded without text. 5 MiB by
     /// default.
     pub body_bytes_max: usize,
@@ -93,6 +95,7 @@ impl Default for CrawlConfig {
             connect_timeout_ms: 10_000,
             read_timeout_ms: 15_000,
             request_timeout_ms: 60_000,
+            parse_timeout_ms: 10_000,
             body_bytes_max: 5 << 20,
             links_max: 10_000,
             batch_pages: 64,

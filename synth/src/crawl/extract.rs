@@ -6,6 +6,7 @@
 //! the body stands, without navigation.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use dom_query::{Document, NodeRef};
 use dom_smoothie::Readability;
@@ -19,6 +20,8 @@ use super::url::canonical;
 
 /// Deepest nesting of elements, as in browsers. Deeper trees make parsers quadratic and recursive readers overflow.
 pub const NESTING_MAX: usize = 512;
+/// Most elements that the readability heuristic looks at; of larger documents the body is taken.
+pub const ARTICLE_ELEMENTS_MAX: usize = 50_000;
 /// Bytes of text whose language is looked at.
 const LANGUAGE_BYTES: usize = 4096;
 /// Bytes parsed between two looks at the nesting.
@@ -46,18 +49,27 @@ pub struct Extract {
     pub language: Option<String>,
 }
 
-/// Reads an HTML document that was found at `url`; at most `links_max` links.
+/// How much work a document may make.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Links taken.
+    pub links_max: usize,
+    /// Time to parse it.
+    pub parse_time_max: Duration,
+}
+
+/// Reads an HTML document that was found at `url`.
 ///
 /// # Errors
-/// Elements nested deeper than [`NESTING_MAX`], said in words.
-pub fn html(source: &str, url: &Url, links_max: usize) -> Result<Extract, String> {
-    let document = parse(source)?;
+/// Elements nested deeper than [`NESTING_MAX`], or too much work to parse; said in words.
+pub fn html(source: &str, url: &Url, limits: Limits) -> Result<Extract, String> {
+    let document = parse(source, limits.parse_time_max)?;
     let base = document
         .select_single("base[href]")
         .attr("href")
         .and_then(|href| url.join(href.trim()).ok())
         .unwrap_or_else(|| url.clone());
-    let links = links(&document, &base, url, links_max);
+    let links = links(&document, &base, url, limits.links_max);
     let canonical_url = document
         .select_single("link[rel~=canonical][href]")
         .attr("href")
@@ -120,8 +132,9 @@ fn language(text: &str) -> Option<String> {
     info.is_reliable().then(|| info.lang().code().to_string())
 }
 
-/// Parses in pieces, so that a document made to nest without end is given up while it is still cheap.
-fn parse(source: &str) -> Result<Document, String> {
+/// Parses in pieces, so that a document made to be expensive is given up while it is still cheap.
+fn parse(source: &str, time_max: Duration) -> Result<Document, String> {
+    let start = Instant::now();
     let too_deep = || format!("elements are nested more than {NESTING_MAX} deep");
     let options = ParseOpts {
         tree_builder: TreeBuilderOpts { scripting_enabled: false, ..TreeBuilderOpts::default() },
@@ -134,8 +147,13 @@ fn parse(source: &str) -> Result<Document, String> {
         parser.process(chunk.into());
         rest = after;
         let open = std::iter::successors(Some(parser.tokenizer.sink.sink.root()), NodeRef::last_child);
-        if open.take(NESTING_MAX + 1).count() > NESTING_MAX {
+        // The document itself is at depth 0.
+        if open.skip(1).take(NESTING_MAX + 1).count() > NESTING_MAX {
             return Err(too_deep());
+        }
+        // A million attributes, say: what the parser does with them is quadratic.
+        if start.elapsed() > time_max {
+            return Err(format!("parsing took longer than {} ms", time_max.as_millis()));
         }
     }
     let document = parser.finish();
@@ -186,6 +204,7 @@ fn main_text(document: Document, source: &str) -> String {
     }
     let mut readability = Readability { doc: document, doc_url: None, config: dom_smoothie::Config::default() };
     readability.config.disable_json_ld = true;
+    readability.config.max_elements_to_parse = ARTICLE_ELEMENTS_MAX;
     if readability.parse().is_ok() {
         let found = readability.doc.select_single("#readability-page-1");
         if let Some(text) = found.nodes().first().map(markdown).filter(|text| !text.trim().is_empty()) {
@@ -218,4 +237,62 @@ fn marked_text(document: &Document) -> Option<String> {
 fn markdown(node: &NodeRef<'_>) -> String {
     node.strip_elements(&["a"]);
     node.md(Some(NOT_TEXT)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(source: &str) -> Extract {
+        let limits = Limits { links_max: 3, parse_time_max: Duration::from_secs(60) };
+        html(source, &Url::parse("http://example.com/here").unwrap(), limits).unwrap()
+    }
+
+    #[test]
+    fn marked_main_content_is_taken_at_its_word() {
+        let page = read(
+            "<title> A \n title </title><nav>Menu</nav><main><h1>Head</h1><nav>Inner menu</nav><p>Short <a href=x>link</a>.\
+             <img src=i alt=picture></p><table><tr><th>a</th></tr><tr><td>1</td></tr></table></main><footer>Imprint</footer>",
+        );
+        assert_eq!(page.title.as_deref(), Some("A title"));
+        assert_eq!(page.text.as_deref(), Some("# Head\n\nShort link.\n\n| a |\n| - |\n| 1 |"));
+        assert_eq!(page.digest, Some(sha256_hex(page.text.unwrap().as_bytes())));
+    }
+
+    #[test]
+    fn links_are_canonical_once_each_and_limited() {
+        let page = read(
+            "<a href='/a#x'>1</a><a href='A:b'>2</a><a href='/a?utm_source=z'>3</a><area href=' /b '><a href='#top'>4</a>\
+             <a href='HTTPS://Example.com:443/c'>5</a><a href='/d'>6</a><a>7</a>",
+        );
+        let links: Vec<&str> = page.links.iter().map(Url::as_str).collect();
+        assert_eq!(links, ["http://example.com/a", "http://example.com/b", "https://example.com/c"]);
+    }
+
+    #[test]
+    fn a_page_without_words_has_no_digest() {
+        for source in ["", "<p> </p>", "<img src=a>", "<script>code()</script>", "<!-- nothing -->", "\u{0}\u{0}"] {
+            let page = read(source);
+            assert_eq!((page.text, page.digest, page.language), (None, None, None), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_document_that_takes_too_long_is_given_up() {
+        let url = Url::parse("http://example.com/").unwrap();
+        let limits = Limits { links_max: 1, parse_time_max: Duration::ZERO };
+        assert_eq!(html("<p>a</p>", &url, limits), Err("parsing took longer than 0 ms".to_string()));
+    }
+
+    #[test]
+    fn nesting_up_to_the_limit_is_read() {
+        // Around the innermost text: the document, html and body.
+        let nested = |depth: usize| {
+            let limits = Limits { links_max: 1, parse_time_max: Duration::from_secs(60) };
+            let source = format!("{}deep", "<div>".repeat(depth));
+            html(&source, &Url::parse("http://example.com/").unwrap(), limits)
+        };
+        assert_eq!(nested(NESTING_MAX - 3).unwrap().text.as_deref(), Some("deep"));
+        assert_eq!(nested(NESTING_MAX), Err("elements are nested more than 512 deep".to_string()));
+    }
 }

@@ -62,32 +62,36 @@ type Queue = Arc<Mutex<VecDeque<(u32, Item)>>>;
 impl<P: Progress> Work<'_, P> {
     /// Fetches what is left of this depth; false when the page limit ends the crawl.
     pub(super) async fn level(&mut self) -> Result<bool, CrawlError> {
-        let mut allowed = self.allowed().await?;
         let room = self.config.pages_max.saturating_sub(self.frontier.report.pages);
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let cut = allowed.len().saturating_sub(room);
-        allowed.truncate(room);
+        let (allowed, cut) = self.allowed(usize::try_from(room).unwrap_or(usize::MAX)).await?;
         self.fetch_all(allowed).await?;
-        self.frontier.report.skip_many(Skip::PageLimit, cut as u64);
+        self.frontier.report.skip_many(Skip::PageLimit, cut);
         Ok(cut == 0 && self.frontier.report.pages < self.config.pages_max)
     }
 
-    /// What robots.txt allows of this depth. Roots are always fetched, or recorded with the reason why not.
-    async fn allowed(&mut self) -> Result<Vec<(u32, Item)>, CrawlError> {
+    /// The first `room` URLs of this depth that robots.txt allows, and how many are left out for want of room. Roots
+    /// are always fetched, or recorded with the reason why not.
+    async fn allowed(&mut self, room: usize) -> Result<(Vec<(u32, Item)>, u64), CrawlError> {
         let pending = self.frontier.pending();
+        let waiting = pending.len() as u64;
         let depth = self.frontier.depth();
-        if depth == 0 {
-            return Ok(pending);
-        }
-        let fetcher = self.fetcher.clone();
-        let verdicts: Vec<Verdict> = stream::iter(&pending)
-            .map(|(_, item)| fetcher.verdict(&item.url))
-            .buffered(self.config.concurrency.max(1))
-            .collect()
-            .await;
-        let mut allowed = Vec::with_capacity(pending.len());
-        let mut lines = Vec::new();
-        for ((position, item), verdict) in pending.into_iter().zip(verdicts) {
+        let fetcher = &self.fetcher;
+        let mut verdicts = stream::iter(pending)
+            .map(|(position, item)| {
+                let fetcher = fetcher.clone();
+                async move {
+                    let verdict = if depth == 0 { Verdict::Allowed } else { fetcher.verdict(&item.url).await };
+                    (position, item, verdict)
+                }
+            })
+            .buffered(self.config.concurrency.max(1));
+        let mut allowed = Vec::new();
+        let mut looked_at = 0;
+        let mut skipped = Vec::new();
+        while allowed.len() < room
+            && let Some((position, item, verdict)) = verdicts.next().await
+        {
+            looked_at += 1;
             let skip = match verdict {
                 Verdict::Allowed => {
                     allowed.push((position, item));
@@ -96,11 +100,16 @@ impl<P: Progress> Work<'_, P> {
                 Verdict::Disallowed => Skip::Robots,
                 Verdict::Unreachable(_) => Skip::RobotsUnreachable,
             };
+            skipped.push((position, item.url, skip));
+        }
+        drop(verdicts);
+        let mut lines = Vec::with_capacity(skipped.len());
+        for (position, url, skip) in skipped {
             self.frontier.skip(position, skip);
-            lines.push(Line::Skipped { url: item.url.to_string(), depth, reason: skip.name().to_string() });
+            lines.push(Line::Skipped { url: url.to_string(), depth, reason: skip.name().to_string() });
         }
         self.write(&lines)?;
-        Ok(allowed)
+        Ok((allowed, waiting - looked_at))
     }
 
     async fn fetch_all(&mut self, items: Vec<(u32, Item)>) -> Result<(), CrawlError> {
@@ -272,11 +281,14 @@ impl Shared {
         let url = fetched.final_url.clone();
         let charset = fetched.charset.clone();
         let media = fetched.content_type.clone();
-        let links_max = self.config.links_max;
+        let limits = extract::Limits {
+            links_max: self.config.links_max,
+            parse_time_max: Duration::from_millis(self.config.parse_timeout_ms),
+        };
         let work = move || match media.as_deref() {
             Some("text/plain") => Ok(extract::plain(&decode(&body, charset.as_deref(), false), false)),
             Some("text/markdown") => Ok(extract::plain(&decode(&body, charset.as_deref(), false), true)),
-            _ => extract::html(&decode(&body, charset.as_deref(), true), &url, links_max),
+            _ => extract::html(&decode(&body, charset.as_deref(), true), &url, limits),
         };
         // A parser that fails on one page must not end the crawl.
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err("the document could not be parsed".to_string()))

@@ -38,7 +38,7 @@ async fn the_postgresql_documentation_is_crawled_completely() {
     // A table with its header.
     let types = at(&pages, &base, "datatype-numeric.html").text.as_deref().unwrap();
     assert!(types.contains("| Name | Storage Size | Description | Range |"), "{types}");
-    assert!(types.contains("| `smallint` | 2 bytes | small-range integer | -32768 to +32767 |"), "{types}");
+    assert!(types.contains("| `smallint` | 2 bytes | small-range integer | \\-32768 to +32767 |"), "{types}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Sites that are odd, broken or hostile.
 
 use std::io::Write as _;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::Router;
@@ -69,13 +70,13 @@ fn redirect(to: &str) -> Response {
 }
 
 /// A gzip stream of 64 MiB of one letter.
-fn bomb() -> Vec<u8> {
+static BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     for _ in 0..64 {
         encoder.write_all(&[b'a'; 1 << 20]).unwrap();
     }
     encoder.finish().unwrap()
-}
+});
 
 fn ok(chunk: impl Into<axum::body::Bytes>) -> Result<axum::body::Bytes, std::io::Error> {
     Ok(chunk.into())
@@ -117,7 +118,7 @@ async fn answer(uri: Uri, headers: HeaderMap) -> Response {
         }
         "bomb" => {
             let headers = [(header::CONTENT_TYPE, "text/html"), (header::CONTENT_ENCODING, "gzip")];
-            (headers, bomb()).into_response()
+            (headers, BOMB.as_slice()).into_response()
         }
         "endless" => html(Body::from_stream(stream::repeat_with(|| ok(vec![b'a'; 8192])))),
         "slow-headers" => {
@@ -128,7 +129,11 @@ async fn answer(uri: Uri, headers: HeaderMap) -> Response {
             tokio::time::sleep(Duration::from_millis(20)).await;
             Some((ok("a"), ()))
         }))),
-        "broken" => html(Body::from_stream(stream::iter([ok("<p>half"), Err(std::io::Error::other("gone"))]))),
+        "broken" => html(Body::from_stream(stream::unfold(0, |sent| async move {
+            // The headers must be out before the connection goes.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Some((if sent == 0 { ok("<p>half") } else { Err(std::io::Error::other("gone")) }, sent + 1))
+        }))),
         "nul" => typed("text/plain", "a\0b\u{7}c\r\nd  \r\n\r\n\r\n\r\ne"),
         "binary" => typed("application/octet-stream", vec![0, 159, 146, 150]),
         "untyped" => Body::from("<title>Untyped</title><p>Still a page.</p>").into_response(),
@@ -163,6 +168,7 @@ async fn serve(router: Router) -> Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_oddity_is_one_page_with_its_reason() {
+    assert!(BOMB.len() < 1 << 20, "it must fit the limit while packed");
     let server = serve(Router::new().fallback(answer)).await;
     let root = server.url();
     let config = CrawlConfig {

@@ -1,4 +1,5 @@
 //! The closed web and the crawler, against real HTTP on loopback.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod atlas;
 mod canonical;

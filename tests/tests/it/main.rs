@@ -1,9 +1,14 @@
-//! Tests of the `webdancer` command as a process: killed, restarted, and run against real servers.
+//! Suites that span crates: the command as a process, killed, restarted and run against real servers; a power cut; the
+//! directions of dependency.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
 
 mod check;
+mod embedded_kill;
 mod harness;
 mod kafka;
 mod kafka_faults;
+mod layering;
+mod power_cut;
 mod producer;
 mod readers;
 mod s3;

@@ -1,0 +1,55 @@
+# webdancer: `make demo` runs the main job, `make test` the tests. Each sets up what it needs and says so.
+
+SHELL := /bin/bash
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/webdancer/target
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+BIN := $(CARGO_TARGET_DIR)/debug/webdancer
+RELEASE_BIN := $(CARGO_TARGET_DIR)/release/webdancer
+# One feature set for everything: building a part alone would build dependencies a second time.
+CARGO_TEST := cargo test --workspace --lib --bins --tests
+
+.PHONY: help build demo test lint torture fuzz bench-ingest bench-append bench-sql bench-pin release clean
+
+help: ## What there is to make
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+build: ## The command, as ./webdancer
+	@deploy/setup build
+	@echo "building webdancer (the first time takes about 12 minutes on two cores)"
+	cargo build --workspace --bins
+	@ln -sfn $(BIN) webdancer
+	@echo "built ./webdancer"
+
+demo: build ## The main job: crawl, import, query, pin; no keys, no network
+	./webdancer demo --folder demo-lake
+
+test: ## All tests, with a real Kafka broker, a real S3 server and other engines' readers
+	@deploy/setup test
+	@echo "fetching the broker's jars and the Python readers, unless they are there"
+	@deploy/kafka/broker fetch
+	@deploy/py-env >/dev/null
+	@deploy/py-env deploy/s3/requirements.txt >/dev/null
+	WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 RUST_BACKTRACE=0 $(CARGO_TEST)
+
+lint: ## Format, clippy and documentation, all warnings denied
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+torture: ## The fault suites for long: 100 kills per scenario
+	@deploy/setup test
+	@deploy/kafka/broker fetch
+	WEBDANCER_KILLS=100 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 $(CARGO_TEST) -- --nocapture kill
+
+fuzz: ## A million mutated inputs through the decoder and the trajectory parser
+	WEBDANCER_FUZZ_CASES=1000000 cargo test --release --workspace --test it -- --nocapture fuzz
+
+release: ## The optimised command
+	@deploy/setup build
+	cargo build --release --workspace --bins
+
+bench-ingest bench-append bench-sql bench-pin: release ## Benchmarks beside peers, written to docs/benchmarks
+	tests/bench/$(patsubst bench-%,%,$@) $(RELEASE_BIN)
+
+clean: ## The demo's lake and the link; the target folder stays
+	rm -rf demo-lake webdancer

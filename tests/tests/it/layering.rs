@@ -1,0 +1,91 @@
+//! The directions of dependency that ARCHITECTURE.md names, read from the manifests.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// Names in `[dependencies]` of a crate's manifest.
+fn dependencies(folder: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = text.parse().unwrap();
+    manifest.get("dependencies").and_then(|d| d.as_table()).map(|d| d.keys().cloned().collect()).unwrap_or_default()
+}
+
+fn ours(folder: &str) -> Vec<String> {
+    let mut names: Vec<_> =
+        dependencies(folder).iter().filter_map(|name| name.strip_prefix("webdancer-").map(str::to_string)).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn crates_use_only_what_lies_below_them() {
+    let allowed: BTreeMap<&str, &[&str]> = [
+        ("schemas", &[][..]),
+        ("lake", &["schemas"]),
+        ("ingest", &["lake", "schemas"]),
+        ("query", &["lake", "schemas"]),
+        ("agent", &["schemas"]),
+        ("synth", &["agent", "schemas"]),
+        ("cli", &["agent", "ingest", "lake", "query", "schemas", "synth"]),
+    ]
+    .into();
+    for (folder, may_use) in &allowed {
+        for used in ours(folder) {
+            assert!(may_use.contains(&used.as_str()), "{folder} must not use {used}");
+        }
+    }
+    // Every crate of the workspace is in the table above, or is the crate of tests.
+    let workspace: toml::Table = std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    for member in workspace["workspace"]["members"].as_array().unwrap() {
+        let member = member.as_str().unwrap();
+        assert!(allowed.contains_key(member) || member == "tests", "{member} is not in this test");
+    }
+}
+
+#[test]
+fn crates_stay_free_of_what_they_must_not_know() {
+    let forbidden: &[(&str, &[&str])] = &[
+        // schemas does no I/O.
+        ("schemas", &["tokio", "object_store", "reqwest", "rdkafka", "datafusion", "deltalake-core"]),
+        ("lake", &["rdkafka", "reqwest", "axum"]),
+        ("ingest", &["datafusion", "deltalake-core", "reqwest"]),
+        ("query", &["rdkafka", "deltalake-core"]),
+        // agent and synth never open a table.
+        ("agent", &["webdancer-lake", "deltalake-core", "datafusion", "rdkafka", "object_store"]),
+        ("synth", &["webdancer-lake", "deltalake-core", "datafusion", "rdkafka", "object_store"]),
+    ];
+    for (folder, names) in forbidden {
+        for name in dependencies(folder) {
+            assert!(!names.contains(&name.as_str()), "{folder} must not use {name}");
+        }
+    }
+    for folder in ["schemas", "lake", "ingest", "query", "agent", "synth", "cli"] {
+        assert!(
+            !dependencies(folder).iter().any(|name| name == "tch" || name == "torch-sys"),
+            "{folder} links libtorch"
+        );
+    }
+}
+
+#[test]
+fn lake_holds_no_sql_text() {
+    for file in std::fs::read_dir(root().join("lake/src")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in ["SELECT ", "INSERT ", ".sql("] {
+            assert!(!text.contains(word), "{} holds {word:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_architecture_document_names_every_crate() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for folder in ["schemas", "lake", "ingest", "query", "agent", "synth", "cli", "deploy", "tests"] {
+        assert!(text.contains(&format!("`{folder}`")), "ARCHITECTURE.md does not name `{folder}`");
+    }
+}
