@@ -104,7 +104,7 @@ impl KafkaLog {
             RDKafkaErrorCode::MessageSizeTooLarge => LogError::Failed(format!(
                 "topic {topic} refused event {} as too large: raise its max.message.bytes to {}",
                 event.map(|event| event.id().to_string()).unwrap_or_default(),
-                self.settings.max_message_bytes()
+                event.map(|event| self.settings.max_message_bytes(event.kind())).unwrap_or_default()
             )),
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed
@@ -149,8 +149,8 @@ impl EventLog for KafkaLog {
         }
         for event in &events {
             let bytes = wire::size(event);
-            if bytes > self.settings.max_event_bytes {
-                let limit = self.settings.max_event_bytes;
+            let limit = self.settings.limit_of(event.kind());
+            if bytes > limit {
                 return Err(LogError::TooLarge { id: event.id().to_string(), bytes, limit });
             }
         }
