@@ -115,7 +115,7 @@ fn a_broker_killed_and_restarted_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn two_workers_take_partitions_over_from_each_other() {
+fn two_workers_killed_and_stopped_in_turns_lose_and_double_nothing() {
     let Some((server, _up)) = broker() else { return };
     let mut rng = rng("rebalance");
     let site = site(server, "rebalance");

@@ -8,6 +8,7 @@ mod harness;
 mod kafka;
 mod kafka_faults;
 mod layering;
+mod limits;
 mod power_cut;
 mod producer;
 mod readers;

@@ -29,6 +29,11 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Runs the script.
     pub(crate) fn script(&self, arguments: &[&str]) -> std::process::Output {
         let output = Command::new(&self.script)
@@ -110,7 +115,7 @@ pub(crate) fn readers() -> Option<&'static PathBuf> {
 }
 
 /// Whether what the tests need could be prepared. Panics if it could not and `variable` requires it.
-fn available(variable: &str, what: &str, prepared: &std::process::Output) -> bool {
+pub(crate) fn available(variable: &str, what: &str, prepared: &std::process::Output) -> bool {
     if prepared.status.success() {
         return true;
     }
