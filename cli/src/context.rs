@@ -113,6 +113,7 @@ fn kafka_settings(uri: &str, config: &Config) -> Result<KafkaSettings, Failure> 
     settings.replication = config.log.replication;
     settings.group.clone_from(&config.log.group);
     settings.max_event_bytes = config.log.max_event_bytes;
+    settings.max_dead_letter_bytes = config.log.max_dead_letter_bytes;
     settings.session_timeout_ms = config.log.session_timeout_ms;
     settings.extra.clone_from(&config.log.kafka);
     settings.validate()?;

@@ -20,7 +20,7 @@ use webdancer_lake::Lake;
 use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog, LogError};
-use webdancer_schemas::wire::structured;
+use webdancer_schemas::wire::{size, structured};
 
 use crate::error::{IngestError, Result};
 
@@ -33,7 +33,7 @@ pub const TOPIC: &str = "embedded";
 /// Settings of the embedded log.
 #[derive(Debug, Clone)]
 pub struct EmbeddedOptions {
-    /// Largest event, in bytes of its JSON.
+    /// Largest event, in bytes as [`size`] counts them.
     pub max_event_bytes: usize,
     /// Largest dead letter: events above the limit are kept up to this size.
     pub max_dead_letter_bytes: usize,
@@ -115,11 +115,11 @@ impl EventLog for EmbeddedLog {
         }
         let mut records = Vec::with_capacity(events.len());
         for event in &events {
-            let (record, limit) = (structured(event), self.limit_of(event.kind()));
-            if record.len() > limit {
-                return Err(LogError::TooLarge { id: event.id().to_string(), bytes: record.len(), limit });
+            let (bytes, limit) = (size(event), self.limit_of(event.kind()));
+            if bytes > limit {
+                return Err(LogError::TooLarge { id: event.id().to_string(), bytes, limit });
             }
-            records.push(record);
+            records.push(structured(event));
         }
         self.appender.append(records).await
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use webdancer_schemas::event::{Event, Rejection};
 use webdancer_schemas::id::EventId;
 use webdancer_schemas::log::EventLog;
-use webdancer_schemas::wire::{STRUCTURED, key_in_data, parse_structured};
+use webdancer_schemas::wire::{STRUCTURED, key_in_data, parse_structured, size};
 
 use crate::dead_letter::{Origin, of_bytes};
 use crate::error::{IngestError, Result};
@@ -15,7 +15,7 @@ use crate::error::{IngestError, Result};
 /// Settings of the intake.
 #[derive(Debug, Clone)]
 pub struct IntakeOptions {
-    /// Largest event, in bytes of its line.
+    /// Largest event, in bytes of its line and in the log.
     pub max_event_bytes: usize,
     /// What is kept of a longer line.
     pub max_kept_bytes: usize,
@@ -114,18 +114,20 @@ fn dead_letter(line: &Line, rejection: &Rejection, name: &str) -> Result<Event> 
 
 /// The event of a line, with the attributes that a producer may leave out.
 fn event_of(line: &Line, max_event_bytes: usize) -> Result<Event, Rejection> {
-    if line.total_bytes > max_event_bytes as u64 {
-        let total = line.total_bytes;
-        return Err(Rejection::new(format!(
-            "{total} bytes, more than the {max_event_bytes} that log.max_event_bytes allows"
-        )));
-    }
+    let within_limit = |bytes: u64| {
+        let why = || format!("{bytes} bytes, more than the {max_event_bytes} that log.max_event_bytes allows");
+        if bytes > max_event_bytes as u64 { Err(Rejection::new(why())) } else { Ok(()) }
+    };
+    within_limit(line.total_bytes)?;
     let (mut envelope, data) = parse_structured(&line.bytes)?;
     envelope.time.get_or_insert_with(|| Utc::now().trunc_subsecs(6));
     if envelope.subject.is_none() {
         envelope.subject = key_in_data(envelope.kind, data);
     }
-    Ok(Event { envelope, data: data.to_owned() })
+    let event = Event { envelope, data: data.to_owned() };
+    // With what its producer left out it may be larger than its line, and the log would refuse its whole batch.
+    within_limit(size(&event) as u64)?;
+    Ok(event)
 }
 
 fn read_lines(input: impl std::io::Read, keep: u64, sender: &mpsc::Sender<std::io::Result<Line>>) {

@@ -18,6 +18,8 @@ use crate::kind::Kind;
 pub const STRUCTURED: &str = "application/cloudevents+json";
 /// Media type of `data`.
 pub const DATA: &str = "application/json";
+/// Bytes around an attribute, at most: quotes in JSON, lengths in a Kafka header.
+const MEMBER_BYTES: usize = 10;
 /// Deepest nesting of JSON that is accepted.
 pub const MAX_DEPTH: usize = 100;
 
@@ -239,6 +241,16 @@ pub fn attributes(envelope: &Envelope) -> Vec<(&str, Cow<'_, str>)> {
         list.push(("parents", Cow::Owned(envelope.parents.join(","))));
     }
     list
+}
+
+/// Bytes that an event takes in a log, about: key, context attributes and `data`. This is what `log.max_event_bytes`
+/// limits, in every log and where events come in: an event that was let in must not be refused later.
+pub fn size(event: &Event) -> usize {
+    let own = attributes(&event.envelope);
+    let own = own.iter().map(|(name, value)| name.len() + value.len() + MEMBER_BYTES).sum::<usize>();
+    let extensions = event.envelope.extensions.iter();
+    let extensions = extensions.map(|(name, json)| name.len() + json.len() + MEMBER_BYTES).sum::<usize>();
+    event.key().len() + event.data.get().len() + own + extensions
 }
 
 /// The structured form of an event, one line without a line break.

@@ -8,7 +8,9 @@ use serde_json::json;
 use webdancer_ingest::dead_letter::{replayed, revive};
 use webdancer_query::output::Format;
 use webdancer_query::{QueryEngine, QueryOptions};
+use webdancer_schemas::event::{Event, Rejection};
 use webdancer_schemas::rows::DeadLetter;
+use webdancer_schemas::wire::size;
 
 use crate::args::DeadLettersCommand;
 use crate::context::Context;
@@ -74,7 +76,9 @@ async fn replay(context: &Context, engine: &QueryEngine, ids: &[String]) -> Resu
         let mut events = Vec::new();
         for letter in &letters {
             let attributes = letter.row.attributes.as_ref().map(|json| json.0.to_string());
-            match revive(&letter.row.content_type, &letter.row.raw.0, attributes.as_deref(), letter.time) {
+            let revived = revive(&letter.row.content_type, &letter.row.raw.0, attributes.as_deref(), letter.time);
+            // One that the log would refuse must not hold up the others.
+            match revived.and_then(|event| within_limit(event, context.config.log.max_event_bytes)) {
                 Ok(event) => {
                     let note = replayed(&letter.row, &letter.id, now)
                         .map_err(|e| Failure::failed(format!("dead letter {}: {e}", letter.id)))?;
@@ -94,6 +98,15 @@ async fn replay(context: &Context, engine: &QueryEngine, ids: &[String]) -> Resu
         return output::json(&json!({"replayed": back, "still_rejected": still}));
     }
     output::line(&format!("{back} replayed, {still} still rejected"))
+}
+
+fn within_limit(event: Event, limit: usize) -> Result<Event, Rejection> {
+    match size(&event) {
+        bytes if bytes > limit => {
+            Err(Rejection::new(format!("{bytes} bytes, more than the {limit} that log.max_event_bytes allows")))
+        }
+        _ => Ok(event),
+    }
 }
 
 /// A dead letter with its event's id and time.

@@ -81,12 +81,13 @@ impl Admin {
     }
 
     fn create(&self, names: &[&str]) -> Result<()> {
-        let max_message_bytes = self.settings.max_message_bytes().to_string();
+        let sizes: Vec<String> = names.iter().map(|name| self.needed(name).to_string()).collect();
         let topics: Vec<NewTopic<'_>> = names
             .iter()
-            .map(|name| {
+            .zip(&sizes)
+            .map(|(name, max_message_bytes)| {
                 NewTopic::new(name, self.settings.partitions, TopicReplication::Fixed(self.settings.replication))
-                    .set("max.message.bytes", &max_message_bytes)
+                    .set("max.message.bytes", max_message_bytes)
                     .set("cleanup.policy", "delete")
             })
             .collect();
@@ -136,7 +137,6 @@ impl Admin {
             }
             Err(error) => return Err(self.explain("reading the topics' settings", error)),
         };
-        let needed = self.settings.max_message_bytes();
         for (name, answer) in names.iter().zip(answers) {
             let limit = match answer {
                 Ok(resource) => resource.get("max.message.bytes").and_then(|entry| entry.value.clone()),
@@ -148,17 +148,29 @@ impl Admin {
                     return Err(self.explain(&format!("reading settings of {name}"), KafkaError::AdminOp(code)));
                 }
             };
+            let needed = self.needed(name);
             if let Some(limit) = limit.and_then(|text| text.parse::<usize>().ok())
                 && limit < needed
             {
+                let kind = self.kind(name);
+                let (setting, bytes) = (KafkaSettings::limit_name(kind), self.settings.limit_of(kind));
                 return Err(IngestError::Usage(format!(
-                    "topic {name} takes messages of at most {limit} bytes, but log.max_event_bytes = {} needs {needed}: \
-                     raise its max.message.bytes to {needed} or lower log.max_event_bytes",
-                    self.settings.max_event_bytes
+                    "topic {name} takes messages of at most {limit} bytes, but {setting} = {bytes} needs {needed}: \
+                     raise its max.message.bytes to {needed} or lower {setting}"
                 )));
             }
         }
         Ok(())
+    }
+
+    /// The kind of one of our topics.
+    fn kind(&self, topic: &str) -> Kind {
+        self.settings.kind_of(topic).unwrap_or(Kind::Page)
+    }
+
+    /// What a topic must let through.
+    fn needed(&self, topic: &str) -> usize {
+        self.settings.max_message_bytes(self.kind(topic))
     }
 
     fn explain(&self, what: &str, error: KafkaError) -> IngestError {

@@ -27,8 +27,6 @@ use crate::error::{IngestError, Result};
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(2);
 /// librdkafka reports every record by the delivery time-out; this much later its report counts as lost.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
-/// Bytes of lengths around each header, at most.
-const HEADER_BYTES: usize = 10;
 
 type Producer = ThreadedProducer<ProducerSide>;
 
@@ -106,7 +104,7 @@ impl KafkaLog {
             RDKafkaErrorCode::MessageSizeTooLarge => LogError::Failed(format!(
                 "topic {topic} refused event {} as too large: raise its max.message.bytes to {}",
                 event.map(|event| event.id().to_string()).unwrap_or_default(),
-                self.settings.max_message_bytes()
+                event.map(|event| self.settings.max_message_bytes(event.kind())).unwrap_or_default()
             )),
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed
@@ -150,9 +148,9 @@ impl EventLog for KafkaLog {
             return Ok(());
         }
         for event in &events {
-            let bytes = size(event);
-            if bytes > self.settings.max_event_bytes {
-                let limit = self.settings.max_event_bytes;
+            let bytes = wire::size(event);
+            let limit = self.settings.limit_of(event.kind());
+            if bytes > limit {
                 return Err(LogError::TooLarge { id: event.id().to_string(), bytes, limit });
             }
         }
@@ -217,13 +215,4 @@ fn extension_text(json: &str) -> Cow<'_, str> {
         Ok(text) => Cow::Owned(text),
         Err(_) => Cow::Borrowed(json),
     }
-}
-
-/// Bytes of key, value and headers.
-fn size(event: &Event) -> usize {
-    let attributes: usize =
-        wire::attributes(&event.envelope).iter().map(|(name, value)| name.len() + value.len() + HEADER_BYTES).sum();
-    let extensions: usize =
-        event.envelope.extensions.iter().map(|(name, json)| name.len() + json.len() + HEADER_BYTES).sum();
-    event.key().len() + event.data.get().len() + attributes + extensions
 }

@@ -1,7 +1,8 @@
 //! Settings of the Kafka log, and the librdkafka configuration that follows from them.
 //!
 //! One number, `max_event_bytes`, decides what the producer sends, what our topics accept and what a fetch can hold:
-//! three settings that, set apart, lead to events that can be written and never read.
+//! three settings that, set apart, lead to events that can be written and never read. Dead letters have a larger limit,
+//! so that what was too large for an event is kept with its bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,6 +61,8 @@ pub struct KafkaSettings {
     pub replication: i32,
     /// Largest event: key, value and headers together. Default 16 MiB.
     pub max_event_bytes: usize,
+    /// Largest dead letter: events above the limit are kept up to this size. Default 96 MiB.
+    pub max_dead_letter_bytes: usize,
     /// Consumer group; its members share the partitions. Default `webdancer-ingest`.
     pub group: String,
     /// A member that is silent this long loses its partitions. Default 10,000 ms.
@@ -95,6 +98,7 @@ impl KafkaSettings {
             partitions: 4,
             replication: 1,
             max_event_bytes: 16 << 20,
+            max_dead_letter_bytes: 96 << 20,
             group: "webdancer-ingest".into(),
             session_timeout_ms: 10_000,
             rebalance_timeout_ms: 30_000,
@@ -142,9 +146,27 @@ impl KafkaSettings {
         topic.strip_prefix(&self.topic_prefix)?.parse().ok()
     }
 
-    /// What producer, topic and fetch must let through: the largest event and what Kafka wraps around it.
-    pub fn max_message_bytes(&self) -> usize {
-        self.max_event_bytes + RECORD_OVERHEAD_BYTES
+    /// The largest event of a kind.
+    pub fn limit_of(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::DeadLetter => self.max_dead_letter_bytes.max(self.max_event_bytes),
+            _ => self.max_event_bytes,
+        }
+    }
+
+    /// What the topic of a kind must let through: the largest event and what Kafka wraps around it.
+    pub fn max_message_bytes(&self, kind: Kind) -> usize {
+        self.limit_of(kind) + RECORD_OVERHEAD_BYTES
+    }
+
+    /// The name of the setting that [`limit_of`](Self::limit_of) follows.
+    pub(super) fn limit_name(kind: Kind) -> &'static str {
+        if kind == Kind::DeadLetter { "log.max_dead_letter_bytes" } else { "log.max_event_bytes" }
+    }
+
+    /// The largest message of all.
+    fn largest_message_bytes(&self) -> usize {
+        self.limit_of(Kind::DeadLetter) + RECORD_OVERHEAD_BYTES
     }
 
     /// Checks ranges and `extra`.
@@ -166,11 +188,12 @@ impl KafkaSettings {
                 self.topic_prefix
             ));
         }
-        if !(1024..=MAX_EVENT_BYTES_MAX).contains(&self.max_event_bytes) {
-            return usage(format!(
-                "log.max_event_bytes is {}; it must be from 1024 to {MAX_EVENT_BYTES_MAX}",
-                self.max_event_bytes
-            ));
+        for (name, bytes) in
+            [("max_event_bytes", self.max_event_bytes), ("max_dead_letter_bytes", self.max_dead_letter_bytes)]
+        {
+            if !(1024..=MAX_EVENT_BYTES_MAX).contains(&bytes) {
+                return usage(format!("log.{name} is {bytes}; it must be from 1024 to {MAX_EVENT_BYTES_MAX}"));
+            }
         }
         for (name, value) in [
             ("partitions", i64::from(self.partitions)),
@@ -205,8 +228,9 @@ impl KafkaSettings {
     /// a retry, and the order of one key is kept.
     pub fn producer_config(&self) -> ClientConfig {
         let mut config = self.base_config();
-        let queue_kbytes = self.producer_queue_bytes.max(2 * self.max_message_bytes()) / 1024;
+        let queue_kbytes = self.producer_queue_bytes.max(2 * self.largest_message_bytes()) / 1024;
         config
+            .set("message.max.bytes", self.largest_message_bytes().to_string())
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("compression.type", "zstd")
@@ -221,8 +245,10 @@ impl KafkaSettings {
     /// Configuration of a consumer that is told where to start and commits nothing by itself.
     pub fn consumer_config(&self) -> ClientConfig {
         let mut config = self.base_config();
-        let fetch_bytes = self.max_message_bytes();
+        // A dead letter may be larger: a broker answers with a partition's next message whatever its size.
+        let fetch_bytes = self.max_event_bytes + RECORD_OVERHEAD_BYTES;
         let fetch_all_bytes = fetch_bytes.max(8 << 20);
+        let answer_bytes = fetch_all_bytes.max(self.largest_message_bytes()) + (8 << 20);
         config
             .set("group.id", &self.group)
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
@@ -237,7 +263,7 @@ impl KafkaSettings {
             .set("check.crcs", "true")
             .set("fetch.message.max.bytes", fetch_bytes.to_string())
             .set("fetch.max.bytes", fetch_all_bytes.to_string())
-            .set("receive.message.max.bytes", (fetch_all_bytes + (8 << 20)).max(100_000_000).to_string())
+            .set("receive.message.max.bytes", answer_bytes.max(100_000_000).to_string())
             .set("queued.max.messages.kbytes", (self.prefetch_bytes / 1024).clamp(1, 2_000_000).to_string())
             // The default of one second would leave the consumer without messages each time it has drained its queue.
             .set("fetch.queue.backoff.ms", "5")
@@ -280,7 +306,7 @@ impl KafkaSettings {
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "webdancer")
-            .set("message.max.bytes", self.max_message_bytes().to_string())
+            .set("message.max.bytes", (self.max_event_bytes + RECORD_OVERHEAD_BYTES).to_string())
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.max.ms", "2000")
             .set("allow.auto.create.topics", "false")
@@ -348,8 +374,10 @@ mod tests {
     fn one_setting_sizes_producer_and_consumer() {
         let settings = KafkaSettings { max_event_bytes: 1 << 20, ..KafkaSettings::new("a:1") };
         let expected = Some("1114112");
-        assert_eq!(settings.max_message_bytes(), 1_114_112);
-        assert_eq!(settings.producer_config().get("message.max.bytes"), expected);
+        assert_eq!(settings.max_message_bytes(Kind::Metric), 1_114_112);
+        assert_eq!(settings.max_message_bytes(Kind::DeadLetter), 100_728_832);
+        assert_eq!(settings.producer_config().get("message.max.bytes"), Some("100728832"));
+        assert_eq!(settings.consumer_config().get("receive.message.max.bytes"), Some("109117440"));
         assert_eq!(settings.consumer_config().get("message.max.bytes"), expected);
         assert_eq!(settings.consumer_config().get("fetch.message.max.bytes"), expected);
     }

@@ -1,7 +1,17 @@
-//! Suites that span crates: the command under kill -9, a power cut, the directions of dependency.
+//! Suites that span crates: the command as a process, killed, restarted and run against real servers; a power cut; the
+//! directions of dependency.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
+mod check;
 mod embedded_kill;
+mod harness;
+mod kafka;
+mod kafka_faults;
 mod layering;
+mod limits;
 mod memory;
 mod power_cut;
+mod producer;
+mod readers;
+mod s3;
+mod servers;

@@ -1,0 +1,168 @@
+//! A lake on a real S3 server: events from two machines, a drain that is killed, pins, maintenance, and TLS with a
+//! certificate authority of one's own. The embedded log lies in a state folder, one to a machine.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::{Value, json};
+
+use crate::check::{Order, exactly_once};
+use crate::harness::{LIMIT, Site, kills, pause, repository, rng, wait_for};
+use crate::producer::{Producer, events, lines};
+use crate::servers::{self, Server};
+
+/// The settings of a lake on the server, and what its commands need in their environment.
+pub(crate) fn site(server: &Server, lake: &str) -> Site {
+    site_at(&format!("http://{}", server.address()), lake, "")
+}
+
+fn site_at(endpoint: &str, lake: &str, more: &str) -> Site {
+    let config = format!(
+        "[lake]\nuri = \"s3://lake/{lake}\"\ns3_endpoint = \"{endpoint}\"\n{more}[ingest]\ncommit_interval_ms = 100\n"
+    );
+    Site::new(&config).with_env("AWS_ACCESS_KEY_ID", "test").with_env("AWS_SECRET_ACCESS_KEY", "testsecret")
+}
+
+fn count(site: &Site) -> i64 {
+    site.number("SELECT count(*) FROM metrics")
+}
+
+#[test]
+fn a_lake_on_s3_appends_queries_pins_and_is_maintained() {
+    let Some(server) = servers::s3() else { return };
+    let site = site(server, "whole");
+    let all = events("m", 0, 60);
+    for part in all.chunks(20) {
+        site.append(&lines(part));
+        // Reading drains: every part becomes files of its own.
+        exactly_once(&site, &all[..count(&site) as usize], Order::Kept);
+    }
+    exactly_once(&site, &all, Order::Kept);
+    assert!(site.path("state/webdancer").is_dir(), "the log lies in the state folder");
+    let pinned: Value = serde_json::from_str(&site.ok(&[
+        "pin",
+        "create",
+        "even",
+        "--json",
+        "--sql",
+        "SELECT * FROM metrics WHERE step % 2 = 0",
+    ]))
+    .unwrap();
+    assert_eq!(pinned["rows"], 30);
+    let verified = || -> Value { serde_json::from_str(&site.ok(&["pin", "verify", "even", "--json"])).unwrap() };
+    assert_eq!(verified()["recomputed"], true);
+    let maintained: Value =
+        serde_json::from_str(&site.ok(&["maintain", "--json", "--vacuum-older-than", "0"])).unwrap();
+    assert_eq!((&maintained["metrics"]["files_before"], &maintained["metrics"]["files_after"]), (&json!(3), &json!(1)));
+    exactly_once(&site, &all, Order::Kept);
+    assert_eq!(verified()["passed"], true);
+    assert_eq!(site.number("SELECT sum(step) FROM pin('even')"), (0..60).step_by(2).sum::<i64>());
+    // The lake goes on after its maintenance.
+    site.append(&lines(&events("more", 0, 5)));
+    assert_eq!(count(&site), 65);
+}
+
+#[test]
+fn the_same_events_from_two_machines_show_once() {
+    let Some(server) = servers::s3() else { return };
+    let mut rng = rng("s3-rivals");
+    let machines = [site(server, "rivals"), site(server, "rivals")];
+    let all = events("m", 0, 600);
+    std::thread::scope(|scope| {
+        for machine in &machines {
+            let mut order = all.clone();
+            order.shuffle(&mut rng);
+            scope.spawn(move || {
+                let drain = machine.spawn(&["ingest"]);
+                for part in order.chunks(100) {
+                    machine.append(&lines(part));
+                }
+                drain.stop();
+            });
+        }
+    });
+    for machine in &machines {
+        machine.ok(&["ingest", "--until-caught-up"]);
+    }
+    exactly_once(&machines[0], &all, Order::Any);
+    exactly_once(&machines[1], &all, Order::Any);
+}
+
+#[test]
+fn a_drain_killed_at_any_point_loses_and_doubles_nothing_on_s3() {
+    let Some(server) = servers::s3() else { return };
+    let mut rng = rng("s3-killed-drain");
+    let site = site(server, "killed");
+    let producer = Producer::start(&site, "a", rand_chacha::ChaCha8Rng::seed_from_u64(rng.random()), true);
+    for _ in 0..kills() {
+        let drain = site.spawn(&["ingest", "-v"]);
+        if rng.random_ratio(3, 4) {
+            wait_for("commit", LIMIT, || drain.told().contains("committed").then_some(()));
+        }
+        pause(&mut rng, 400);
+        drain.kill();
+    }
+    let sent = producer.finish();
+    exactly_once(&site, &sent, Order::Kept);
+}
+
+/// A TLS front of a server; it ends when dropped.
+struct Front {
+    child: Child,
+    port: u16,
+    authority: PathBuf,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Makes a certificate authority and a server's certificate in the folder of `site`, and serves with them.
+fn tls_front(server: &Server, site: &Site) -> Option<Front> {
+    let script = "set -e
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem \
+  -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr
+printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\nextendedKeyUsage=serverAuth\\n' >server.ext
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem";
+    let made = Command::new("sh").args(["-c", script]).current_dir(site.path("")).output().unwrap();
+    if !servers::available("WEBDANCER_REQUIRE_S3", "a certificate (openssl)", &made) {
+        return None;
+    }
+    let port = servers::free_ports();
+    let child = Command::new("python3")
+        .arg(repository("tests/py/tls_front.py"))
+        .args([port.to_string(), server.port().to_string()])
+        .args([site.path("server.pem"), site.path("server.key")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let front = Front { child, port, authority: site.path("ca.pem") };
+    wait_for("TLS front", LIMIT, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    Some(front)
+}
+
+#[test]
+fn tls_is_trusted_with_the_right_authority_only() {
+    let Some(server) = servers::s3() else { return };
+    let keys = Site::new("");
+    let Some(front) = tls_front(server, &keys) else { return };
+    let endpoint = format!("https://127.0.0.1:{}", front.port);
+    let trusting = site_at(&endpoint, "tls", &format!("s3_ca_file = {:?}\n", front.authority));
+    let all = events("m", 0, 10);
+    trusting.append(&lines(&all));
+    exactly_once(&trusting, &all, Order::Kept);
+
+    let wary = site_at(&endpoint, "tls", "");
+    let refused = wary.spawn(&["sql", "SELECT count(*) FROM metrics"]).finish(Duration::from_secs(60));
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stderr.to_lowercase().contains("certificate"), "{}", refused.stderr);
+}
