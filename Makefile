@@ -28,7 +28,11 @@ test: ## All tests, with a real Kafka broker, a real S3 server and other engines
 	@deploy/kafka/broker fetch
 	@deploy/py-env >/dev/null
 	@deploy/py-env deploy/s3/requirements.txt >/dev/null
-	WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 RUST_BACKTRACE=0 $(CARGO_TEST)
+	@export KAFKA_PORT=19392 KAFKA_DIR=$(CARGO_TARGET_DIR)/test-kafka; \
+	trap 'deploy/kafka/broker stop >/dev/null || true' EXIT; \
+	deploy/kafka/broker start && \
+	WEBDANCER_TEST_KAFKA=127.0.0.1:19392 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 \
+	RUST_BACKTRACE=0 $(CARGO_TEST) --no-fail-fast
 
 lint: ## Format, clippy and documentation, all warnings denied
 	cargo fmt --all --check

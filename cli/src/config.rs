@@ -10,6 +10,7 @@ use webdancer_ingest::embedded::EmbeddedOptions;
 use webdancer_ingest::intake::IntakeOptions;
 use webdancer_lake::LakeOptions;
 use webdancer_lake::location::S3Options;
+use webdancer_query::Limits;
 
 use crate::failure::Failure;
 
@@ -75,6 +76,7 @@ pub(crate) struct LogConfig {
     pub(crate) replication: i32,
     pub(crate) group: String,
     pub(crate) session_timeout_ms: u32,
+    pub(crate) rebalance_timeout_ms: u32,
     /// Passed on to librdkafka as they are: SASL, TLS and anything else.
     pub(crate) kafka: BTreeMap<String, String>,
 }
@@ -93,6 +95,7 @@ impl Default for LogConfig {
             replication: 1,
             group: "webdancer-ingest".to_string(),
             session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 30_000,
             kafka: BTreeMap::new(),
         }
     }
@@ -123,13 +126,28 @@ impl Default for IngestConfig {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SqlConfig {
     pub(crate) memory_bytes: usize,
+    pub(crate) spill_bytes: u64,
     pub(crate) timeout_s: u64,
     pub(crate) max_rows: u64,
+    pub(crate) max_sql_bytes: usize,
+    pub(crate) max_nesting: usize,
+    pub(crate) max_chain: usize,
+    pub(crate) max_relations: usize,
 }
 
 impl Default for SqlConfig {
     fn default() -> SqlConfig {
-        SqlConfig { memory_bytes: 2 << 30, timeout_s: 300, max_rows: 10_000_000 }
+        let limits = Limits::default();
+        SqlConfig {
+            memory_bytes: limits.memory_bytes,
+            spill_bytes: limits.spill_bytes,
+            timeout_s: limits.timeout.as_secs(),
+            max_rows: limits.max_rows,
+            max_sql_bytes: limits.max_sql_bytes,
+            max_nesting: limits.max_nesting,
+            max_chain: limits.max_chain,
+            max_relations: limits.max_relations,
+        }
     }
 }
 

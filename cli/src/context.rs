@@ -1,7 +1,7 @@
 //! What every command works on: the lake and its log, from flags, environment and file.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use webdancer_ingest::IngestError;
 use webdancer_ingest::drain::{Commit, DrainObserver, DrainReport, Until};
@@ -19,6 +19,8 @@ use crate::output;
 
 /// How long a command waits for another one that drains the same log.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it looks whether the other one is still there.
+const DRAIN_STEP: Duration = Duration::from_millis(500);
 
 /// Which log events go to.
 #[derive(Debug)]
@@ -74,23 +76,26 @@ impl Context {
             return Ok(DrainReport::default());
         }
         let log = self.embedded().await?;
-        let mut unwatched = Unwatched;
-        let drained = embedded::drain(
-            &self.lake,
-            &log,
-            self.config.drain_options(&[]),
-            Until::CaughtUp,
-            DRAIN_PATIENCE,
-            &mut unwatched,
-            std::future::pending(),
-        );
-        match drained.await {
-            Ok(report) => Ok(report),
-            Err(IngestError::Unavailable(why)) => {
-                output::note(&format!("webdancer: reading the tables as they are: {why}"));
-                Ok(DrainReport::default())
+        let deadline = Instant::now() + DRAIN_PATIENCE;
+        loop {
+            let mut unwatched = Unwatched;
+            let (options, stop) = (self.config.drain_options(&[]), std::future::pending());
+            let drained =
+                embedded::drain(&self.lake, &log, options, Until::CaughtUp, Duration::ZERO, &mut unwatched, stop);
+            match drained.await {
+                Ok(report) => return Ok(report),
+                Err(IngestError::Unavailable(why)) => {
+                    // Somebody else drains: what is in the log now will do, whoever brings it into the tables.
+                    if embedded::caught_up(&log, DRAIN_STEP).await? {
+                        return Ok(DrainReport::default());
+                    }
+                    if Instant::now() >= deadline {
+                        output::note(&format!("webdancer: reading the tables as they are: {why}"));
+                        return Ok(DrainReport::default());
+                    }
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -98,8 +103,13 @@ impl Context {
     pub(crate) fn engine(&self) -> Result<QueryEngine, Failure> {
         let limits = Limits {
             memory_bytes: self.config.sql.memory_bytes,
+            spill_bytes: self.config.sql.spill_bytes,
             timeout: Duration::from_secs(self.config.sql.timeout_s),
             max_rows: self.config.sql.max_rows,
+            max_sql_bytes: self.config.sql.max_sql_bytes,
+            max_nesting: self.config.sql.max_nesting,
+            max_chain: self.config.sql.max_chain,
+            max_relations: self.config.sql.max_relations,
             ..Limits::default()
         };
         Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
@@ -115,6 +125,7 @@ fn kafka_settings(uri: &str, config: &Config) -> Result<KafkaSettings, Failure> 
     settings.max_event_bytes = config.log.max_event_bytes;
     settings.max_dead_letter_bytes = config.log.max_dead_letter_bytes;
     settings.session_timeout_ms = config.log.session_timeout_ms;
+    settings.rebalance_timeout_ms = config.log.rebalance_timeout_ms;
     settings.extra.clone_from(&config.log.kafka);
     settings.validate()?;
     Ok(settings)

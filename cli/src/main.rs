@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn init_tracing(verbose: u8, quiet: bool) {
     let default = match (quiet, verbose) {
         (true, _) => "error",
-        (false, 0) => "warn",
+        (false, 0) => "warn,deltalake_core=error,delta_kernel=error,buoyant_kernel=error",
         (false, 1) => {
             "webdancer=info,webdancer_lake=info,webdancer_ingest=info,webdancer_synth=info,webdancer_query=info,warn"
         }

@@ -56,7 +56,7 @@ pub fn of_bytes(
 
 /// The dead letter of a record of the log. Its id follows from the position, so that draining again adds nothing.
 pub(crate) fn of_record(
-    cluster: &str,
+    origin: &str,
     partition: &TopicPartition,
     record: &Record,
     rejection: &Rejection,
@@ -79,16 +79,15 @@ pub(crate) fn of_record(
         row.kind = Some(envelope.kind.name().to_string());
         row.attributes = Some(JsonText(attributes_json(envelope)));
     }
-    let run = format!("{cluster}/{partition}");
     // A derived id's time is that of the record, which retries share.
     let start = DateTime::from_timestamp_millis(record.timestamp_ms).unwrap_or_default();
-    let id = EventId::derive(start, &run, Kind::DeadLetter, "record", record.offset as u64);
+    let id = EventId::derive(start, origin, Kind::DeadLetter, "record", record.offset as u64);
     Ok(Event::new(SOURCE, &row)?.with_id(id).at(start))
 }
 
 /// The record of positions that were lost before they were read.
 pub(crate) fn of_gap(
-    cluster: &str,
+    origin: &str,
     partition: &TopicPartition,
     from: i64,
     to: i64,
@@ -101,8 +100,7 @@ pub(crate) fn of_gap(
         to_offset: to,
         reason: reason.to_string(),
     };
-    let run = format!("{cluster}/{partition}");
-    let id = EventId::derive(DateTime::UNIX_EPOCH, &run, Kind::Gap, &to.to_string(), from as u64);
+    let id = EventId::derive(DateTime::UNIX_EPOCH, origin, Kind::Gap, &to.to_string(), from as u64);
     Ok(Event::new(SOURCE, &row)?.with_id(id))
 }
 

@@ -325,7 +325,8 @@ impl<'a> Drain<'a> {
                 None => record.envelope.as_ref().err().cloned(),
             };
             if let Some(rejection) = rejected {
-                let event = crate::dead_letter::of_record(&self.cluster, partition, &record, &rejection)
+                let origin = self.streams.origin(&self.cluster, partition);
+                let event = crate::dead_letter::of_record(&origin, partition, &record, &rejection)
                     .map_err(|e| IngestError::Fatal(format!("dead letter of {partition} {}: {e}", record.offset)))?;
                 self.streams.own_event(partition, record.offset, &event)?;
             }
@@ -351,7 +352,8 @@ impl<'a> Drain<'a> {
 
     async fn gap(&mut self, partition: &TopicPartition, from: i64, to: i64, reason: &str) -> Result<()> {
         tracing::error!(%partition, from, to, reason, "records were lost before they were read; the gap is recorded");
-        let event = crate::dead_letter::of_gap(&self.cluster, partition, from, to, reason)
+        let origin = self.streams.origin(&self.cluster, partition);
+        let event = crate::dead_letter::of_gap(&origin, partition, from, to, reason)
             .map_err(|e| IngestError::Fatal(format!("gap of {partition}: {e}")))?;
         self.streams.own_event(partition, to, &event)?;
         if let Some(kind) = self.kind_of_topic(&partition.topic)? {
@@ -378,7 +380,7 @@ impl<'a> Drain<'a> {
 
     /// Dead letters and gaps go first: once the kind's own table has moved past a record, nothing would bring them back.
     async fn commit_own_events(&mut self) -> Result<()> {
-        for OwnEvents { kind, partition, mut decoder, to } in self.streams.take_own_events() {
+        for OwnEvents { kind, partition, mut decoder, to, .. } in self.streams.take_own_events() {
             let batch = finish(&mut decoder)?;
             let mut table = self.lake.table_for_writing(kind).await?;
             // Uniqueness comes from the derived ids; the position only lets a failed attempt be recognised.

@@ -25,7 +25,7 @@ use webdancer_schemas::wire::{size, structured};
 use crate::error::{IngestError, Result};
 
 pub use draining::drain;
-pub use reader::EmbeddedSource;
+pub use reader::{EmbeddedSource, caught_up};
 
 /// Name that the embedded log's one partition goes by.
 pub const TOPIC: &str = "embedded";

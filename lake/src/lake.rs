@@ -27,7 +27,7 @@ pub struct LakeOptions {
     pub s3: S3Options,
     /// Parquet files are rolled at about this many bytes.
     pub target_file_bytes: u64,
-    /// Memory for the event ids of files already seen, all tables together. 24 bytes a row.
+    /// Memory for the event ids of files already seen, all tables together. 32 bytes a row.
     pub id_cache_bytes: usize,
     /// The committer of every such version writes a checkpoint.
     pub checkpoint_versions: u64,

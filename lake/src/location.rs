@@ -70,10 +70,11 @@ impl Location {
         Location::local(FsPath::new(uri.strip_prefix("file://").unwrap_or(uri)))
     }
 
-    /// A folder on local disk; it is created when it is not there.
+    /// A folder on local disk; the first write creates it.
     pub fn local(folder: &FsPath) -> Result<Location> {
-        std::fs::create_dir_all(folder).context(|| format!("creating lake folder {}", folder.display()))?;
-        let folder = folder.canonicalize().context(|| format!("opening lake folder {}", folder.display()))?;
+        let opening = || format!("opening lake folder {}", folder.display());
+        let folder =
+            if folder.exists() { folder.canonicalize() } else { std::path::absolute(folder) }.context(opening)?;
         let url = Url::from_directory_path(&folder)
             .map_err(|()| LakeError::Usage(format!("lake folder {} is no absolute path", folder.display())))?;
         Location::with_store(url, Arc::new(DurableLocal::new()))

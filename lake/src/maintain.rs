@@ -97,8 +97,10 @@ impl Lake {
                 .list_pins()
                 .await?
                 .iter()
-                .filter_map(|pin| pin.tables.get(kind.table()))
-                .map(|pinned| pinned.version)
+                .flat_map(|pin| pin.tables.iter())
+                // A pin may have read the table more than once: as `qa`, and as it was, under `qa@5`.
+                .filter(|(name, _)| name.split('@').next() == Some(kind.table()))
+                .map(|(_, pinned)| pinned.version)
                 .filter(|version| *version <= table.version())
                 .collect();
             let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);

@@ -159,7 +159,11 @@ impl<'a> Resolver<'a> {
         let table = match &self.versions {
             Versions::At(_) => self.catalog.table(kind, at).await?,
             Versions::Recorded(tables) => match tables.get(key) {
-                Some(recorded) => self.catalog.table(kind, At::Version(recorded.version)).await?,
+                Some(recorded) => {
+                    let table = self.catalog.table(kind, At::Version(recorded.version)).await?;
+                    let gone = || QueryError::NotFound(format!("table {} is gone", kind.table()));
+                    Some(table.ok_or_else(gone)?)
+                }
                 None => None,
             },
         };

@@ -216,7 +216,7 @@ impl Inner {
 }
 
 pub(crate) fn timed_out() -> QueryError {
-    QueryError::limit("the query took longer than it may", "select less, or raise sql.timeout")
+    QueryError::limit("the query took longer than it may", "select less, or raise sql.timeout_s")
 }
 
 async fn forward(mut stream: SendableRecordBatchStream, sender: mpsc::Sender<Result<arrow::array::RecordBatch>>) {

@@ -39,7 +39,7 @@ macro_rules! row {
             const KEY: &'static str = stringify!($key);
 
             fn fields() -> Vec<arrow::datatypes::Field> {
-                vec![$(crate::column::field::<$type>(stringify!($field), concat!($($field_doc, "\n"),+)),)*]
+                vec![$(crate::column::field::<$type>(stringify!($field).trim_start_matches("r#"), concat!($($field_doc, "\n"),+)),)*]
             }
 
             fn subject(&self) -> String {

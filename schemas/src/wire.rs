@@ -20,8 +20,6 @@ pub const STRUCTURED: &str = "application/cloudevents+json";
 pub const DATA: &str = "application/json";
 /// Bytes around an attribute, at most: quotes in JSON, lengths in a Kafka header.
 const MEMBER_BYTES: usize = 10;
-/// Deepest nesting of JSON that is accepted.
-pub const MAX_DEPTH: usize = 100;
 
 /// The attributes as read, before they are checked.
 #[derive(Default)]

@@ -97,7 +97,11 @@ async fn replay(context: &Context, engine: &QueryEngine, ids: &[String]) -> Resu
     if context.json {
         return output::json(&json!({"replayed": back, "still_rejected": still}));
     }
-    output::line(&format!("{back} replayed, {still} still rejected"))
+    output::line(&format!("{back} replayed, {still} still rejected"))?;
+    if !ids.is_empty() && still > 0 {
+        return Err(Failure::partly("some of the dead letters named are still no events; `-v` says why"));
+    }
+    Ok(())
 }
 
 fn within_limit(event: Event, limit: usize) -> Result<Event, Rejection> {
@@ -118,7 +122,8 @@ struct Letter {
 
 async fn read(engine: &QueryEngine, condition: &str) -> Result<Vec<Letter>, Failure> {
     let sql = format!(
-        "SELECT event_id, event_time, raw, raw_sha256, raw_bytes, content_type, reason, field, kind, attributes, state \
+        "SELECT event_id, event_time, raw, raw_sha256, raw_bytes, content_type, reason, field, kind, attributes, \
+           origin_topic, origin_partition, origin_offset, source_uri, source_line, state \
          FROM dead_letters WHERE {condition}"
     );
     let result = engine.query(&sql, &QueryOptions::default()).await?;
@@ -143,6 +148,11 @@ fn letter(batch: &RecordBatch, row: usize) -> Result<Letter, Failure> {
         let column = column.as_string::<i32>();
         Ok::<_, Failure>(column.is_valid(row).then(|| column.value(row).to_string()))
     };
+    let integer = |name: &str| {
+        let column = column(name, &DataType::Int64)?;
+        let column = column.as_primitive::<Int64Type>();
+        Ok::<_, Failure>(column.is_valid(row).then(|| column.value(row)))
+    };
     let required = |name: &str| Ok::<_, Failure>(text(name)?.unwrap_or_default());
     let micros = batch
         .column_by_name("event_time")
@@ -157,14 +167,18 @@ fn letter(batch: &RecordBatch, row: usize) -> Result<Letter, Failure> {
             raw: webdancer_schemas::column::Base64(
                 column("raw", &DataType::Binary)?.as_binary::<i32>().value(row).to_vec(),
             ),
-            raw_bytes: column("raw_bytes", &DataType::Int64)?.as_primitive::<Int64Type>().value(row),
+            raw_bytes: integer("raw_bytes")?.unwrap_or(0),
             content_type: required("content_type")?,
             reason: required("reason")?,
             field: text("field")?,
             kind: text("kind")?,
             attributes: attributes.map(webdancer_schemas::column::JsonText),
+            origin_topic: text("origin_topic")?,
+            origin_partition: integer("origin_partition")?.and_then(|n| i32::try_from(n).ok()),
+            origin_offset: integer("origin_offset")?,
+            source_uri: text("source_uri")?,
+            source_line: integer("source_line")?,
             state: required("state")?,
-            ..DeadLetter::default()
         },
     })
 }

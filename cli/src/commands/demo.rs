@@ -97,7 +97,9 @@ pub(crate) async fn run(args: &DemoArgs, global: &Args) -> Result<(), Failure> {
     let engine = context.engine()?;
     for (title, sql) in QUERIES {
         say(&format!("\n   {title}\n   {}", sql.split_whitespace().collect::<Vec<_>>().join(" ")));
-        let rows = super::sql::answer(&engine, sql, &QueryOptions::default(), Format::Table, std::io::stderr()).await?;
+        let shown: Box<dyn std::io::Write + Send> =
+            if context.quiet { Box::new(std::io::sink()) } else { Box::new(std::io::stderr()) };
+        let rows = super::sql::answer(&engine, sql, &QueryOptions::default(), Format::Table, shown).await?;
         if rows.rows == 0 {
             return Err(Failure::failed(format!("the demo's query gave no rows: {sql}")));
         }

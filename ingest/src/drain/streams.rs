@@ -122,6 +122,7 @@ pub(super) struct OwnEvents {
     pub(super) kind: Kind,
     pub(super) partition: TopicPartition,
     pub(super) decoder: Decoder,
+    first: i64,
     pub(super) to: i64,
 }
 
@@ -164,6 +165,13 @@ impl Streams {
         })
     }
 
+    /// What the ids of our own events about a partition derive from: with the topic's id, where there is one, so that
+    /// a topic made anew does not repeat the ids of the old one.
+    pub(super) fn origin(&self, cluster: &str, partition: &TopicPartition) -> String {
+        let stream = self.streams.values().find(|stream| stream.partition == *partition);
+        stream.map_or_else(|| format!("{cluster}/{partition}"), |stream| stream.app_id.clone())
+    }
+
     /// Drops all that was gathered of these partitions.
     pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
@@ -185,10 +193,11 @@ impl Streams {
         let found = self.own.iter().position(|own| own.kind == kind && own.partition == *partition);
         let index = found.unwrap_or_else(|| {
             let decoder = Decoder::new(kind);
-            self.own.push(OwnEvents { kind, partition: partition.clone(), decoder, to: offset });
+            self.own.push(OwnEvents { kind, partition: partition.clone(), decoder, first: offset, to: offset });
             self.own.len() - 1
         });
         let own = &mut self.own[index];
+        own.first = own.first.min(offset);
         own.to = own.to.max(offset);
         let position = Position { partition, offset, timestamp_ms: 0 };
         own.decoder
@@ -269,7 +278,9 @@ impl Streams {
     pub(super) fn durable(&self) -> Vec<(TopicPartition, i64)> {
         let waiting = |partition: &TopicPartition| {
             let streams = self.streams.values().filter(|stream| stream.partition == *partition);
-            streams.filter_map(|stream| stream.flying.or(stream.gathered.reach).map(|(first, _)| first)).min()
+            let rows = streams.filter_map(|stream| stream.flying.or(stream.gathered.reach).map(|(first, _)| first));
+            let own = self.own.iter().filter(|own| own.partition == *partition).map(|own| own.first);
+            rows.chain(own).min()
         };
         let next = |(partition, seen): (&TopicPartition, &i64)| {
             (partition.clone(), waiting(partition).map_or(*seen, |first| first.min(*seen)))

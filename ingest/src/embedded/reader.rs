@@ -84,7 +84,8 @@ impl EmbeddedSource {
                 events.send(lag).await.map_err(|_| gone(()))?;
             }
             while position < end {
-                let (records, next, bytes) = self.read(position, end)?;
+                let (records, next, bytes) = read(&self.folder, position, end, self.group_start == Some(position))?;
+                self.group_start = Some(next);
                 while budget.used() > max_buffer_bytes {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     if events.is_closed() {
@@ -115,37 +116,63 @@ impl EmbeddedSource {
         self.tail.find_end(u64::MAX)?;
         Ok(self.tail.position())
     }
+}
 
-    /// Records from `position` on, about [`BATCH_BYTES`]; the position after them; their bytes.
-    fn read(&mut self, position: u64, end: u64) -> Result<(Vec<Record>, u64, usize)> {
-        let segments = segment::list(&self.folder)?;
-        let index = segments.partition_point(|(base, _)| *base <= position);
-        // A position before the first segment was drained and deleted: go on at the first there is.
-        let Some((base, path)) = segments.get(index.saturating_sub(1)) else { return Ok((Vec::new(), end, 0)) };
-        let segment_end = segments.get(index).map_or(end, |(next, _)| *next);
-        let mut file = File::open(path).map_err(io_error("opening", path))?;
-        let file_end = file.metadata().map_err(io_error("reading", path))?.len().min(segment_end - base);
-        let wanted = position.saturating_sub(*base).max(HEADER);
-        // A position may lie inside a group: groups are found from the segment's beginning.
-        let mut offset = if self.group_start == Some(position) { wanted } else { HEADER };
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        while offset < file_end && bytes < BATCH_BYTES {
-            let group = segment::read_group(&mut file, offset, file_end).map_err(io_error("reading", path))?;
-            let Some(group) = group else {
-                return Err(IngestError::Fatal(format!(
-                    "{} is damaged at byte {offset}: restore it; the events from there on are not in the tables yet",
-                    path.display()
-                )));
-            };
-            for (at, record) in group.records.into_iter().filter(|(at, _)| offset + at >= wanted) {
-                bytes += record.len();
-                records.push(as_record((base + offset + at) as i64, group.timestamp_ms, record));
-            }
-            offset += group.bytes;
+/// Records from `position` on, about [`BATCH_BYTES`]; the position after them; their bytes.
+fn read(folder: &Path, position: u64, end: u64, at_group: bool) -> Result<(Vec<Record>, u64, usize)> {
+    let segments = segment::list(folder)?;
+    let index = segments.partition_point(|(base, _)| *base <= position);
+    // A position before the first segment was drained and deleted: go on at the first there is.
+    let Some((base, path)) = segments.get(index.saturating_sub(1)) else { return Ok((Vec::new(), end, 0)) };
+    let segment_end = segments.get(index).map_or(end, |(next, _)| *next);
+    let mut file = File::open(path).map_err(io_error("opening", path))?;
+    let file_end = file.metadata().map_err(io_error("reading", path))?.len().min(segment_end - base);
+    let wanted = position.saturating_sub(*base).max(HEADER);
+    // A position may lie inside a group: groups are found from the segment's beginning.
+    let mut offset = if at_group { wanted } else { HEADER };
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    while offset < file_end && bytes < BATCH_BYTES {
+        let group = segment::read_group(&mut file, offset, file_end).map_err(io_error("reading", path))?;
+        let Some(group) = group else {
+            return Err(IngestError::Fatal(format!(
+                "{} is damaged at byte {offset}: restore it; the events from there on are not in the tables yet",
+                path.display()
+            )));
+        };
+        for (at, record) in group.records.into_iter().filter(|(at, _)| offset + at >= wanted) {
+            bytes += record.len();
+            records.push(as_record((base + offset + at) as i64, group.timestamp_ms, record));
         }
-        let next = if offset >= file_end { segment_end } else { base + offset };
-        self.group_start = Some(next);
-        Ok((records, next, bytes))
+        offset += group.bytes;
+    }
+    let next = if offset >= file_end { segment_end } else { base + offset };
+    Ok((records, next, bytes))
+}
+
+/// Whether another drainer has everything in the tables that is in the log now, or has within `patience`.
+///
+/// # Errors
+/// When the log cannot be read.
+pub async fn caught_up(log: &EmbeddedLog, patience: Duration) -> Result<bool> {
+    let folder = log.folder();
+    let mut tail = Tail::open(folder)?;
+    let lock = tail.lock()?;
+    tail.find_end(u64::MAX)?;
+    let end = tail.position();
+    drop(lock);
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        let mut position = super::draining::hint(folder);
+        let mut waiting = false;
+        while position < end && !waiting {
+            let (records, next, _) = read(folder, position, end, false)?;
+            waiting = !records.is_empty();
+            position = next;
+        }
+        if !waiting || tokio::time::Instant::now() >= deadline {
+            return Ok(!waiting);
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -176,7 +176,7 @@ impl KafkaSettings {
     pub fn validate(&self) -> Result<()> {
         let usage = |text: String| Err(IngestError::Usage(text));
         if self.brokers.is_empty() {
-            return usage("log.brokers is empty; expected host:port[,host:port...]".into());
+            return usage("the kafka:// URL names no broker; expected kafka://host:port[,host:port...]".into());
         }
         if self.group.is_empty() {
             return usage("log.group is empty; workers of one lake share a group name".into());
