@@ -1,7 +1,7 @@
 //! From the event log into the tables.
 //!
 //! Data flow: producers append through [`EventLog`](webdancer_schemas::log::EventLog), either to Kafka or to the
-//! [embedded log](embedded). A [source](source) reads the log back; the [commit loop](drain) decodes its records to
+//! [embedded log](embedded). A [source] reads the log back; the [commit loop](drain) decodes its records to
 //! Arrow and commits them to the lake, exactly once. What is no event goes to [dead letters](dead_letter).
 
 pub mod dead_letter;

@@ -1,7 +1,6 @@
 //! The query crate against tables in memory, and against a lake on disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 // Clippy's own exception covers test functions, not their helpers.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod aggregates;
 mod lake;
