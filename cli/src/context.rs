@@ -71,8 +71,8 @@ impl Context {
     /// A lake without a log is left as it is; with Kafka, `ingest` does this.
     pub(crate) async fn drain_embedded(&self) -> Result<DrainReport, Failure> {
         let LogUri::Embedded = self.log else { return Ok(DrainReport::default()) };
-        let folder = EmbeddedLog::folder_of(&self.lake, self.config.log.state_folder.as_deref()).await?;
-        if !folder.is_dir() {
+        let state_folder = self.config.log.state_folder.as_deref();
+        if EmbeddedLog::existing_folder_of(&self.lake, state_folder).await?.is_none() {
             return Ok(DrainReport::default());
         }
         let log = self.embedded().await?;

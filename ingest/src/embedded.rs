@@ -69,14 +69,25 @@ impl EmbeddedLog {
     /// # Errors
     /// When the lake does not answer, or no state folder can be told.
     pub async fn folder_of(lake: &Lake, state_folder: Option<&Path>) -> Result<PathBuf> {
-        if let Some(path) = lake.local_path() {
-            return Ok(path.join("log"));
+        match lake.local_path() {
+            Some(path) => Ok(path.join("log")),
+            None => state_folder_of(&lake.lake_id().await?, state_folder),
         }
-        let state = match state_folder {
-            Some(folder) => folder.to_path_buf(),
-            None => default_state_folder()?,
+    }
+
+    /// Where the log of `lake` lies, if there is one on this machine. Writes nothing.
+    ///
+    /// # Errors
+    /// See [`folder_of`](Self::folder_of).
+    pub async fn existing_folder_of(lake: &Lake, state_folder: Option<&Path>) -> Result<Option<PathBuf>> {
+        let folder = match lake.local_path() {
+            Some(path) => path.join("log"),
+            None => match lake.existing_id().await? {
+                Some(id) => state_folder_of(&id, state_folder)?,
+                None => return Ok(None),
+            },
         };
-        Ok(state.join(lake.lake_id().await?).join("log"))
+        Ok(folder.is_dir().then_some(folder))
     }
 
     /// Opens or makes the log in `folder`.
@@ -123,6 +134,14 @@ impl EventLog for EmbeddedLog {
         }
         self.appender.append(records).await
     }
+}
+
+fn state_folder_of(lake_id: &str, state_folder: Option<&Path>) -> Result<PathBuf> {
+    let state = match state_folder {
+        Some(folder) => folder.to_path_buf(),
+        None => default_state_folder()?,
+    };
+    Ok(state.join(lake_id).join("log"))
 }
 
 fn default_state_folder() -> Result<PathBuf> {

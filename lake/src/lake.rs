@@ -20,6 +20,9 @@ use crate::location::{Location, S3Options};
 use crate::probe;
 use crate::table::Table;
 
+/// Name of the file that holds a lake's identity.
+const LAKE_FILE: &str = "lake.json";
+
 /// Settings of a lake; every limit has a default.
 #[derive(Debug, Clone)]
 pub struct LakeOptions {
@@ -159,24 +162,43 @@ impl Lake {
         self.inner.lake_id.get_or_try_init(|| self.read_or_make_id()).await.cloned()
     }
 
+    /// The lake's identity if it has one yet. Writes nothing: a reader need not be allowed to.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn existing_id(&self) -> Result<Option<String>> {
+        match self.inner.lake_id.get() {
+            Some(id) => Ok(Some(id.clone())),
+            None => self.read_id().await,
+        }
+    }
+
     async fn read_or_make_id(&self) -> Result<String> {
+        if let Some(id) = self.read_id().await? {
+            return Ok(id);
+        }
         self.ensure_writable().await?;
-        let path = Path::from("lake.json");
         let fresh = serde_json::json!({"format": 1, "lake_id": uuid::Uuid::now_v7()});
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store().put_opts(&path, fresh.to_string().into(), options).await {
+        match self.store().put_opts(&Path::from(LAKE_FILE), fresh.to_string().into(), options).await {
             Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
-            Err(error) => return Err(error).context(|| format!("writing {}lake.json", self.uri())),
+            Err(error) => return Err(error).context(|| format!("writing {}{LAKE_FILE}", self.uri())),
         }
-        let bytes = async { self.store().get(&path).await?.bytes().await }
-            .await
-            .context(|| format!("reading {}lake.json", self.uri()))?;
+        let gone = || LakeError::Fatal(format!("{}{LAKE_FILE} was written and is not there", self.uri()));
+        self.read_id().await?.ok_or_else(gone)
+    }
+
+    async fn read_id(&self) -> Result<Option<String>> {
+        let read = async { self.store().get(&Path::from(LAKE_FILE)).await?.bytes().await };
+        let bytes = match read.await {
+            Ok(bytes) => bytes,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error).context(|| format!("reading {}{LAKE_FILE}", self.uri())),
+        };
         let value: serde_json::Value =
-            serde_json::from_slice(&bytes).context(|| format!("{}lake.json is not JSON", self.uri()))?;
-        value["lake_id"]
-            .as_str()
-            .map(str::to_string)
-            .ok_or_else(|| LakeError::Fatal(format!("{}lake.json has no lake_id", self.uri())))
+            serde_json::from_slice(&bytes).context(|| format!("{}{LAKE_FILE} is not JSON", self.uri()))?;
+        let id = value["lake_id"].as_str().map(str::to_string);
+        id.map(Some).ok_or_else(|| LakeError::Fatal(format!("{}{LAKE_FILE} has no lake_id", self.uri())))
     }
 
     /// The table of `kind` at its newest version, or None if nothing of the kind was ever written.

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
+use object_store::aws::AmazonS3Builder;
+use object_store::{ObjectMeta, ObjectStore as _};
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -63,6 +66,37 @@ fn a_lake_on_s3_appends_queries_pins_and_is_maintained() {
     // The lake goes on after its maintenance.
     site.append(&lines(&events("more", 0, 5)));
     assert_eq!(count(&site), 65);
+}
+
+/// Names of the objects under a prefix of the bucket.
+fn objects(server: &Server, lake: &str) -> Vec<String> {
+    let store = AmazonS3Builder::new()
+        .with_endpoint(format!("http://{}", server.address()))
+        .with_allow_http(true)
+        .with_bucket_name("lake")
+        .with_region("us-east-1")
+        .with_access_key_id("test")
+        .with_secret_access_key("testsecret")
+        .build()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listed: Vec<_> = runtime.block_on(store.list(Some(&lake.into())).try_collect()).unwrap();
+    listed.into_iter().map(|object: ObjectMeta| object.location.to_string()).collect()
+}
+
+#[test]
+fn reading_a_lake_writes_nothing_to_it() {
+    let Some(server) = servers::s3() else { return };
+    let writer = site(server, "reading");
+    assert_eq!(count(&writer), 0);
+    assert_eq!(objects(server, "reading"), [""; 0], "there is no lake yet, and reading makes none");
+    let all = events("m", 0, 10);
+    writer.append(&lines(&all));
+    exactly_once(&writer, &all, Order::Kept);
+    let before = objects(server, "reading");
+    // Another machine, which has no log of this lake.
+    exactly_once(&site(server, "reading"), &all, Order::Kept);
+    assert_eq!(objects(server, "reading"), before);
 }
 
 #[test]
