@@ -1,10 +1,11 @@
 //! The trajectory format and the published files: handwritten fixtures, generated input, the real files.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(
-    clippy::panic,
-    clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "tests fail by panicking, and say on stderr what they skip"
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
 )]
 
 mod demo;

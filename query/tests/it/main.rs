@@ -1,6 +1,12 @@
 //! The query crate against tables in memory, and against a lake on disk.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
-// Clippy's own exception covers test functions, not their helpers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
+)]
 
 mod aggregates;
 mod lake;

@@ -1,5 +1,12 @@
 //! The closed web and the crawler, against real HTTP on loopback.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
+)]
 
 mod atlas;
 mod canonical;

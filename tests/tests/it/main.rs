@@ -1,6 +1,13 @@
 //! Suites that span crates: the command as a process, killed, restarted and run against real servers; a power cut; the
 //! directions of dependency.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 mod check;
 mod embedded_kill;
