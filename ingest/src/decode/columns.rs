@@ -179,6 +179,12 @@ impl ColumnBuilder {
     }
 }
 
+/// Whether JSON text is JSON to every reader: a scan for its end lets pass half a surrogate pair, or nesting so deep that
+/// readers give up.
+pub(super) fn readable(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<serde_json::Value>(text).map(drop)
+}
+
 /// Appends one JSON value to a column.
 pub(super) struct Value<'a> {
     pub(super) column: &'a mut ColumnBuilder,
@@ -197,6 +203,7 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
                     Ok(())
                 }
                 text => {
+                    readable(text).map_err(D::Error::custom)?;
                     builder.append_value(text);
                     Ok(())
                 }

@@ -8,7 +8,7 @@ use webdancer_schemas::event::Rejection;
 use webdancer_schemas::wire::Text;
 
 use super::Decoder;
-use super::columns::Value;
+use super::columns::{Value, readable};
 
 /// Where in the row the decoder is: what a rejection names.
 #[derive(Debug, Default)]
@@ -93,8 +93,14 @@ impl<'de> Visitor<'de> for RowVisitor<'_> {
                 _ => decoder.index.get(name.as_ref()).copied(),
             };
             let Some(index) = index else {
-                let value = map.next_value::<&'de RawValue>()?;
-                push_member(&mut decoder.scratch.extra, &name, value.get());
+                let text = map.next_value::<&'de RawValue>()?.get();
+                match readable(text) {
+                    Ok(()) => push_member(&mut decoder.scratch.extra, &name, text),
+                    // Its text as a string: kept whole, and `extra` stays JSON.
+                    Err(_) => {
+                        push_member(&mut decoder.scratch.extra, &name, &serde_json::Value::from(text).to_string())
+                    }
+                }
                 continue;
             };
             expected = index + 1;

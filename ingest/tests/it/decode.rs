@@ -147,6 +147,24 @@ fn unknown_fields_and_attributes_are_kept_as_json() {
 }
 
 #[test]
+fn json_that_readers_would_refuse_does_not_get_into_a_json_column() {
+    let judgment = |criteria: &str| {
+        format!(
+            r#"{{"trajectory_id":"t","stage":"s","verdict":"pass","rule_version":1,"criteria":{criteria},"new":{criteria}}}"#
+        )
+    };
+    let (batch, outcomes) =
+        decode(Kind::Judgment, &[&judgment(r#"{"a":"\ud800"}"#), &judgment(r#"{"a":"\ud83d\ude00"}"#)]);
+    assert!(outcomes[0].as_deref().is_some_and(|e| e.starts_with("data.criteria: ")), "{:?}", outcomes[0]);
+    assert_eq!((batch.num_rows(), &outcomes[1]), (1, &None));
+    // An unknown field is kept whatever it holds, as text where it is not readable as JSON.
+    let metric = r#"{"name":"n","step":1,"value":1,"new":["\ud800"]}"#;
+    let (batch, outcomes) = decode(Kind::Metric, &[metric]);
+    assert_eq!(outcomes, [None]);
+    assert_eq!(batch["extra"].as_string::<i32>().value(0), r#"{"new":"[\"\\ud800\"]"}"#);
+}
+
+#[test]
 fn an_event_without_a_time_takes_the_logs() {
     let (mut decoder, partition) = (Decoder::new(Kind::Metric), partition());
     let mut envelope = envelope(Kind::Metric);
