@@ -37,7 +37,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        // One line, whatever a library's message looks like: scripts and logs take lines.
+        let line = self.message.split_whitespace().collect::<Vec<_>>().join(" ");
+        f.write_str(&line)
     }
 }
 

@@ -31,6 +31,9 @@ impl Default for IntakeOptions {
     }
 }
 
+/// Lines that are no events and are told one by one; all of them are dead letters.
+const MAX_WARNINGS: u64 = 10;
+
 /// What became of the lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct IntakeReport {
@@ -68,6 +71,7 @@ pub async fn append_lines(
     let reader = std::thread::Builder::new().name("intake".to_string()).spawn(move || read_lines(input, keep, &sender));
     reader.map_err(|source| IngestError::Io { what: "starting the intake thread".to_string(), source })?;
     let mut report = IntakeReport::default();
+    let mut warnings = 0;
     while let Some(first) = lines.recv().await {
         let mut batch = vec![first];
         let mut bytes = 0;
@@ -86,7 +90,10 @@ pub async fn append_lines(
                     events.push(event);
                 }
                 Err(rejection) => {
-                    tracing::warn!(input = name, line = line.number, %rejection, "not an event; kept as a dead letter");
+                    warnings += 1;
+                    if warnings <= MAX_WARNINGS {
+                        tracing::warn!(input = name, line = line.number, %rejection, "not an event; kept as a dead letter");
+                    }
                     ids.push(None);
                     events.push(dead_letter(&line, &rejection, name)?);
                 }

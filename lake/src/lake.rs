@@ -150,6 +150,10 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Fatal`] if it does not.
     pub async fn ensure_writable(&self) -> Result<()> {
+        if self.local_path().is_some() {
+            // Exclusive creation is the file system's own promise, and the store's code is ours.
+            return Ok(());
+        }
         let folder = Path::from("probe");
         self.inner.probed.get_or_try_init(|| probe::conditional_create(&self.inner.store, &folder)).await.copied()
     }

@@ -19,6 +19,8 @@ use crate::output;
 
 /// Events offered to the log at once.
 const BATCH_EVENTS: usize = 256;
+/// Malformed lines told one by one; all of them are dead letters.
+const MAX_WARNINGS: u64 = 10;
 /// Decompressed bytes of a file, at most.
 const MAX_FILE_BYTES: u64 = 4 << 30;
 
@@ -81,7 +83,9 @@ pub(crate) async fn import(
             Ok(made) => events.extend(made),
             Err(rejection) => {
                 report.rejected += 1;
-                tracing::warn!(file = uri, line = number, %rejection, "malformed; kept as a dead letter");
+                if report.rejected <= MAX_WARNINGS {
+                    tracing::warn!(file = uri, line = number, %rejection, "malformed; kept as a dead letter");
+                }
                 events.push(dead_letter(line, number, &rejection, &uri, &digest)?);
             }
         }
