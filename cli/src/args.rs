@@ -268,7 +268,9 @@ pub(crate) struct MaintainArgs {
     #[arg(long, value_delimiter = ',')]
     pub(crate) tables: Vec<String>,
     /// Remove files that no version younger than this needs, in hours; pinned versions stay
-    #[arg(long, default_value_t = 168, value_name = "HOURS")]
+    ///
+    /// At least 1: younger files may belong to a commit or a query under way.
+    #[arg(long, default_value_t = 168, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) vacuum_older_than: u64,
     /// Remove no files
     #[arg(long)]

@@ -54,8 +54,12 @@ impl Context {
 
     /// The embedded log.
     pub(crate) async fn embedded(&self) -> Result<EmbeddedLog, Failure> {
+        Ok(self.open_embedded().await?)
+    }
+
+    async fn open_embedded(&self) -> Result<EmbeddedLog, IngestError> {
         let folder = EmbeddedLog::folder_of(&self.lake, self.config.log.state_folder.as_deref()).await?;
-        Ok(EmbeddedLog::open(&folder, self.config.embedded_options())?)
+        EmbeddedLog::open(&folder, self.config.embedded_options())
     }
 
     /// The log to append to.
@@ -75,7 +79,14 @@ impl Context {
         if EmbeddedLog::existing_folder_of(&self.lake, state_folder).await?.is_none() {
             return Ok(DrainReport::default());
         }
-        let log = self.embedded().await?;
+        let log = match self.open_embedded().await {
+            Ok(log) => log,
+            Err(IngestError::Io { what, source }) if may_not_write(&source) => {
+                output::note(&format!("webdancer: reading the tables as they are: {what}: {source}"));
+                return Ok(DrainReport::default());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let deadline = Instant::now() + DRAIN_PATIENCE;
         loop {
             let mut unwatched = Unwatched;
@@ -114,6 +125,11 @@ impl Context {
         };
         Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
     }
+}
+
+/// Whether a lake is somebody's to read and not to write.
+fn may_not_write(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn kafka_settings(uri: &str, config: &Config) -> Result<KafkaSettings, Failure> {

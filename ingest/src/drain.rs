@@ -129,6 +129,8 @@ pub struct Drain<'a> {
     options: DrainOptions,
     observer: &'a mut dyn DrainObserver,
     streams: Streams,
+    /// Ends of the partitions in the log, as last told.
+    ends: HashMap<TopicPartition, i64>,
     commits: JoinSet<Result<Finished>>,
     report: DrainReport,
 }
@@ -155,6 +157,7 @@ impl<'a> Drain<'a> {
             options,
             observer,
             streams: Streams::default(),
+            ends: HashMap::new(),
             commits: JoinSet::new(),
             report: DrainReport::default(),
         }
@@ -228,6 +231,7 @@ impl<'a> Drain<'a> {
             SourceEvent::Records { partition, records, budget } => self.take(&partition, records, budget).await,
             SourceEvent::Gap { partition, from, to, reason } => self.gap(&partition, from, to, &reason).await,
             SourceEvent::Lag { partition, end } => {
+                self.ends.insert(partition.clone(), end);
                 self.observer.end(&partition, end);
                 Ok(())
             }
@@ -290,6 +294,15 @@ impl<'a> Drain<'a> {
         let table = self.lake.table_for_writing(kind).await?;
         let app_id = format!("{}/{partition}", self.cluster);
         let position = table.position(&app_id).await?;
+        if let (Some(position), Some(end)) = (position, self.ends.get(partition))
+            && position >= *end
+        {
+            return Err(IngestError::Fatal(format!(
+                "the log ends at {end}, and table {} has records up to {position} of it: the log is an older copy. Events \
+                 appended to it now would be taken for old ones. Move its folder away: a new log takes its place",
+                kind.table()
+            )));
+        }
         self.streams.insert(Stream::new(partition.clone(), kind, app_id, position), table);
         Ok(())
     }
@@ -332,7 +345,8 @@ impl<'a> Drain<'a> {
             }
         }
         self.streams.cut_batches()?;
-        if self.streams.largest_bytes() >= self.options.commit_bytes {
+        // Not left to the timer: while records keep coming it may not get a turn.
+        if self.streams.is_due(self.options.commit_bytes, self.options.commit_interval) {
             self.commit_due(false).await?;
         }
         Ok(())
@@ -386,7 +400,8 @@ impl<'a> Drain<'a> {
             // Uniqueness comes from the derived ids; the position only lets a failed attempt be recognised.
             let app_id = format!("{}/{partition}#{}", self.cluster, kind.name());
             let from = table.position(&app_id).await?;
-            let to = to.max(from.map_or(0, |at| at + 1));
+            // A rival with other rows must not come to the same number: it would take our commit for its own.
+            let to = to.max(from.map_or(0, |at| at + 1)) + rand::random_range(1..1 << 20);
             match table.append(&[Part { app_id, from, to, batches: vec![batch] }]).await?.first() {
                 Some(Outcome::Landed { rows, .. }) => {
                     *self.report.rows.entry(kind.table().to_string()).or_default() += rows;

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -147,15 +147,13 @@ fn generic(source: std::io::Error) -> Error {
     Error::Generic { store: "local", source: Box::new(source) }
 }
 
-static TEMPORARY: AtomicU64 = AtomicU64::new(0);
-
 fn put(syncer: &DirectorySyncer, path: &FsPath, payload: &PutPayload, create: bool) -> Result<PutResult> {
     let directory = path.parent().ok_or_else(|| generic(std::io::Error::other("no parent directory")))?;
     fs::create_dir_all(directory).map_err(generic)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // The name must not look like an object: listings skip names that end in '#' and digits.
-    let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
-    let temporary = directory.join(format!("{name}#{}{number:06}", std::process::id()));
+    // Random: process ids repeat across containers that share a disk.
+    let temporary = directory.join(format!("{name}#{}", rand::random::<u64>()));
     let disk = &syncer.disk;
     let written = disk
         .write_new(&temporary, payload)

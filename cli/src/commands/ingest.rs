@@ -1,11 +1,11 @@
 //! `webdancer ingest`
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use webdancer_ingest::IngestError;
 use webdancer_ingest::drain::{Carries, Commit, Drain, DrainObserver, DrainReport, Until};
 use webdancer_ingest::embedded;
@@ -21,6 +21,10 @@ use crate::output;
 /// Waits between attempts after a failure that may pass; doubled each time up to the last.
 const RESTART_FIRST: Duration = Duration::from_millis(200);
 const RESTART_LAST: Duration = Duration::from_secs(15);
+/// A drain that ran this long before it failed was working: waits and counts begin anew.
+const HEALTHY: Duration = Duration::from_secs(120);
+/// Failures in a row after which `--until-caught-up` gives up: a script waits for it.
+const MAX_FAILURES: u32 = 6;
 
 pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let kinds = kinds(&args.kinds)?;
@@ -28,6 +32,7 @@ pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Fail
     let mut watch = Watch::new(context.quiet);
     let mut total = DrainReport::default();
     let mut wait = RESTART_FIRST;
+    let mut failures = 0;
     loop {
         let started = Instant::now();
         let drained = match &context.log {
@@ -46,8 +51,12 @@ pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Fail
             }
             // Nothing is lost: the tables know where to go on.
             Err(error @ (IngestError::Unavailable(_) | IngestError::Lake(webdancer_lake::LakeError::Store { .. }))) => {
-                if started.elapsed() > RESTART_LAST {
-                    wait = RESTART_FIRST;
+                if started.elapsed() > HEALTHY {
+                    (wait, failures) = (RESTART_FIRST, 0);
+                }
+                failures += 1;
+                if until == Until::CaughtUp && failures >= MAX_FAILURES {
+                    return Err(error.into());
                 }
                 tracing::warn!(error = %Failure::from(error), wait_ms = wait.as_millis() as u64, "ingest starts again from the tables' positions");
                 tokio::select! {
@@ -72,11 +81,11 @@ async fn kafka(
     let options = context.config.drain_options(&args.accept_new_topic);
     let budget = Arc::new(Budget::default());
     let (sender, received) = mpsc::channel(64);
-    let cluster = {
-        let settings = settings.clone();
-        tokio::task::spawn_blocking(move || Admin::new(&settings)?.cluster_id())
-            .await
-            .map_err(|e| IngestError::Fatal(format!("asking for the cluster id: {e}")))??
+    let asked = settings.clone();
+    let asking = tokio::task::spawn_blocking(move || Admin::new(&asked)?.cluster_id());
+    let cluster = tokio::select! {
+        cluster = asking => cluster.map_err(|e| IngestError::Fatal(format!("asking for the cluster id: {e}")))??,
+        () = stopped() => return Ok(DrainReport::default()),
     };
     let source = KafkaSource::start(settings.clone(), kinds, budget, options.max_buffer_bytes, sender)?;
     let carries = Carries::OnePerTopic { prefix: settings.topic_prefix.clone() };
@@ -200,8 +209,29 @@ fn tell(context: &Context, report: &DrainReport) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Resolves on Ctrl-C or a request to terminate.
+/// Resolves once Ctrl-C or a request to terminate has come, also when it came before the call. A second one ends the
+/// process at once.
 pub(crate) async fn stopped() {
+    static STOPPED: OnceLock<watch::Receiver<bool>> = OnceLock::new();
+    let mut stopped = STOPPED
+        .get_or_init(|| {
+            let (sender, receiver) = watch::channel(false);
+            tokio::spawn(async move {
+                signal().await;
+                sender.send_replace(true);
+                signal().await;
+                std::process::exit(130);
+            });
+            receiver
+        })
+        .clone();
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        // Without a listener there is nothing to wait for.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn signal() {
     let interrupted = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
@@ -214,7 +244,6 @@ pub(crate) async fn stopped() {
             return;
         }
     }
-    // Without a handler there is nothing to wait for.
     if interrupted.await.is_err() {
         std::future::pending::<()>().await;
     }

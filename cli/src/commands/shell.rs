@@ -144,7 +144,8 @@ impl Session {
                 }
                 Err(failure) => output::note(&failure.to_string()),
             },
-            () = super::ingest::stopped() => output::note("stopped"),
+            // Ends the statement, not the shell.
+            _ = tokio::signal::ctrl_c() => output::note("stopped"),
         }
     }
 }

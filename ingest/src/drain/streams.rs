@@ -124,6 +124,7 @@ pub(super) struct OwnEvents {
     pub(super) decoder: Decoder,
     first: i64,
     pub(super) to: i64,
+    since: Instant,
 }
 
 /// Everything a drain holds.
@@ -193,7 +194,14 @@ impl Streams {
         let found = self.own.iter().position(|own| own.kind == kind && own.partition == *partition);
         let index = found.unwrap_or_else(|| {
             let decoder = Decoder::new(kind);
-            self.own.push(OwnEvents { kind, partition: partition.clone(), decoder, first: offset, to: offset });
+            self.own.push(OwnEvents {
+                kind,
+                partition: partition.clone(),
+                decoder,
+                first: offset,
+                to: offset,
+                since: Instant::now(),
+            });
             self.own.len() - 1
         });
         let own = &mut self.own[index];
@@ -214,9 +222,10 @@ impl Streams {
         self.own.is_empty() && self.flying.is_empty() && self.streams.values().all(|s| s.gathered.reach.is_none())
     }
 
-    /// Bytes gathered by the kind that has most.
-    pub(super) fn largest_bytes(&self) -> usize {
-        self.bytes_by_kind().into_values().max().unwrap_or(0)
+    /// Whether something is to be committed now: large or old enough.
+    pub(super) fn is_due(&self, commit_bytes: usize, commit_interval: Duration) -> bool {
+        let own = |own: &OwnEvents| own.decoder.bytes() >= BATCH_BYTES || own.since.elapsed() >= commit_interval;
+        self.own.iter().any(own) || !self.due(false, commit_bytes, commit_interval).is_empty()
     }
 
     fn bytes_by_kind(&self) -> HashMap<Kind, usize> {

@@ -173,6 +173,8 @@ impl Tail {
         let mut file = open_segment(&path)?;
         let log = segment::check_header(&mut file, &path, base)?;
         let end = segment::valid_end(&mut file, &path, HEADER)?;
+        // What a process that was killed wrote last may be in the page cache alone.
+        file.sync_all().map_err(io_error("syncing", &path))?;
         Ok(Tail { folder: folder.to_path_buf(), log, base, path, file, end })
     }
 
@@ -186,9 +188,10 @@ impl Tail {
     /// Under the lock: takes in what other processes appended, cuts off what a crashed one left, starts a new segment
     /// when this one is full.
     pub(super) fn find_end(&mut self, segment_bytes: u64) -> Result<()> {
-        loop {
-            let next = segment::list(&self.folder)?.into_iter().find(|(base, _)| *base > self.base);
-            let Some((base, path)) = next else { break };
+        // Straight to the newest: those between may be drained and deleted at any moment.
+        if let Some((base, path)) = segment::list(&self.folder)?.pop()
+            && base > self.base
+        {
             self.file = open_segment(&path)?;
             segment::check_header(&mut self.file, &path, base)?;
             (self.base, self.path, self.end) = (base, path, HEADER);
@@ -223,6 +226,8 @@ impl Tail {
             return Err(AppendError::Before(format!("writing {}: {error}", self.path.display())));
         }
         if let Err(error) = self.file.sync_data() {
+            // Nobody else may take it for durable. If this fails as well, the checksum is still the next one's guard.
+            let _ = self.file.set_len(self.end);
             return Err(AppendError::Sync(format!("syncing {}: {error}", self.path.display())));
         }
         self.end += group.len() as u64;

@@ -77,6 +77,10 @@ impl EmbeddedSource {
             _ => super::draining::hint(&self.folder),
         };
         let mut told_end = None;
+        let end = self.durable_end()?;
+        if position > end {
+            return Err(IngestError::Fatal(shorter(&self.folder, end, position)));
+        }
         loop {
             let end = self.durable_end()?;
             if told_end != Some(end) {
@@ -125,7 +129,12 @@ fn read(folder: &Path, position: u64, end: u64, at_group: bool) -> Result<(Vec<R
     // A position before the first segment was drained and deleted: go on at the first there is.
     let Some((base, path)) = segments.get(index.saturating_sub(1)) else { return Ok((Vec::new(), end, 0)) };
     let segment_end = segments.get(index).map_or(end, |(next, _)| *next);
-    let mut file = File::open(path).map_err(io_error("opening", path))?;
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        // Drained and deleted since it was listed: go on with what comes after it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), segment_end, 0)),
+        Err(error) => return Err(io_error("opening", path)(error)),
+    };
     let file_end = file.metadata().map_err(io_error("reading", path))?.len().min(segment_end - base);
     let wanted = position.saturating_sub(*base).max(HEADER);
     // A position may lie inside a group: groups are found from the segment's beginning.
@@ -147,6 +156,15 @@ fn read(folder: &Path, position: u64, end: u64, at_group: bool) -> Result<(Vec<R
     }
     let next = if offset >= file_end { segment_end } else { base + offset };
     Ok((records, next, bytes))
+}
+
+/// The message for a log that ends before what was drained of it.
+pub(crate) fn shorter(folder: &Path, end: u64, position: u64) -> String {
+    format!(
+        "the log in {} ends at {end}, and {position} is in the tables: it is an older copy, or the tables are of another \
+         log. Events appended to it now would be taken for old ones. Move the folder away: a new log takes its place",
+        folder.display()
+    )
 }
 
 /// Whether another drainer has everything in the tables that is in the log now, or has within `patience`.

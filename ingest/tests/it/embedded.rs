@@ -115,6 +115,37 @@ async fn a_torn_end_is_cut_off_and_what_was_acknowledged_stays() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_an_older_copy_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let segment = dir.path().join("log/00000000000000000000.seg");
+    let first = log(&lake, EmbeddedOptions::default()).await;
+    first.append((0..3).map(metric).collect()).await.unwrap();
+    drain(&lake, &first, DrainOptions::default()).await;
+    let (copy, drained) = (std::fs::read(&segment).unwrap(), std::fs::read(dir.path().join("log/drained")).unwrap());
+    first.append((3..9).map(metric).collect()).await.unwrap();
+    drain(&lake, &first, DrainOptions::default()).await;
+    drop(first);
+    std::fs::write(&segment, copy).unwrap();
+    std::fs::write(dir.path().join("log/drained"), drained).unwrap();
+    let copied = log(&lake, EmbeddedOptions::default()).await;
+    copied.append(vec![metric(9)]).await.unwrap();
+    let patience = Duration::from_secs(1);
+    let error = embedded::drain(
+        &lake,
+        &copied,
+        DrainOptions::default(),
+        Until::CaughtUp,
+        patience,
+        &mut Watcher::default(),
+        std::future::pending(),
+    )
+    .await
+    .unwrap_err();
+    assert!(matches!(&error, IngestError::Fatal(text) if text.contains("the log is an older copy")), "{error}");
+}
+
+#[tokio::test]
 async fn damage_before_the_end_is_refused_not_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
