@@ -25,7 +25,12 @@ fn main() -> ExitCode {
     let running = std::thread::Builder::new().name("main".to_string()).stack_size(STACK_BYTES).spawn(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
         match runtime {
-            Ok(runtime) => runtime.block_on(commands::run(args)),
+            Ok(runtime) => {
+                let outcome = runtime.block_on(commands::run(args));
+                // A call to a broker that does not answer must not hold up the end.
+                runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+                outcome
+            }
             Err(error) => Err(Failure::failed(format!("starting the runtime: {error}"))),
         }
     });
