@@ -139,19 +139,21 @@ impl EventLog for EmbeddedLog {
 fn state_folder_of(lake_id: &str, state_folder: Option<&Path>) -> Result<PathBuf> {
     let state = match state_folder {
         Some(folder) => folder.to_path_buf(),
-        None => default_state_folder()?,
+        None => user_state_folder().ok_or_else(|| {
+            IngestError::Usage(
+                "a lake on an object store keeps its embedded log in a state folder: set log.state_folder, or HOME"
+                    .to_string(),
+            )
+        })?,
     };
     Ok(state.join(lake_id).join("log"))
 }
 
-fn default_state_folder() -> Result<PathBuf> {
-    let home = std::env::var_os("XDG_STATE_HOME")
+/// Where this user's state of webdancer lies: `$XDG_STATE_HOME/webdancer`, else `~/.local/state/webdancer`. None without
+/// a home.
+pub fn user_state_folder() -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
-    home.map(|folder| folder.join("webdancer")).ok_or_else(|| {
-        IngestError::Usage(
-            "a lake on an object store keeps its embedded log in a state folder: set log.state_folder, or HOME"
-                .to_string(),
-        )
-    })
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")))?;
+    Some(state.join("webdancer"))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use webdancer_ingest::embedded::user_state_folder;
 use webdancer_schemas::log::EventLog;
 use webdancer_synth::crawl::{Counts, Crawl, CrawlConfig, CrawlReport, Scope};
 
@@ -103,10 +104,8 @@ fn state_folder(context: &Context, roots: &[String]) -> Result<PathBuf, Failure>
     let name: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let base = match context.lake.local_path() {
         Some(lake) => lake.join("crawls"),
-        None => std::env::var_os("XDG_STATE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")))
-            .map(|state| state.join("webdancer/crawls"))
+        None => user_state_folder()
+            .map(|state| state.join("crawls"))
             .ok_or_else(|| Failure::usage("give --state FOLDER: there is no HOME to remember the crawl in"))?,
     };
     Ok(base.join(name))

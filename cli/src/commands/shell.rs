@@ -6,6 +6,7 @@ use rustyline::completion::Completer as LineCompleter;
 use rustyline::error::ReadlineError;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Completer, CompletionType, Config, Editor, Helper, Highlighter, Hinter};
+use webdancer_ingest::embedded::user_state_folder;
 use webdancer_query::output::Format;
 use webdancer_query::{At, Completer as Names, QueryEngine, QueryOptions, parse_at};
 
@@ -151,8 +152,5 @@ impl Session {
 }
 
 fn history_file() -> Option<PathBuf> {
-    let state = std::env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")))?;
-    Some(state.join("webdancer/sql_history"))
+    Some(user_state_folder()?.join("sql_history"))
 }

@@ -18,6 +18,7 @@ SELECT
     t.policy_version,
     t.attempt,
     q.method,
+    q.type,
     q.language,
     q.question,
     q.answer AS gold_answer,
