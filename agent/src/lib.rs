@@ -5,9 +5,14 @@
 //! Rendering goes the same way back and returns the original messages byte for byte. Everything here takes text from
 //! strangers: any input gives a value or an error that names the place, in linear time, and [`fuzzing`] holds us to it.
 //!
-//! This crate opens no file and no table: lines are handed in, events are handed out.
+//! [`chat`], [`tool`] and [`judge`] say what a model, a web and a judge are to the rest.
+//!
+//! This crate opens no table: lines and batches are handed in, events are handed out.
 
+pub mod chat;
 pub mod conversation;
 pub mod format;
 pub mod fuzzing;
+pub mod judge;
 pub mod published;
+pub mod tool;

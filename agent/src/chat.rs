@@ -1,0 +1,140 @@
+//! What a chat model is to everything here: messages in, one completion out.
+//!
+//! Agents, synthesisers, summarisers and judges ask through [`ChatModel`] and do not know who answers: an endpoint, a
+//! served checkpoint or a program that plays a model.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::conversation::Message;
+
+/// Something that completes conversations.
+#[async_trait]
+pub trait ChatModel: Send + Sync + std::fmt::Debug {
+    /// The model's name, as it stands in `policy_model`, `judge` and `generator`.
+    fn name(&self) -> &str;
+
+    /// The next message of the conversation. Retries what may pass; what it returns as an error is final for this call.
+    async fn complete(&self, request: &ChatRequest) -> Result<Completion, ChatError>;
+}
+
+/// What a model is asked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChatRequest {
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// How to sample.
+    pub sampling: Sampling,
+    /// Generation ends before the first of these; it is not part of the text.
+    pub stop: Vec<String>,
+    /// Tokens to write at most (gen_ai.request.max_tokens).
+    pub max_tokens: Option<u32>,
+    /// Ask for token ids and log-probabilities, where the endpoint has them.
+    pub tokens: bool,
+}
+
+/// Sampling parameters; what is absent is left to the endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampling {
+    /// gen_ai.request.temperature
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// gen_ai.request.top_p
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// gen_ai.request.top_k
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Above 1, tokens already written become less likely.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f64>,
+    /// gen_ai.request.seed
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+}
+
+/// What a model wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// The message, without the stop string that ended it.
+    pub text: String,
+    /// Reasoning that the endpoint returned apart from the message.
+    pub reasoning: Option<String>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens read and written.
+    pub usage: Usage,
+    /// Token ids and log-probabilities, where asked for and returned.
+    pub tokens: Option<SampledTokens>,
+    /// From the request to the last byte, retries not counted.
+    pub elapsed: Duration,
+}
+
+/// Why a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// By itself or at a stop string.
+    Stop,
+    /// At `max_tokens` or the end of the context.
+    Length,
+    /// The endpoint withheld the rest.
+    Filtered,
+}
+
+/// Tokens of a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// gen_ai.usage.input_tokens
+    pub input_tokens: u64,
+    /// gen_ai.usage.output_tokens
+    pub output_tokens: u64,
+}
+
+/// What was sampled, token by token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampledTokens {
+    /// Ids of the whole prompt, where returned.
+    pub prompt_ids: Option<Vec<i32>>,
+    /// Ids of the completion.
+    pub ids: Vec<i32>,
+    /// Log-probability of each of `ids`, natural logarithm.
+    pub log_probs: Vec<f32>,
+}
+
+/// Why there is no completion, by what the caller should do. No variant holds a key or a header.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatError {
+    /// Change the request or the settings: the endpoint refused them, and will again.
+    #[error("{model}: refused: {reason}")]
+    Refused {
+        /// The model asked.
+        model: String,
+        /// What the endpoint said, clipped.
+        reason: String,
+    },
+    /// Make the conversation shorter: it does not fit the context.
+    #[error("{model}: the conversation does not fit the context: {reason}")]
+    ContextFull {
+        /// The model asked.
+        model: String,
+        /// What the endpoint said, clipped.
+        reason: String,
+    },
+    /// Try again later: the endpoint could not be reached, or did not answer as it should, in all attempts.
+    #[error("{model}: unavailable after {attempts} attempts: {reason}")]
+    Unavailable {
+        /// The model asked.
+        model: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// What went wrong last.
+        reason: String,
+    },
+    /// Stop: the budget of tokens, money or time is spent.
+    #[error("the budget is spent: {0}")]
+    BudgetSpent(String),
+}
