@@ -43,7 +43,7 @@ fn echoes() -> Vec<Answer> {
     let error = json!({"error": {"message": said, "code": KEY, "type": HEADER}});
     let page = |text: String, media| Answer::parts([Part::Bytes(Bytes::from(text))]).header("content-type", media);
     // A long message is clipped where the key stands.
-    let clipped = format!("{}{KEY}", "x".repeat(490));
+    let clipped = format!("{}{KEY}", "x".repeat(480));
     let cut = format!("{}{KEY}", " ".repeat((64 << 10) - 8));
     vec![
         Answer::json(&error).with_status(401),
