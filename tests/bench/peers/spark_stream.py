@@ -56,7 +56,11 @@ def main(brokers, topic, shape, table, jars):
         .start(table)
     )
     query.awaitTermination()
+    # The virtual machine ends when its input does; waited for, its CPU time and memory are counted as ours.
+    machine = spark.sparkContext._gateway.proc
     spark.stop()
+    machine.stdin.close()
+    machine.wait()
 
 
 main(*sys.argv[1:])
