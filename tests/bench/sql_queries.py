@@ -258,8 +258,9 @@ def polars_join(t):
 
     return (
         t.judgments.filter(pl.col("stage") == "correctness")
-        .join(t.trajectories, on="trajectory_id")
-        .join(t.qa, on="qa_id")
+        .select("trajectory_id", "verdict", "score")
+        .join(t.trajectories.select("trajectory_id", "qa_id", "termination", "output_tokens"), on="trajectory_id")
+        .join(t.qa.select("qa_id", "method", "type"), on="qa_id")
         .group_by("method", "type", "termination", "verdict")
         .agg(pl.len().alias("n"), pl.col("output_tokens").mean().alias("tokens"), pl.col("score").mean())
     )
