@@ -263,6 +263,9 @@ fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
     for function in functions::all() {
         state.register_udaf(Arc::new(function))?;
     }
+    for function in functions::scalars() {
+        state.register_udf(Arc::new(function))?;
+    }
     Ok(state)
 }
 
