@@ -30,17 +30,17 @@ use datafusion::sql::sqlparser::ast::{
 };
 use futures::StreamExt as _;
 use parquet::arrow::ArrowWriter;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use webdancer_lake::lake::At;
 use webdancer_lake::pins::{PinFile, PinManifest};
+use webdancer_schemas::digest::sha256_hex;
 use webdancer_schemas::table::EVENT_ID;
 
 use crate::canonical::canonical_schema;
 use crate::catalog::PinStore;
-use crate::digest::{DatasetDigest, hex, type_name};
+use crate::digest::{DatasetDigest, type_name};
 use crate::error::{QueryError, Result};
 use crate::output::parquet_properties;
 use crate::resolve::Versions;
@@ -114,7 +114,7 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
 /// # Errors
 /// When the manifest cannot be read.
 pub async fn manifest_sha256(store: &dyn PinStore, manifest: &PinManifest) -> Result<String> {
-    Ok(hex(&Sha256::digest(store.manifest_bytes(&manifest.digest).await?)))
+    Ok(sha256_hex(store.manifest_bytes(&manifest.digest).await?))
 }
 
 /// None where there is no such pin.
@@ -344,7 +344,7 @@ async fn upload(engine: &QueryEngine, computed: &Computed) -> Result<Vec<PinFile
     let mut files = Vec::with_capacity(computed.parts.len());
     for (index, part) in computed.parts.iter().enumerate() {
         let bytes = Bytes::from(tokio::fs::read(&part.path).await?);
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = sha256_hex(&bytes);
         let path = format!("part-{index:05}-{}.parquet", &sha256[..8]);
         engine.catalog().put_pin_file(&computed.digest, &path, bytes.clone()).await?;
         files.push(PinFile { path, bytes: bytes.len() as u64, rows: part.rows, sha256 });
