@@ -34,7 +34,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use webdancer_lake::lake::At;
-use webdancer_lake::pins::{PinFile, PinManifest};
+use webdancer_lake::pins::{PinFile, PinManifest, check_name};
 use webdancer_schemas::digest::sha256_hex;
 use webdancer_schemas::table::EVENT_ID;
 
@@ -71,9 +71,11 @@ pub struct Created {
 /// Doing it again is no error while the rows are the same.
 ///
 /// # Errors
-/// [`QueryError::Refused`] for SQL whose result may change by itself, [`QueryError::Conflict`] when the name belongs
-/// to other rows, and those of a query.
+/// [`QueryError::Sql`] when the name is none, before the query runs; [`QueryError::Refused`] for SQL whose result may
+/// change by itself, [`QueryError::Conflict`] when the name belongs to other rows, and those of a query.
 pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<Utc>) -> Result<Created> {
+    // The query may run for hours: what can be told before is.
+    check_name(name)?;
     let folder = temporary_folder(engine)?;
     let writing = Writing { folder: folder.path().to_path_buf(), file_bytes: engine.limits().pin_file_bytes };
     let computed = compute(engine, sql, Versions::At(At::Latest), Some(writing)).await?;
