@@ -13,6 +13,7 @@ use webdancer_lake::location::S3Options;
 use webdancer_query::Limits;
 
 use crate::failure::Failure;
+use crate::settings_error;
 
 /// The file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -156,9 +157,7 @@ impl Config {
     pub(crate) fn read(file: Option<&Path>) -> Result<Config, Failure> {
         let path = file.unwrap_or(Path::new("webdancer.toml"));
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| {
-                Failure::usage(format!("{}: {}", path.display(), e.to_string().replace('\n', " ").trim()))
-            }),
+            Ok(text) => toml::from_str(&text).map_err(|e| Failure::usage(settings_error::line_of(path, &text, &e))),
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
             Err(error) => Err(Failure::usage(format!("reading {}: {error}", path.display()))),
         }
