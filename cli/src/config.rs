@@ -72,6 +72,8 @@ pub(crate) struct LogConfig {
     /// Where the embedded log of a lake on an object store lies.
     pub(crate) state_folder: Option<PathBuf>,
     pub(crate) segment_bytes: u64,
+    /// How long another process may hold the embedded log's append lock.
+    pub(crate) lock_timeout_ms: u64,
     pub(crate) topic_prefix: String,
     pub(crate) partitions: i32,
     pub(crate) replication: i32,
@@ -91,6 +93,7 @@ impl Default for LogConfig {
             max_dead_letter_bytes: options.max_dead_letter_bytes,
             state_folder: None,
             segment_bytes: options.segment_bytes,
+            lock_timeout_ms: options.lock_timeout.as_millis() as u64,
             topic_prefix: "webdancer.".to_string(),
             partitions: 4,
             replication: 1,
@@ -184,6 +187,7 @@ impl Config {
             max_event_bytes: self.log.max_event_bytes,
             max_dead_letter_bytes: self.log.max_dead_letter_bytes,
             segment_bytes: self.log.segment_bytes,
+            lock_timeout: Duration::from_millis(self.log.lock_timeout_ms),
             ..EmbeddedOptions::default()
         }
     }
