@@ -104,9 +104,11 @@ impl Table {
                 }
             };
             let live: Vec<bool> = parts.iter().zip(&positions).map(|(part, at)| *at == part.from).collect();
-            let files: Vec<_> = self.data_files()?.into_iter().filter(|f| !checked.contains(&f.path)).collect();
+            let mut files = self.data_files()?;
+            self.lake.ids().keep_only(self.kind, &files);
+            files.retain(|file| !checked.contains(&file.path));
             let store = self.delta.object_store();
-            let found = match self.lake.ids().present(&store, &files, &wanted).await {
+            let found = match self.lake.ids().present(self.kind, &store, &files, &wanted).await {
                 Ok(found) => found,
                 Err(error) => {
                     last_error = Some(error);
@@ -210,7 +212,7 @@ impl Table {
             && let Ok(path) = Path::parse(&add.path)
         {
             let keys = plans.iter().zip(live).filter(|(_, live)| **live).flat_map(|(plan, _)| &plan.keys).copied();
-            self.lake.ids().remember(path, keys.collect());
+            self.lake.ids().remember(self.kind, path, keys.collect());
         }
         self.remember();
         if (self.version() + 1).is_multiple_of(self.lake.options().checkpoint_versions) {
