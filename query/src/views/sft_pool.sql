@@ -1,10 +1,6 @@
 -- Trajectories to fine-tune on: accepted by the whole funnel, ended by the policy itself (a forced answer is left
 -- out), not restricted, and not over a benchmark's question.
-WITH attempts AS (
-    SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
-    FROM trajectories
-),
-accepted AS (
+WITH accepted AS (
     SELECT trajectory_id
     FROM funnel
     WHERE outcome = 'accepted'
@@ -12,7 +8,6 @@ accepted AS (
         AND NOT restricted
         AND method IS DISTINCT FROM 'benchmark'
 )
-SELECT t.* EXCLUDE (position)
-FROM attempts AS t
+SELECT t.*
+FROM current_trajectories AS t
 LEFT SEMI JOIN accepted AS a ON a.trajectory_id = t.trajectory_id
-WHERE t.position = 1
