@@ -11,6 +11,7 @@
 mod demo;
 mod fixtures;
 mod fuzz;
+mod judges;
 mod published_files;
 mod round_trip;
 
