@@ -1,5 +1,5 @@
--- Trajectories to fine-tune on: accepted by the whole funnel, ended by the policy itself (a forced answer is left
--- out), not restricted, and not over a benchmark's question.
+-- Trajectories to fine-tune on: accepted by the whole funnel, not restricted, and not over a benchmark's question. That
+-- a forced answer is left out is decided by the funnel's quality rules, unless they are told otherwise.
 WITH attempts AS (
     SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
     FROM trajectories
@@ -8,7 +8,6 @@ accepted AS (
     SELECT trajectory_id
     FROM funnel
     WHERE outcome = 'accepted'
-        AND termination <> 'forced'
         AND NOT restricted
         AND method IS DISTINCT FROM 'benchmark'
 )
