@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use webdancer_agent::judge::Style;
+use webdancer_agent::reward::RewardParameters;
 use webdancer_ingest::drain::DrainOptions;
 use webdancer_ingest::embedded::EmbeddedOptions;
 use webdancer_ingest::intake::IntakeOptions;
 use webdancer_lake::LakeOptions;
 use webdancer_lake::location::S3Options;
 use webdancer_query::Limits;
+use webdancer_synth::funnel::{CriticParameters, FunnelLimits, QualityParameters};
 
 use crate::failure::Failure;
 
@@ -22,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     pub(crate) ingest: IngestConfig,
     pub(crate) sql: SqlConfig,
+    pub(crate) funnel: FunnelConfig,
+    pub(crate) reward: RewardParameters,
 }
 
 /// `[lake]`
@@ -147,6 +152,37 @@ impl Default for SqlConfig {
             max_nesting: limits.max_nesting,
             max_chain: limits.max_chain,
             max_relations: limits.max_relations,
+        }
+    }
+}
+
+/// `[funnel]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FunnelConfig {
+    /// `exact`, `normalised`, `gaia`, or the role of a model.
+    pub(crate) judge: String,
+    /// How a judging model is asked.
+    pub(crate) judge_style: Style,
+    /// Role of the model that reviews quality.
+    pub(crate) reviewer: Option<String>,
+    pub(crate) concurrency: usize,
+    pub(crate) errors_in_a_row_max: u32,
+    pub(crate) quality: QualityParameters,
+    pub(crate) critic: CriticParameters,
+}
+
+impl Default for FunnelConfig {
+    fn default() -> FunnelConfig {
+        let limits = FunnelLimits::default();
+        FunnelConfig {
+            judge: "normalised".to_string(),
+            judge_style: Style::Extract,
+            reviewer: None,
+            concurrency: limits.concurrency,
+            errors_in_a_row_max: limits.errors_in_a_row_max,
+            quality: QualityParameters::default(),
+            critic: CriticParameters::default(),
         }
     }
 }
