@@ -4,7 +4,9 @@ Standard library only. The drivers import this module and nothing large: Linux c
 child towards the child's peak, so the peers are imported in processes of their own.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import pathlib
 import platform
@@ -80,6 +82,16 @@ def in_turns(contestants, rounds, warm_up=1):
     return results
 
 
+@contextlib.contextmanager
+def alone():
+    """Holds the lock file that BENCH_LOCK names, if it names one: for machines where builds take the same lock."""
+    path = os.environ.get("BENCH_LOCK")
+    with open(path, "a") if path else contextlib.nullcontext() as lock:
+        if lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def median(values):
     """The median; of samples, their wall seconds'."""
     return statistics.median(value.wall_s if isinstance(value, Sample) else value for value in values)
@@ -135,7 +147,8 @@ def commit():
 def write_report(name, title, command, versions, sections):
     """Writes docs/benchmarks/NAME.md: title, machine, versions and command, then the sections.
 
-    `versions`: (name, value) pairs; `sections`: (heading, Markdown) pairs, an empty heading continues the head.
+    `versions`: (name, value) pairs; `sections`: (heading, Markdown) pairs, an empty heading continues the head. What
+    people wrote under the heading "Notes" of the file as it was is kept at its end.
     """
     facts = machine() + [("webdancer", commit())] + list(versions) + [("made by", f"`{command}`")]
     parts = [f"# {title}", table(("", ""), facts).replace("---:", "---")]
@@ -145,6 +158,9 @@ def write_report(name, title, command, versions, sections):
         parts.append(text.strip())
     path = ROOT / "docs" / "benchmarks" / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        _, heading, notes = path.read_text().partition("\n## Notes\n")
+        parts.extend([heading.strip(), notes.strip()] if heading else [])
     path.write_text("\n\n".join(parts) + "\n")
     say(f"wrote {path.relative_to(ROOT)}")
 
