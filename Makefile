@@ -7,7 +7,9 @@ BIN := $(CARGO_TARGET_DIR)/debug/webdancer
 # One feature set for everything: building a part alone would build dependencies a second time.
 CARGO_TEST := cargo test --workspace --lib --bins --tests
 
-.PHONY: help build demo test lint torture fuzz release clean
+BENCHES := bench-append bench-funnel bench-ingest
+
+.PHONY: help build demo test lint torture fuzz release $(BENCHES) clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -50,6 +52,16 @@ fuzz: ## A million mutated inputs through the decoder and the trajectory parser
 release: ## The optimised command
 	@deploy/setup build
 	cargo build --release --workspace --bins
+
+bench-append: ## Durable appends beside SQLite and Kafka
+bench-funnel: ## The funnel's rules over a million trajectories beside DuckDB (BENCH_ROWS)
+bench-ingest: ## Kafka to table beside Spark, delta-rs and others (2 GB a topic; BENCH_GB)
+
+$(BENCHES): bench-%:
+	@deploy/setup test
+	@echo "building with optimisation (the first time takes about half an hour on two cores)"
+	cargo build --release --workspace --bins --examples
+	python3 tests/bench/$*.py
 
 clean: ## The demo's lake and the link; the target folder stays
 	rm -rf demo-lake webdancer

@@ -1,23 +1,31 @@
-//! Aggregate functions over the attempts at a question (FACTS: paper section 4; Chen et al. 2021 for pass@k).
+//! Functions beside DataFusion's: aggregates over the attempts at a question (paper section 4; Chen et al. 2021 for
+//! pass@k), and what the funnel's rules count in a text.
 //!
-//! All three are per question, under `GROUP BY qa_id`, and averaged outside. An attempt whose `correct` is null (its
+//! The aggregates are per question, under `GROUP BY qa_id`, and averaged outside. An attempt whose `correct` is null (its
 //! judge failed) is left out: it is neither right nor wrong. With fewer than k attempts the result is null.
 
 mod cons;
 mod maj_at_k;
+mod ngrams;
 mod pass_at_k;
 
 use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array};
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::common::exec_err;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::AggregateUDF;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::scalar::ScalarValue;
 
 pub use maj_at_k::{Cluster, maj_at_k};
+pub use ngrams::max_ngram_count;
 pub use pass_at_k::pass_at_k;
 
-/// The functions, to register with a session of DataFusion.
+/// Functions of one row, to register with a session of DataFusion.
+pub fn scalars() -> Vec<ScalarUDF> {
+    vec![ScalarUDF::from(ngrams::MaxNgramCount::default())]
+}
+
+/// Aggregates, to register with a session of DataFusion.
 pub fn all() -> Vec<AggregateUDF> {
     vec![
         AggregateUDF::from(pass_at_k::PassAtK::default()),

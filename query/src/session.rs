@@ -182,7 +182,7 @@ impl QueryEngine {
         let plan = json_as_text(plan)?;
         let physical = state.create_physical_plan(&plan).await?;
         let schema = canonical_schema(physical.schema().as_ref());
-        let stream = execute_stream(physical, state.task_ctx())?;
+        let stream = execute_stream(physical, state.task_ctx()).map_err(QueryError::running)?;
         let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
         let forwarding = self.inner.runtime()?.spawn(forward(stream, sender));
         let received = Received { receiver, task: AbortOnDropHandle::new(forwarding) };
@@ -222,7 +222,7 @@ pub(crate) fn timed_out() -> QueryError {
 async fn forward(mut stream: SendableRecordBatchStream, sender: mpsc::Sender<Result<arrow::array::RecordBatch>>) {
     let schema = canonical_schema(stream.schema().as_ref());
     while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(QueryError::from).and_then(|batch| canonical_batch(&batch, &schema));
+        let batch = batch.map_err(QueryError::running).and_then(|batch| canonical_batch(&batch, &schema));
         let failed = batch.is_err();
         if sender.send(batch).await.is_err() || failed {
             return;
@@ -262,6 +262,9 @@ fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
     datafusion_functions_json::register_all(&mut state)?;
     for function in functions::all() {
         state.register_udaf(Arc::new(function))?;
+    }
+    for function in functions::scalars() {
+        state.register_udf(Arc::new(function))?;
     }
     Ok(state)
 }

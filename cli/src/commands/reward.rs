@@ -69,23 +69,13 @@ fn word(why: Withheld) -> &'static str {
 fn due(digest: &str) -> String {
     let columns = COLUMNS.map(|column| format!("t.{column}")).join(", ");
     format!(
-        "WITH attempts AS (
-            SELECT trajectory_id, event_id, source, qa_id, run_id, policy_version, restricted,
-                row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
-            FROM trajectories
-        ),
-        questions AS (
-            SELECT qa_id, method,
-                row_number() OVER (PARTITION BY qa_id ORDER BY event_time DESC, event_id DESC) AS position
-            FROM qa
-        ),
-        due AS (
-            SELECT a.trajectory_id, a.event_id, a.source, j.verdict, j.event_id AS judgment_id, a.policy_version,
-                concat_ws('/', a.run_id, a.qa_id, CAST(a.policy_version AS VARCHAR)) AS group_id
-            FROM attempts AS a
-            LEFT JOIN questions AS q ON q.qa_id = a.qa_id AND q.position = 1
-            LEFT JOIN current_judgments AS j ON j.trajectory_id = a.trajectory_id AND j.stage = 'correctness'
-            WHERE a.position = 1 AND NOT coalesce(a.restricted, false) AND (q.method IS DISTINCT FROM 'benchmark')
+        "WITH due AS (
+            SELECT t.trajectory_id, t.event_id, t.source, j.verdict, j.event_id AS judgment_id, t.policy_version,
+                concat_ws('/', t.run_id, t.qa_id, CAST(t.policy_version AS VARCHAR)) AS group_id
+            FROM current_trajectories AS t
+            LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id
+            LEFT JOIN current_judgments AS j ON j.trajectory_id = t.trajectory_id AND j.stage = 'correctness'
+            WHERE NOT coalesce(t.restricted, false) AND (q.method IS DISTINCT FROM 'benchmark')
         ),
         given AS (
             SELECT trajectory_id, coalesce(json_get_str(criteria, 'judgment'), '') AS judgment_id

@@ -1,17 +1,12 @@
 -- Trajectories to fine-tune on: accepted by the whole funnel, not restricted, and not over a benchmark's question. That
 -- a forced answer is left out is decided by the funnel's quality rules, unless they are told otherwise.
-WITH attempts AS (
-    SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
-    FROM trajectories
-),
-accepted AS (
+WITH accepted AS (
     SELECT trajectory_id
     FROM funnel
     WHERE outcome = 'accepted'
         AND NOT restricted
         AND method IS DISTINCT FROM 'benchmark'
 )
-SELECT t.* EXCLUDE (position)
-FROM attempts AS t
+SELECT t.*
+FROM current_trajectories AS t
 LEFT SEMI JOIN accepted AS a ON a.trajectory_id = t.trajectory_id
-WHERE t.position = 1

@@ -55,18 +55,11 @@ pub(super) const WITHOUT_GOLD: &str = "SELECT count(*) FROM funnel AS f LEFT ANT
 fn with_due(funnel: &Funnel) -> String {
     let [validity, correctness, quality] = funnel.rules().each_ref().map(|rules| rules.version);
     format!(
-        "WITH attempts AS (
-            SELECT trajectory_id, event_id, source, qa_id, coalesce(restricted, false) AS restricted,
-                coalesce(trim(answer), '') <> '' AS answered,
-                row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
-            FROM trajectories
-        ),
-        questions AS (
+        "WITH questions AS (
             SELECT qa_id, method, question, answer AS gold, json_get_json(attributes, 'answers') AS golds,
                 left(encode(sha256(concat(answer, chr(10), json_get_json(attributes, 'answers'))), 'hex'), 16)
-                    AS gold_digest,
-                row_number() OVER (PARTITION BY qa_id ORDER BY event_time DESC, event_id DESC) AS position
-            FROM qa
+                    AS gold_digest
+            FROM current_qa
         ),
         in_force AS (
             SELECT trajectory_id,
@@ -91,14 +84,15 @@ fn with_due(funnel: &Funnel) -> String {
             GROUP BY trajectory_id
         ),
         candidates AS (
-            SELECT a.trajectory_id, a.event_id, a.source, a.answered, q.question, q.gold, q.golds, f.validity,
+            SELECT t.trajectory_id, t.event_id, t.source, coalesce(trim(t.answer), '') <> '' AS answered,
+                q.question, q.gold, q.golds, f.validity,
                 CASE WHEN coalesce(f.gold_digest = q.gold_digest, true) THEN f.correctness END AS correctness,
                 f.quality, e.correctness_errors, e.quality_errors
-            FROM attempts AS a
-            LEFT JOIN questions AS q ON q.qa_id = a.qa_id AND q.position = 1
-            LEFT JOIN in_force AS f ON f.trajectory_id = a.trajectory_id
-            LEFT JOIN failures AS e ON e.trajectory_id = a.trajectory_id
-            WHERE a.position = 1 AND NOT a.restricted AND (q.method IS DISTINCT FROM 'benchmark')
+            FROM current_trajectories AS t
+            LEFT JOIN questions AS q ON q.qa_id = t.qa_id
+            LEFT JOIN in_force AS f ON f.trajectory_id = t.trajectory_id
+            LEFT JOIN failures AS e ON e.trajectory_id = t.trajectory_id
+            WHERE NOT coalesce(t.restricted, false) AND (q.method IS DISTINCT FROM 'benchmark')
         ),
         due AS (SELECT * FROM candidates WHERE {due})",
         due = due(funnel),
