@@ -58,6 +58,13 @@ pub(crate) enum Command {
         after_help = "Examples:\n  webdancer sql \"SELECT method, count(*) FROM qa GROUP BY method\"\n  webdancer sql --format ndjson \"SELECT * FROM tool_calls LIMIT 3\"\n  webdancer sql \"SELECT count(*) FROM at('pages', 5)\"    a table as it was\n  webdancer sql \"SELECT * FROM pin('train') LIMIT 5\"     a pin"
     )]
     Sql(SqlArgs),
+    /// Judge trajectories: which are valid, correct and good to learn from
+    #[command(
+        after_help = "Examples:\n  webdancer filter                       judge what is not judged yet, at every stage\n  webdancer filter --judge gaia\n  webdancer filter --ngram-count-max 3   the quality stage's next rule version\n  webdancer filter report --svg funnel.svg\n  webdancer filter pin train             train-sft and train-rl"
+    )]
+    Filter(FilterArgs),
+    /// Reward trajectories: a tenth for the format, nine for the answer
+    Reward,
     /// Datasets: immutable results of a query
     #[command(subcommand)]
     Pin(PinCommand),
@@ -192,6 +199,71 @@ pub(crate) struct SqlArgs {
     /// Query what is in the tables without moving the embedded log's events there first
     #[arg(long)]
     pub(crate) no_drain: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct FilterArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<FilterCommand>,
+    #[command(flatten)]
+    pub(crate) judging: JudgingArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FilterCommand {
+    /// The waterfall: what each stage let through, and why it kept the rest back
+    Report {
+        /// Write the plot to this file, as SVG
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+    /// Pin both pools: NAME-sft, the accepted trajectories, and NAME-rl, the questions without one
+    Pin {
+        /// What the names of both pins begin with
+        name: String,
+        /// Only questions that were attempted go to NAME-rl
+        #[arg(long)]
+        attempted: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct JudgingArgs {
+    /// Only these stages, comma-separated [default: all]
+    #[arg(long = "stage", value_enum, value_delimiter = ',')]
+    pub(crate) stages: Vec<StageArg>,
+    /// Who judges answers: exact, normalised, gaia, or the role of a model [default: funnel.judge, else normalised]
+    #[arg(long, value_name = "NAME|ROLE")]
+    pub(crate) judge: Option<String>,
+    /// Role of the model that reviews quality [default: funnel.reviewer, else rules alone]
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) reviewer: Option<String>,
+    /// Judge the answers of invalid trajectories, too: a reward needs it
+    #[arg(long)]
+    pub(crate) invalid_too: bool,
+    /// Tools that exist, comma-separated [default: search,visit]
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) tools: Vec<String>,
+    /// Words of an n-gram [default: 10]
+    #[arg(long, value_name = "N")]
+    pub(crate) ngram_words: Option<usize>,
+    /// How often the most frequent n-gram may occur [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) ngram_count_max: Option<u32>,
+    /// Actions at least, the answer among them [default: 2]
+    #[arg(long, value_name = "N")]
+    pub(crate) actions_min: Option<u32>,
+    /// Whether forced answers are good enough to learn from [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) forced_answers: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum StageArg {
+    Validity,
+    Correctness,
+    Quality,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,10 +6,12 @@ mod crawl;
 mod dead_letters;
 mod demo;
 mod endpoints;
+mod filter;
 mod import;
 mod ingest;
 mod maintain;
 mod pin;
+mod reward;
 mod shell;
 mod sql;
 
@@ -39,6 +41,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Command::Ingest(ingest) => ingest::run(&context, ingest).await,
                 Command::Crawl(crawl) => crawl::run(&context, crawl).await,
                 Command::Sql(sql) => sql::run(&context, sql).await,
+                Command::Filter(filter) => filter::run(&context, filter).await,
+                Command::Reward => reward::run(&context).await,
                 Command::Pin(pin) => pin::run(&context, pin).await,
                 Command::DeadLetters(letters) => dead_letters::run(&context, letters).await,
                 Command::Maintain(maintain) => maintain::run(&context, maintain).await,

@@ -8,12 +8,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use uuid::Uuid;
 use webdancer_agent::chat::{self, BudgetConfig, EndpointConfig, Models, RolesConfig, SystemClock};
+use webdancer_agent::judge::Style;
+use webdancer_agent::reward::RewardParameters;
 use webdancer_ingest::drain::DrainOptions;
 use webdancer_ingest::embedded::EmbeddedOptions;
 use webdancer_ingest::intake::IntakeOptions;
 use webdancer_lake::LakeOptions;
 use webdancer_lake::location::S3Options;
 use webdancer_query::Limits;
+use webdancer_synth::funnel::{CriticParameters, FunnelLimits, QualityParameters};
 
 use crate::failure::Failure;
 use crate::settings_error;
@@ -29,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) endpoints: BTreeMap<String, EndpointConfig>,
     pub(crate) roles: RolesConfig,
     pub(crate) budget: BudgetConfig,
+    pub(crate) funnel: FunnelConfig,
+    pub(crate) reward: RewardParameters,
 }
 
 /// `[lake]`
@@ -161,16 +166,44 @@ impl Default for SqlConfig {
     }
 }
 
+/// `[funnel]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FunnelConfig {
+    /// `exact`, `normalised`, `gaia`, or the role of a model.
+    pub(crate) judge: String,
+    /// How a judging model is asked.
+    pub(crate) judge_style: Style,
+    /// Role of the model that reviews quality.
+    pub(crate) reviewer: Option<String>,
+    pub(crate) concurrency: usize,
+    pub(crate) errors_in_a_row_max: u32,
+    pub(crate) quality: QualityParameters,
+    pub(crate) critic: CriticParameters,
+}
+
+impl Default for FunnelConfig {
+    fn default() -> FunnelConfig {
+        let limits = FunnelLimits::default();
+        FunnelConfig {
+            judge: "normalised".to_string(),
+            judge_style: Style::Extract,
+            reviewer: None,
+            concurrency: limits.concurrency,
+            errors_in_a_row_max: limits.errors_in_a_row_max,
+            quality: QualityParameters::default(),
+            critic: CriticParameters::default(),
+        }
+    }
+}
+
 impl Config {
     /// Reads the file given, or `webdancer.toml` in the present folder if there is one.
     pub(crate) fn read(file: Option<&Path>) -> Result<Config, Failure> {
         let path = file.unwrap_or(Path::new("webdancer.toml"));
         match std::fs::read_to_string(path) {
-<<<<<<< HEAD
             Ok(text) => toml::from_str(&text).map_err(|e| Failure::usage(settings_error::line_of(path, &text, &e))),
-=======
             Ok(text) => Config::parse(&text).map_err(|reason| Failure::usage(format!("{}: {reason}", path.display()))),
->>>>>>> chat
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
             Err(error) => Err(Failure::usage(format!("reading {}: {error}", path.display()))),
         }

@@ -22,6 +22,11 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it looks whether the other one is still there.
 const DRAIN_STEP: Duration = Duration::from_millis(500);
 
+/// Time for the query of a job.
+const JOB_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Rows of a batch that a job reads.
+const JOB_BATCH_ROWS: usize = 1_024;
+
 /// Which log events go to.
 #[derive(Debug)]
 pub(crate) enum LogUri {
@@ -114,7 +119,18 @@ impl Context {
 
     /// The SQL engine over the lake.
     pub(crate) fn engine(&self) -> Result<QueryEngine, Failure> {
-        let limits = Limits {
+        Ok(QueryEngine::new(Arc::new(self.lake.clone()), self.limits())?)
+    }
+
+    /// The SQL engine for a job that reads all there is: without the limits of rows and time that a user's query has,
+    /// and in smaller batches, since what it reads are whole trajectories.
+    pub(crate) fn job_engine(&self) -> Result<QueryEngine, Failure> {
+        let limits = Limits { max_rows: u64::MAX, timeout: JOB_TIME, batch_rows: JOB_BATCH_ROWS, ..self.limits() };
+        Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
             memory_bytes: self.config.sql.memory_bytes,
             spill_bytes: self.config.sql.spill_bytes,
             timeout: Duration::from_secs(self.config.sql.timeout_s),
@@ -124,8 +140,7 @@ impl Context {
             max_chain: self.config.sql.max_chain,
             max_relations: self.config.sql.max_relations,
             ..Limits::default()
-        };
-        Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
+        }
     }
 }
 

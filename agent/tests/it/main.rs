@@ -13,6 +13,7 @@ mod chat;
 mod demo;
 mod fixtures;
 mod fuzz;
+mod judges;
 mod published_files;
 mod round_trip;
 

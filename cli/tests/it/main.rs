@@ -1,6 +1,8 @@
 //! The command line: one clear line and the right exit code for bad input, results that scripts can read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod filter;
+
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -244,6 +246,8 @@ fn help_teaches_and_completions_are_there() {
         "crawl",
         "atlas",
         "sql",
+        "filter",
+        "reward",
         "pin",
         "dead-letters",
         "maintain",

@@ -1,10 +1,9 @@
--- Trajectories to fine-tune on: accepted by the whole funnel, ended by the policy itself (a forced answer is left
--- out), not restricted, and not over a benchmark's question.
+-- Trajectories to fine-tune on: accepted by the whole funnel, not restricted, and not over a benchmark's question. That
+-- a forced answer is left out is decided by the funnel's quality rules, unless they are told otherwise.
 WITH accepted AS (
     SELECT trajectory_id
     FROM funnel
     WHERE outcome = 'accepted'
-        AND termination <> 'forced'
         AND NOT restricted
         AND method IS DISTINCT FROM 'benchmark'
 )

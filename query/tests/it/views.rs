@@ -131,7 +131,7 @@ fn funnel() -> Memory {
         ("broken", ["fail", "pass", "pass"]),
         ("poor", ["pass", "pass", "fail"]),
         ("unsure", ["pass", "error", "pass"]),
-        ("forced", ["pass", "pass", "pass"]),
+        ("forced", ["pass", "pass", "fail"]),
         ("of-benchmark", ["pass", "pass", "pass"]),
     ] {
         let stages = ["validity", "correctness", "quality"].into_iter().zip(verdicts);
@@ -175,13 +175,50 @@ async fn the_funnel_says_where_each_trajectory_ended() {
         [
             "accepted,accepted",
             "broken,validity",
-            "forced,accepted",
+            "forced,quality",
             "fresh,pending",
             "half,pending",
             "of-benchmark,accepted",
             "poor,quality",
             "unsure,error",
             "wrong,correctness",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_funnel_names_the_stage_at_which_a_trajectory_stopped_and_why() {
+    let with_reason = |stage: &str, verdict: &str, reason: &str| {
+        let mut row = judgment(reason, stage, verdict);
+        row["criteria"] = json!(json!({"reason": reason}).to_string());
+        row
+    };
+    let judgments = [
+        with_reason("validity", "fail", "no_answer"),
+        judgment("wrong_answer", "validity", "pass"),
+        with_reason("correctness", "fail", "wrong_answer"),
+        judgment("judge_failed", "validity", "pass"),
+        with_reason("correctness", "error", "judge_failed"),
+        judgment("fine", "validity", "pass"),
+        judgment("fine", "correctness", "pass"),
+        judgment("fine", "quality", "pass"),
+        // Judged by hand, without a reason.
+        judgment("by hand", "validity", "fail"),
+    ];
+    let trajectories: Vec<Value> = ["no_answer", "wrong_answer", "judge_failed", "fine", "by hand", "fresh"]
+        .iter()
+        .map(|id| json!({"trajectory_id": id, "qa_id": "q"}))
+        .collect();
+    let engine = Memory::default().with(Kind::Trajectory, &trajectories).with(Kind::Judgment, &judgments).engine();
+    assert_eq!(
+        csv(&engine, "SELECT trajectory_id, outcome, stage, reason FROM funnel ORDER BY trajectory_id").await,
+        [
+            "by hand,validity,validity,",
+            "fine,accepted,,",
+            "fresh,pending,validity,",
+            "judge_failed,error,correctness,judge_failed",
+            "no_answer,validity,validity,no_answer",
+            "wrong_answer,correctness,correctness,wrong_answer",
         ]
     );
 }

@@ -1,4 +1,4 @@
-//! The closed web and the crawler, against real HTTP on loopback.
+//! The closed web and the crawler, against real HTTP on loopback; the funnel, over batches of trajectories.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,7 +11,11 @@
 mod atlas;
 mod canonical;
 mod docs;
+mod funnel_rules;
+mod funnel_stages;
 mod hostile;
 mod manners;
 mod memory_log;
 mod resume;
+mod rewards;
+mod trajectories;
