@@ -202,21 +202,17 @@ impl Config {
     pub(crate) fn read(file: Option<&Path>) -> Result<Config, Failure> {
         let path = file.unwrap_or(Path::new("webdancer.toml"));
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| Failure::usage(settings_error::line_of(path, &text, &e))),
-            Ok(text) => Config::parse(&text).map_err(|reason| Failure::usage(format!("{}: {reason}", path.display()))),
+            Ok(text) => Config::parse(path, &text).map_err(Failure::usage),
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
             Err(error) => Err(Failure::usage(format!("reading {}: {error}", path.display()))),
         }
     }
 
-    /// The settings in `text`; or what is wrong, without repeating any value: it may be a password or a key.
-    fn parse(text: &str) -> Result<Config, String> {
-        let config: Config = toml::from_str(text).map_err(|error| {
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            format!("line {line}: {}", without_value(error.message()))
-        })?;
-        chat::validate(&config.endpoints, &config.roles, &config.budget).map_err(|error| error.to_string())?;
+    /// The settings in `text`, the content of `file`; or the line that says what is wrong.
+    fn parse(file: &Path, text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| settings_error::line_of(file, text, &error))?;
+        chat::validate(&config.endpoints, &config.roles, &config.budget)
+            .map_err(|error| format!("{}: {error}", file.display()))?;
         Ok(config)
     }
 
@@ -269,36 +265,40 @@ impl Config {
     }
 }
 
-/// serde's message without the value: `invalid type: string "…", expected u64`.
-fn without_value(message: &str) -> String {
-    match message.rsplit_once(", expected ") {
-        Some((found, expected)) if found.starts_with("invalid ") => {
-            let found = found.split(['"', '`']).next().unwrap_or_default().trim_end();
-            format!("{found}, expected {expected}")
-        }
-        _ => message.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_told_by_line_or_key_and_without_the_value() {
+    fn what_is_wrong_is_told_by_place_and_key_and_without_the_value() {
         let endpoint = "[endpoints.e]\nurl = \"http://h/v1\"\nmodel = \"m\"\n";
         let cases = [
-            ("[log.kafka]\n\"sasl.password\" = 4711\n", "line 2: invalid type: integer, expected a string"),
-            ("[log.kafka]\n\n\"sasl.password\" = \"4711\n", "line 3: "),
-            (&format!("{endpoint}api_key = \"sk-4711\"\n"), "line 4: unknown field `api_key`, expected one of `url`"),
-            (&format!("{endpoint}concurrency = \"sk-4711\"\n"), "line 4: invalid type: string, expected usize"),
-            (&format!("{endpoint}headers = {{ x = 4711 }}\n"), "line 4: must be a string"),
-            (&format!("{endpoint}token_ids = \"ids\"\n"), "line 4: unknown variant `ids`, expected one of `none`"),
-            (&format!("{endpoint}concurrency = 0\n"), "endpoints.e.concurrency: must be at least 1"),
-            (&format!("{endpoint}[roles]\njudge = \"f\"\n"), "roles.judge: there is no [endpoints.f]; endpoints: e"),
+            (
+                "[log.kafka]\n\"sasl.password\" = 4711\n",
+                "w.toml:2:19: log.kafka.sasl.password: invalid type: integer, expected a string",
+            ),
+            ("[log.kafka]\n\n\"sasl.password\" = \"4711\n", "w.toml:3:"),
+            (
+                &format!("{endpoint}api_key = \"sk-4711\"\n"),
+                "w.toml:4:1: endpoints.e.api_key: unknown field `api_key`, expected one of `url`",
+            ),
+            (
+                &format!("{endpoint}concurrency = \"sk-4711\"\n"),
+                "w.toml:4:15: endpoints.e.concurrency: invalid type: string, expected usize",
+            ),
+            (&format!("{endpoint}headers = {{ x = 4711 }}\n"), "w.toml:4:"),
+            (
+                &format!("{endpoint}token_ids = \"ids\"\n"),
+                "w.toml:4:13: endpoints.e.token_ids: unknown variant `ids`, expected one of `none`",
+            ),
+            (&format!("{endpoint}concurrency = 0\n"), "w.toml: endpoints.e.concurrency: must be at least 1"),
+            (
+                &format!("{endpoint}[roles]\njudge = \"f\"\n"),
+                "w.toml: roles.judge: there is no [endpoints.f]; endpoints: e",
+            ),
         ];
         for (text, begin) in cases {
-            let reason = Config::parse(text).unwrap_err();
+            let reason = Config::parse(Path::new("w.toml"), text).unwrap_err();
             assert!(reason.starts_with(begin), "{reason}");
             assert!(!reason.contains("4711"), "{reason}");
         }
@@ -309,7 +309,7 @@ mod tests {
         let document = include_str!("../../docs/configuration.md");
         let (_, rest) = document.split_once("```toml\n").unwrap();
         let (text, _) = rest.split_once("```").unwrap();
-        let mut documented = Config::parse(text).unwrap();
+        let mut documented = Config::parse(Path::new("w.toml"), text).unwrap();
         let endpoint = documented.endpoints.remove("qwen").unwrap();
         let (url, model, api_key_env) = (endpoint.url.clone(), endpoint.model.clone(), endpoint.api_key_env.clone());
         assert_eq!(endpoint, EndpointConfig { url, model, api_key_env, ..EndpointConfig::default() });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::Float64Type;
-use webdancer_agent::chat::ChatModel;
+use webdancer_agent::chat::{ChatModel, ModelRole, Models};
 use webdancer_agent::judge::{
     CachedJudge, Decision, Judge, ModelJudge, ModelJudgeOptions, PastJudgment, Verdict, by_name,
 };
@@ -22,11 +22,16 @@ pub(super) struct Chosen {
 }
 
 /// The judge of this name or role. A model remembers what it judged before.
-pub(super) async fn judge(context: &Context, engine: &QueryEngine, name: &str) -> Result<Chosen, Failure> {
+pub(super) async fn judge(
+    context: &Context,
+    models: &Models,
+    engine: &QueryEngine,
+    name: &str,
+) -> Result<Chosen, Failure> {
     if let Some(judge) = by_name(name) {
         return Ok(Chosen { judge, memory: None });
     }
-    let model = chat_model(context, name)?;
+    let model = chat_model(models, name)?;
     let judge = ModelJudge::new(model, context.config.funnel.judge_style, ModelJudgeOptions::default());
     let past = past_judgments(engine, &judge).await?;
     let memory = Arc::new(CachedJudge::new(Arc::new(judge), past));
@@ -34,15 +39,19 @@ pub(super) async fn judge(context: &Context, engine: &QueryEngine, name: &str) -
 }
 
 /// The critic whose model plays this role.
-pub(super) fn critic(context: &Context, role: &str, parameters: CriticParameters) -> Result<Critic, Failure> {
-    Ok(Critic::new(chat_model(context, role)?, parameters))
+pub(super) fn critic(models: &Models, role: &str, parameters: CriticParameters) -> Result<Critic, Failure> {
+    Ok(Critic::new(chat_model(models, role)?, parameters))
 }
 
 /// The chat model that plays a role.
-fn chat_model(_: &Context, role: &str) -> Result<Arc<dyn ChatModel>, Failure> {
-    Err(Failure::usage(format!(
-        "no model plays the role {role:?}; judges that need no model are exact, normalised and gaia"
-    )))
+fn chat_model(models: &Models, name: &str) -> Result<Arc<dyn ChatModel>, Failure> {
+    let Some(role) = ModelRole::ALL.into_iter().find(|role| role.name() == name) else {
+        let roles = ModelRole::ALL.map(ModelRole::name).join(", ");
+        return Err(Failure::usage(format!(
+            "no model plays the role {name:?}; roles: {roles}; judges that need no model: exact, normalised, gaia"
+        )));
+    };
+    Ok(models.role(role)?)
 }
 
 /// What a judge of this name and version decided before, in the order of time.

@@ -63,9 +63,10 @@ async fn judge(context: &Context, args: &JudgingArgs) -> Result<Report, Failure>
     context.drain_embedded().await?;
     let engine = context.job_engine()?;
     let config = &context.config.funnel;
-    let chosen = judges::judge(context, &engine, args.judge.as_deref().unwrap_or(&config.judge)).await?;
+    let models = context.config.models()?;
+    let chosen = judges::judge(context, &models, &engine, args.judge.as_deref().unwrap_or(&config.judge)).await?;
     let reviewer = args.reviewer.as_deref().or(config.reviewer.as_deref());
-    let critic = reviewer.map(|role| judges::critic(context, role, config.critic.clone())).transpose()?;
+    let critic = reviewer.map(|role| judges::critic(&models, role, config.critic.clone())).transpose()?;
     let asks_models = chosen.memory.is_some() || critic.is_some();
     let funnel = Funnel::new(parameters(config, args), chosen.judge, critic, limits(config))?;
     let mut funnel = asked_for(funnel, args);
