@@ -7,15 +7,10 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-<<<<<<< HEAD
-fn start(folder: &Path, arguments: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_webdancer"))
-=======
 use webdancer_tests::stub_model::{Answer, StubModel};
 
-fn webdancer(folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_webdancer"))
->>>>>>> chat
+fn start(folder: &Path, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_webdancer"))
         .args(arguments)
         .current_dir(folder)
         .env_remove("WEBDANCER_LAKE")
@@ -49,7 +44,11 @@ fn bad_input_gets_one_line_and_its_exit_code() {
     std::fs::write(folder.path().join("file"), "not a folder").unwrap();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["--config", "missing.toml", "sql", "SELECT 1"], 2, "reading missing.toml: No such file"),
-        (&["--config", "bad.toml", "sql", "SELECT 1"], 2, "bad.toml:2:7: lake.uri: invalid type: integer `3`"),
+        (
+            &["--config", "bad.toml", "sql", "SELECT 1"],
+            2,
+            "bad.toml:2:7: lake.uri: invalid type: integer, expected a string",
+        ),
         (&["--config", "unknown.toml", "sql", "SELECT 1"], 2, "unknown.toml:2:1: lake.uri_: unknown field `uri_`"),
         (&["--lake", "gopher://x", "sql", "SELECT 1"], 2, "scheme \"gopher\" is not known"),
         (&["--log", "http://x", "append"], 2, "is not a kafka:// URL"),
