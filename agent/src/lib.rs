@@ -5,7 +5,8 @@
 //! Rendering goes the same way back and returns the original messages byte for byte. Everything here takes text from
 //! strangers: any input gives a value or an error that names the place, in linear time, and [`fuzzing`] holds us to it.
 //!
-//! [`chat`], [`tool`] and [`judge`] say what a model, a web and a judge are to the rest.
+//! [`chat`], [`tool`] and [`judge`] say what a model, a web and a judge are to the rest; [`chat`] also has the client that
+//! asks models over HTTP.
 //!
 //! This crate opens no table: lines and batches are handed in, events are handed out.
 

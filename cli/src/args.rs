@@ -66,6 +66,9 @@ pub(crate) enum Command {
     DeadLetters(DeadLettersCommand),
     /// Compact, checkpoint and vacuum the tables, around pins
     Maintain(MaintainArgs),
+    /// The chat models' endpoints that the settings file names
+    #[command(subcommand)]
+    Endpoints(EndpointsCommand),
     /// Crawl, import, query and pin on this machine, without keys or network
     Demo(DemoArgs),
     /// Shell completions on standard output
@@ -278,6 +281,16 @@ pub(crate) struct MaintainArgs {
     /// Say what vacuum would remove, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EndpointsCommand {
+    /// Ask each one a word: whether it answers, how fast, and what it returns besides
+    Check {
+        /// Only these
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,6 +5,7 @@ mod atlas;
 mod crawl;
 mod dead_letters;
 mod demo;
+mod endpoints;
 mod import;
 mod ingest;
 mod maintain;
@@ -27,6 +28,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Atlas(atlas) => atlas::run(atlas, args.json).await,
         Command::Demo(demo) => demo::run(demo, &args).await,
+        Command::Endpoints(endpoints) => endpoints::run(endpoints, &args).await,
         command => {
             let context = Context::new(&args)?;
             match command {
@@ -38,7 +40,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Command::Pin(pin) => pin::run(&context, pin).await,
                 Command::DeadLetters(letters) => dead_letters::run(&context, letters).await,
                 Command::Maintain(maintain) => maintain::run(&context, maintain).await,
-                Command::Completions { .. } | Command::Atlas(_) | Command::Demo(_) => Ok(()),
+                Command::Completions { .. } | Command::Atlas(_) | Command::Demo(_) | Command::Endpoints(_) => Ok(()),
             }
         }
     }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use uuid::Uuid;
+use webdancer_agent::chat::{self, BudgetConfig, EndpointConfig, Models, RolesConfig, SystemClock};
 use webdancer_ingest::drain::DrainOptions;
 use webdancer_ingest::embedded::EmbeddedOptions;
 use webdancer_ingest::intake::IntakeOptions;
@@ -22,6 +25,9 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     pub(crate) ingest: IngestConfig,
     pub(crate) sql: SqlConfig,
+    pub(crate) endpoints: BTreeMap<String, EndpointConfig>,
+    pub(crate) roles: RolesConfig,
+    pub(crate) budget: BudgetConfig,
 }
 
 /// `[lake]`
@@ -156,12 +162,29 @@ impl Config {
     pub(crate) fn read(file: Option<&Path>) -> Result<Config, Failure> {
         let path = file.unwrap_or(Path::new("webdancer.toml"));
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| {
-                Failure::usage(format!("{}: {}", path.display(), e.to_string().replace('\n', " ").trim()))
-            }),
+            Ok(text) => Config::parse(&text).map_err(|reason| Failure::usage(format!("{}: {reason}", path.display()))),
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
             Err(error) => Err(Failure::usage(format!("reading {}: {error}", path.display()))),
         }
+    }
+
+    /// The settings in `text`; or what is wrong, without repeating any value: it may be a password or a key.
+    fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            format!("line {line}: {}", without_value(error.message()))
+        })?;
+        chat::validate(&config.endpoints, &config.roles, &config.budget).map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    /// The chat models of a run, whose budget begins now.
+    pub(crate) fn models(&self) -> Result<Models, Failure> {
+        let Config { endpoints, roles, budget, .. } = self.clone();
+        // Workers that were turned away together must not come back together.
+        let seed = Uuid::new_v4().as_u64_pair().0;
+        Ok(Models::new(endpoints, roles, budget, Arc::new(SystemClock), seed)?)
     }
 
     pub(crate) fn lake_options(&self) -> LakeOptions {
@@ -201,5 +224,54 @@ impl Config {
 
     pub(crate) fn intake_options(&self) -> IntakeOptions {
         IntakeOptions { max_event_bytes: self.log.max_event_bytes, ..IntakeOptions::default() }
+    }
+}
+
+/// serde's message without the value: `invalid type: string "…", expected u64`.
+fn without_value(message: &str) -> String {
+    match message.rsplit_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid ") => {
+            let found = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+            format!("{found}, expected {expected}")
+        }
+        _ => message.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_by_line_or_key_and_without_the_value() {
+        let endpoint = "[endpoints.e]\nurl = \"http://h/v1\"\nmodel = \"m\"\n";
+        let cases = [
+            ("[log.kafka]\n\"sasl.password\" = 4711\n", "line 2: invalid type: integer, expected a string"),
+            ("[log.kafka]\n\n\"sasl.password\" = \"4711\n", "line 3: "),
+            (&format!("{endpoint}api_key = \"sk-4711\"\n"), "line 4: unknown field `api_key`, expected one of `url`"),
+            (&format!("{endpoint}concurrency = \"sk-4711\"\n"), "line 4: invalid type: string, expected usize"),
+            (&format!("{endpoint}headers = {{ x = 4711 }}\n"), "line 4: must be a string"),
+            (&format!("{endpoint}token_ids = \"ids\"\n"), "line 4: unknown variant `ids`, expected one of `none`"),
+            (&format!("{endpoint}concurrency = 0\n"), "endpoints.e.concurrency: must be at least 1"),
+            (&format!("{endpoint}[roles]\njudge = \"f\"\n"), "roles.judge: there is no [endpoints.f]; endpoints: e"),
+        ];
+        for (text, begin) in cases {
+            let reason = Config::parse(text).unwrap_err();
+            assert!(reason.starts_with(begin), "{reason}");
+            assert!(!reason.contains("4711"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_documented_settings_are_the_defaults() {
+        let document = include_str!("../../docs/configuration.md");
+        let (_, rest) = document.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let mut documented = Config::parse(text).unwrap();
+        let endpoint = documented.endpoints.remove("qwen").unwrap();
+        let (url, model, api_key_env) = (endpoint.url.clone(), endpoint.model.clone(), endpoint.api_key_env.clone());
+        assert_eq!(endpoint, EndpointConfig { url, model, api_key_env, ..EndpointConfig::default() });
+        assert_eq!((documented.roles, documented.budget), (RolesConfig::default(), BudgetConfig::default()));
+        assert_eq!(format!("{:?}", documented.lake), format!("{:?}", LakeConfig::default()));
     }
 }
