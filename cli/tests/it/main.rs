@@ -73,7 +73,11 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["ingest", "--kinds", "nonsense"], 2, "unknown kind"),
         (&["--lake", "file", "append"], 1, "file"),
         (&["endpoints", "check"], 2, "the settings have no [endpoints.NAME]"),
-        (&["--config", "key.toml", "endpoints", "check"], 2, "key.toml:2:1: endpoints.x.api_key: unknown field `api_key`"),
+        (
+            &["--config", "key.toml", "endpoints", "check"],
+            2,
+            "key.toml:2:1: endpoints.x.api_key: unknown field `api_key`",
+        ),
         (&["--config", "roles.toml", "endpoints", "check"], 2, "roles.toml: roles.judge: there is no [endpoints.x]"),
     ];
     for (arguments, code, part) in cases {
