@@ -33,6 +33,7 @@ use crate::canonical::{canonical_batch, canonical_schema};
 use crate::catalog::Catalog;
 use crate::complete::Completer;
 use crate::error::{QueryError, Result};
+use crate::first_row::FirstRowPerKey;
 use crate::functions;
 use crate::limits::{Limits, QueryOptions};
 use crate::reference::{self, Reference};
@@ -257,8 +258,12 @@ fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
     // A sort starts spilling when what it must keep back for merging no longer fits: a tenth of all at most.
     options.execution.sort_spill_reservation_bytes =
         options.execution.sort_spill_reservation_bytes.min(limits.memory_bytes / 10);
-    let mut state =
-        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_optimizer_rule(Arc::new(FirstRowPerKey))
+        .build();
     datafusion_functions_json::register_all(&mut state)?;
     for function in functions::all() {
         state.register_udaf(Arc::new(function))?;

@@ -1,18 +1,19 @@
 -- Trajectories to fine-tune on: accepted by the whole funnel, ended by the policy itself (a forced answer is left
 -- out), not restricted, and not over a benchmark's question.
-WITH attempts AS (
-    SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
-    FROM trajectories
-),
-accepted AS (
+WITH accepted AS (
     SELECT trajectory_id
     FROM funnel
     WHERE outcome = 'accepted'
         AND termination <> 'forced'
         AND NOT restricted
         AND method IS DISTINCT FROM 'benchmark'
+),
+-- Of the whole rows, which are large, only those accepted are gone through for the last of each trajectory.
+attempts AS (
+    SELECT t.*, row_number() OVER (PARTITION BY t.trajectory_id ORDER BY t.event_time DESC, t.event_id DESC) AS position
+    FROM trajectories AS t
+    LEFT SEMI JOIN accepted AS a ON a.trajectory_id = t.trajectory_id
 )
-SELECT t.* EXCLUDE (position)
-FROM attempts AS t
-LEFT SEMI JOIN accepted AS a ON a.trajectory_id = t.trajectory_id
-WHERE t.position = 1
+SELECT * EXCLUDE (position)
+FROM attempts
+WHERE position = 1

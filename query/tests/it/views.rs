@@ -29,6 +29,49 @@ async fn turns_unnest_the_parallel_lists() {
     assert_eq!(csv(&engine, sql).await, ["t1,0,search,x", "t3,0,visit,"]);
 }
 
+/// The view is computed by a plan of its own; its SQL says what it must give.
+#[tokio::test]
+async fn turns_are_what_their_sql_says_whatever_the_lists_lengths() {
+    let trajectory = |id: &str, n_turns: i64, rest: Value| {
+        let mut row = json!({"trajectory_id": id, "qa_id": "q", "run_id": format!("run of {id}"), "n_turns": n_turns});
+        row.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        row
+    };
+    let trajectories = [
+        trajectory(
+            "fits",
+            2,
+            json!({"turn_tool": ["a", null], "turn_thought": ["x", "y"], "turn_ms": [1, 2],
+            "turn_arguments": ["{}", null], "turn_observation": ["o", null], "turn_observation_digest": ["d", null]}),
+        ),
+        trajectory("more tools", 1, json!({"turn_tool": ["a", "b", "c"], "turn_thought": ["x"]})),
+        trajectory("more thoughts", 1, json!({"turn_tool": ["a"], "turn_thought": ["x", "y", "z"]})),
+        trajectory("none", 0, json!({"turn_thought": ["x"], "turn_ms": null})),
+        trajectory("negative", -3, json!({"turn_tool": [null], "turn_ms": []})),
+        trajectory("null list", 2, json!({"turn_tool": ["a", "b"], "turn_ms": null, "turn_policy_version": [null, 7]})),
+    ];
+    let engine = Memory::default().with(Kind::Trajectory, &trajectories).engine();
+    let view = webdancer_query::views::find("turns").unwrap();
+    let said = csv(&engine, &format!("SELECT * FROM ({}) ORDER BY trajectory_id, turn", view.sql)).await;
+    assert_eq!(csv(&engine, "SELECT * FROM turns ORDER BY trajectory_id, turn").await, said);
+    assert_eq!(said.len(), 2 + 3 + 1 + 1 + 2);
+    // Each column by itself is the same as among all.
+    let all = "SELECT trajectory_id, turn, thought, ms FROM turns WHERE trajectory_id = 'more tools' ORDER BY turn";
+    assert_eq!(csv(&engine, all).await, ["more tools,0,x,", "more tools,1,,", "more tools,2,,"]);
+    assert_eq!(csv(&engine, "SELECT count(*) FROM turns").await, ["9"]);
+    assert_eq!(csv(&engine, "SELECT count(ms), count(policy_version) FROM turns").await, ["2,1"]);
+}
+
+#[tokio::test]
+async fn a_query_of_turns_reads_the_lists_that_it_names() {
+    let row = json!({"trajectory_id": "t", "qa_id": "q", "n_turns": 1});
+    let engine = Memory::default().with(Kind::Trajectory, &[row]).engine();
+    let sql = "EXPLAIN SELECT tool, count(*) FROM tool_calls WHERE run_id = 'r' AND tool <> 'x' GROUP BY tool";
+    let plan = csv(&engine, sql).await.join("\n");
+    assert!(plan.contains("TableScan: turns projection=[run_id, tool], partial_filters=[turns.run_id"), "{plan}");
+    assert!(!plan.contains("turn_observation") && !plan.contains("turn_thought"), "{plan}");
+}
+
 #[tokio::test]
 async fn the_current_judgment_is_of_the_highest_rule_version_then_the_latest() {
     let time = |hour: u32| format!("2026-01-01T{hour:02}:00:00Z");
