@@ -22,6 +22,7 @@ use crate::error::{Context as _, LakeError, Result};
 use crate::files::stats_columns;
 use crate::ids::DataFile;
 use crate::lake::Lake;
+use crate::scan::TableScan;
 
 /// An event table at a version.
 #[derive(Debug, Clone)]
@@ -227,7 +228,8 @@ impl Table {
 
     /// A DataFusion table of this version.
     pub async fn provider(&self) -> Result<Arc<dyn TableProvider>> {
-        self.delta.table_provider().await.context(|| format!("reading table {}", self.kind.table()))
+        let scan = TableScan::new(self.delta.clone()).context(|| format!("reading table {}", self.kind.table()))?;
+        Ok(Arc::new(scan))
     }
 
     /// The last position committed under `app_id`, at this version.
