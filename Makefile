@@ -7,7 +7,9 @@ BIN := $(CARGO_TARGET_DIR)/debug/webdancer
 # One feature set for everything: building a part alone would build dependencies a second time.
 CARGO_TEST := cargo test --workspace --lib --bins --tests
 
-.PHONY: help build demo test lint torture fuzz release bench-sql bench-pin clean
+BENCHES := bench-append bench-ingest bench-pin bench-sql
+
+.PHONY: help build demo test lint torture fuzz release $(BENCHES) clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -51,17 +53,16 @@ release: ## The optimised command
 	@deploy/setup build
 	cargo build --release --workspace --bins
 
-# The command and the makers of data, optimised; the peers in an environment beside them.
-BENCH = cargo build --release --workspace --examples --bins && \
-	WEBDANCER_CACHE=$(CARGO_TARGET_DIR)/bench-env deploy/py-env tests/bench/requirements.txt | xargs -I PYTHON PYTHON -B
+bench-append: ## Durable appends beside SQLite and Kafka
+bench-ingest: ## Kafka to table beside Spark, delta-rs and others (2 GB a topic; BENCH_GB)
+bench-pin: ## Pins beside DuckDB's COPY (BENCH_ROWS)
+bench-sql: ## SQL beside DuckDB and Polars (BENCH_ROWS)
 
-bench-sql: ## SQL beside DuckDB and Polars, into docs/benchmarks/sql.md (BENCH_ROWS=10000: quickly)
-	@deploy/setup build
-	$(BENCH) tests/bench/sql.py
-
-bench-pin: ## Pins beside DuckDB's COPY, into docs/benchmarks/pin.md
-	@deploy/setup build
-	$(BENCH) tests/bench/pin.py
+$(BENCHES): bench-%:
+	@deploy/setup test
+	@echo "building with optimisation (the first time takes about half an hour on two cores)"
+	cargo build --release --workspace --bins --examples
+	python3 tests/bench/$*.py
 
 clean: ## The demo's lake and the link; the target folder stays
 	rm -rf demo-lake webdancer

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use chrono::{Datelike as _, NaiveDate};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+pub(crate) use webdancer_schemas::digest::sha256_hex;
 use webdancer_schemas::event::Rejection;
 use webdancer_schemas::rows::Trajectory;
 
@@ -200,11 +200,6 @@ pub enum RenderError {
         /// The turn, from 0.
         turn: usize,
     },
-}
-
-/// SHA-256 of `text`, lower-case hexadecimal.
-pub(crate) fn sha256_hex(text: impl AsRef<[u8]>) -> String {
-    format!("{:x}", Sha256::digest(text))
 }
 
 fn check_roles(messages: &[Message]) -> Result<(), Rejection> {

@@ -17,13 +17,15 @@ use clap::CommandFactory as _;
 use crate::args::{Args, Command};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output;
 
 /// Runs the command asked for.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     match &args.command {
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Args::command(), "webdancer", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "webdancer", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Atlas(atlas) => atlas::run(atlas, args.json).await,
         Command::Demo(demo) => demo::run(demo, &args).await,

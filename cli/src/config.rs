@@ -13,6 +13,7 @@ use webdancer_lake::location::S3Options;
 use webdancer_query::Limits;
 
 use crate::failure::Failure;
+use crate::settings_error;
 
 /// The file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -71,6 +72,8 @@ pub(crate) struct LogConfig {
     /// Where the embedded log of a lake on an object store lies.
     pub(crate) state_folder: Option<PathBuf>,
     pub(crate) segment_bytes: u64,
+    /// How long another process may hold the embedded log's append lock.
+    pub(crate) lock_timeout_ms: u64,
     pub(crate) topic_prefix: String,
     pub(crate) partitions: i32,
     pub(crate) replication: i32,
@@ -90,6 +93,7 @@ impl Default for LogConfig {
             max_dead_letter_bytes: options.max_dead_letter_bytes,
             state_folder: None,
             segment_bytes: options.segment_bytes,
+            lock_timeout_ms: options.lock_timeout.as_millis() as u64,
             topic_prefix: "webdancer.".to_string(),
             partitions: 4,
             replication: 1,
@@ -156,9 +160,7 @@ impl Config {
     pub(crate) fn read(file: Option<&Path>) -> Result<Config, Failure> {
         let path = file.unwrap_or(Path::new("webdancer.toml"));
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| {
-                Failure::usage(format!("{}: {}", path.display(), e.to_string().replace('\n', " ").trim()))
-            }),
+            Ok(text) => toml::from_str(&text).map_err(|e| Failure::usage(settings_error::line_of(path, &text, &e))),
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
             Err(error) => Err(Failure::usage(format!("reading {}: {error}", path.display()))),
         }
@@ -185,6 +187,7 @@ impl Config {
             max_event_bytes: self.log.max_event_bytes,
             max_dead_letter_bytes: self.log.max_dead_letter_bytes,
             segment_bytes: self.log.segment_bytes,
+            lock_timeout: Duration::from_millis(self.log.lock_timeout_ms),
             ..EmbeddedOptions::default()
         }
     }

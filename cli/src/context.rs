@@ -81,8 +81,8 @@ impl Context {
         }
         let log = match self.open_embedded().await {
             Ok(log) => log,
-            Err(IngestError::Io { what, source }) if may_not_write(&source) => {
-                output::note(&format!("webdancer: reading the tables as they are: {what}: {source}"));
+            Err(error) if leaves_tables_to_read(&error) => {
+                output::note(&format!("webdancer: reading the tables as they are: {error}"));
                 return Ok(DrainReport::default());
             }
             Err(error) => return Err(error.into()),
@@ -97,8 +97,10 @@ impl Context {
                 Ok(report) => return Ok(report),
                 Err(IngestError::Unavailable(why)) => {
                     // Somebody else drains: what is in the log now will do, whoever brings it into the tables.
-                    if embedded::caught_up(&log, DRAIN_STEP).await? {
-                        return Ok(DrainReport::default());
+                    match embedded::caught_up(&log, DRAIN_STEP).await {
+                        Ok(true) => return Ok(DrainReport::default()),
+                        Ok(false) | Err(IngestError::Unavailable(_)) => {}
+                        Err(error) => return Err(error.into()),
                     }
                     if Instant::now() >= deadline {
                         output::note(&format!("webdancer: reading the tables as they are: {why}"));
@@ -127,9 +129,15 @@ impl Context {
     }
 }
 
-/// Whether a lake is somebody's to read and not to write.
-fn may_not_write(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
+/// Whether a log that could not be opened is no reason not to read: the lake is not ours to write, or another process
+/// does not let go of the log.
+fn leaves_tables_to_read(error: &IngestError) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match error {
+        IngestError::Io { source, .. } => matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem),
+        IngestError::Unavailable(_) => true,
+        _ => false,
+    }
 }
 
 fn kafka_settings(uri: &str, config: &Config) -> Result<KafkaSettings, Failure> {

@@ -6,6 +6,7 @@ mod config;
 mod context;
 mod failure;
 mod output;
+mod settings_error;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -51,8 +52,9 @@ fn main() -> ExitCode {
 /// Messages go to standard error; RUST_LOG overrides the flags.
 fn init_tracing(verbose: u8, quiet: bool) {
     let default = match (quiet, verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn,deltalake_core=error,delta_kernel=error,buoyant_kernel=error",
+        // What the table format's libraries say comes back as an error, and is told once, in our words.
+        (true, _) => "error,deltalake_core=off,delta_kernel=off,buoyant_kernel=off",
+        (false, 0) => "warn,deltalake_core=off,delta_kernel=off,buoyant_kernel=off",
         (false, 1) => {
             "webdancer=info,webdancer_lake=info,webdancer_ingest=info,webdancer_synth=info,webdancer_query=info,warn"
         }

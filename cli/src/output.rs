@@ -1,8 +1,9 @@
 //! Results on standard output, everything else on standard error.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use webdancer_query::QueryError;
 
 use crate::failure::Failure;
 
@@ -12,12 +13,29 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A line of the result, on standard output.
+/// A line of the result, on standard output. When whoever read it has gone, as `head` does, it wants no more: what the
+/// command does, and its exit code, do not hang on that.
 ///
 /// # Errors
-/// When standard output is closed: whoever read it has gone.
+/// When standard output cannot be written to.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{text}").map_err(|e| Failure::failed(format!("writing the result: {e}")))
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("writing the result: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What writing many rows came to; None when whoever read them has gone.
+///
+/// # Errors
+/// Any other error.
+pub(crate) fn unless_gone<T>(written: Result<T, QueryError>) -> Result<Option<T>, Failure> {
+    match written {
+        Err(error) if error.is_reader_gone() => Ok(None),
+        written => Ok(Some(written?)),
+    }
 }
 
 /// The result as one JSON document.

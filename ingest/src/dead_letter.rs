@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use webdancer_schemas::column::{Base64, JsonText};
+use webdancer_schemas::digest::sha256_hex;
 use webdancer_schemas::event::{Envelope, Event, Rejection};
 use webdancer_schemas::id::EventId;
 use webdancer_schemas::kind::Kind;
@@ -37,7 +37,7 @@ pub fn of_bytes(
     rejection: &Rejection,
     origin: Origin<'_>,
 ) -> Result<Event, serde_json::Error> {
-    let raw_sha256 = sha256(bytes);
+    let raw_sha256 = sha256_hex(bytes);
     let id = EventId::derive(DateTime::UNIX_EPOCH, &raw_sha256, Kind::DeadLetter, origin.uri, 0);
     let row = DeadLetter {
         raw_sha256,
@@ -62,7 +62,7 @@ pub(crate) fn of_record(
     rejection: &Rejection,
 ) -> Result<Event, serde_json::Error> {
     let mut row = DeadLetter {
-        raw_sha256: sha256(&record.payload),
+        raw_sha256: sha256_hex(&record.payload),
         raw: Base64(record.payload.to_vec()),
         raw_bytes: record.payload.len() as i64,
         content_type: wire::STRUCTURED.to_string(),
@@ -114,10 +114,6 @@ fn attributes_json(envelope: &Envelope) -> serde_json::Value {
         members.insert(name.clone(), serde_json::from_str(text).unwrap_or_else(|_| json!(text)));
     }
     serde_json::Value::Object(members)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The event that says a dead letter was brought back at `time`.

@@ -179,6 +179,7 @@ impl<'a> Drain<'a> {
         let mut finishing = false;
         loop {
             if finishing && self.streams.is_empty() && self.commits.is_empty() {
+                self.tell_durable();
                 return Ok(self.report);
             }
             tokio::select! {
@@ -235,8 +236,19 @@ impl<'a> Drain<'a> {
                 self.observer.end(&partition, end);
                 Ok(())
             }
-            SourceEvent::CaughtUp => self.commit_due(false).await,
+            SourceEvent::CaughtUp => {
+                self.commit_due(false).await?;
+                // Where nothing was new there is no commit that would tell it.
+                self.tell_durable();
+                Ok(())
+            }
             SourceEvent::Failed(error) => Err(error),
+        }
+    }
+
+    fn tell_durable(&mut self) {
+        for (partition, next) in self.streams.durable() {
+            self.observer.durable(&partition, next);
         }
     }
 
@@ -439,9 +451,7 @@ impl<'a> Drain<'a> {
             bytes: finished.bytes,
             latency: finished.since.elapsed(),
         });
-        for (partition, next) in self.streams.durable() {
-            self.observer.durable(&partition, next);
-        }
+        self.tell_durable();
         Ok(())
     }
 }

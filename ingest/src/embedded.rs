@@ -6,14 +6,35 @@
 //! takes the lock next cuts it off. Positions are byte positions in the endless sequence of segments.
 //!
 //! Only what is known to be on disk is drained: a position in a table never lies beyond the log.
+//!
+//! # What is read again, and what is not
+//!
+//! A log may hold gigabytes, and each command opens it. Three things keep the cost of that to what is new, and nothing
+//! that matters rests on them:
+//!
+//! - *In a process*, the end that was found is remembered. As long as the last segment is the same and as long as it
+//!   was, nothing is read.
+//! - *Between processes*, a note (`checked`) says up to where the log is whole. It is written after that part was
+//!   synced, under the append lock, and by whoever wrote or read every checksum of it. So what is before the note was on disk
+//!   before the note was, and a crash or power cut can have torn only what is behind it: the checksums from there on
+//!   find a torn end as those of the whole segment would. Damage before the note (a disk that loses what it had
+//!   synced) is not seen by opening the log. It is seen by the drain, which reads the checksum of every group that is
+//!   not in the tables yet; what is in the tables is not needed any more.
+//! - *The drain* notes (`drained`) the position before which everything is in the tables, always one where a group
+//!   begins, and goes on reading there. The tables' own positions decide what is new.
+//!
+//! What is synced is never taken from a note: opening the log syncs its last segment, whatever is written about it.
 
 mod appender;
+mod checked;
 mod draining;
+mod lock;
 mod reader;
 mod segment;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use webdancer_lake::Lake;
@@ -41,6 +62,9 @@ pub struct EmbeddedOptions {
     pub max_group_bytes: usize,
     /// A segment is closed when it is this large; drained ones are deleted whole.
     pub segment_bytes: u64,
+    /// How long the append lock is waited for: that of another process's group being written and synced, which takes
+    /// milliseconds.
+    pub lock_timeout: Duration,
 }
 
 impl Default for EmbeddedOptions {
@@ -50,6 +74,7 @@ impl Default for EmbeddedOptions {
             max_dead_letter_bytes: 96 << 20,
             max_group_bytes: 8 << 20,
             segment_bytes: 64 << 20,
+            lock_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -90,10 +115,11 @@ impl EmbeddedLog {
         Ok(folder.is_dir().then_some(folder))
     }
 
-    /// Opens or makes the log in `folder`.
+    /// Opens or makes the log in `folder`. Blocks: it takes the append lock and reads the end of the last segment.
     ///
     /// # Errors
-    /// When the folder cannot be used, or a segment is damaged before its end.
+    /// When the folder cannot be used, a segment is damaged before its end, or another process holds the lock for
+    /// longer than [`lock_timeout`](EmbeddedOptions::lock_timeout).
     pub fn open(folder: &Path, options: EmbeddedOptions) -> Result<EmbeddedLog> {
         let appender = Arc::new(appender::Appender::start(folder, &options)?);
         Ok(EmbeddedLog { folder: folder.to_path_buf(), options, appender })

@@ -14,6 +14,7 @@
 //! | other than `from` and `to` | **superseded**: another worker has the partition | the caller drops the rows and asks where to go on |
 //! | `from` | **retry**: another commit came first, or the write failed | ids are looked up in the files added since, then again, with jitter |
 //! | unknown: the table cannot be read | **retry** until the attempts are used up, then an error | the caller tries the same part again later; nothing is assumed |
+//! | `from`, and the store refuses (rights, a read-only file system) | **denied**, at once | trying again would change nothing |
 //! | not even tried: the schema does not fit, the store breaks its promises | **fatal** | the worker stops and says why |
 
 use std::collections::HashSet;
@@ -75,7 +76,8 @@ impl Table {
     ///
     /// # Errors
     /// [`LakeError::Store`] when the store did not let a commit through within the attempts: the parts may or may not
-    /// have landed; append the same parts again. [`LakeError::Fatal`] and [`LakeError::Usage`] when it never will.
+    /// have landed; append the same parts again. [`LakeError::Denied`], [`LakeError::Fatal`] and [`LakeError::Usage`]
+    /// when it never will.
     pub async fn append(&mut self, parts: &[Part]) -> Result<Vec<Outcome>> {
         let keys = parts.iter().map(part_keys).collect::<Result<Vec<_>>>()?;
         let mut wanted: Vec<IdKey> = keys.iter().flatten().flatten().copied().collect();
@@ -92,24 +94,26 @@ impl Table {
             if attempt > 0 {
                 tokio::time::sleep(backoff(attempt)).await;
                 if let Err(error) = self.refresh().await {
-                    last_error = Some(error);
+                    last_error = Some(passing(error)?);
                     continue;
                 }
             }
             let positions = match self.positions(parts).await {
                 Ok(positions) => positions,
                 Err(error) => {
-                    last_error = Some(error);
+                    last_error = Some(passing(error)?);
                     continue;
                 }
             };
             let live: Vec<bool> = parts.iter().zip(&positions).map(|(part, at)| *at == part.from).collect();
-            let files: Vec<_> = self.data_files()?.into_iter().filter(|f| !checked.contains(&f.path)).collect();
+            let mut files = self.data_files()?;
+            self.lake.ids().keep_only(self.kind, &files);
+            files.retain(|file| !checked.contains(&file.path));
             let store = self.delta.object_store();
-            let found = match self.lake.ids().present(&store, &files, &wanted).await {
+            let found = match self.lake.ids().present(self.kind, &store, &files, &wanted).await {
                 Ok(found) => found,
                 Err(error) => {
-                    last_error = Some(error);
+                    last_error = Some(passing(error)?);
                     continue;
                 }
             };
@@ -127,16 +131,19 @@ impl Table {
             if !live.contains(&true) {
                 return Ok(outcomes);
             }
+            // The last commit was refused, and it did not land.
+            if let Some(refused) = last_error.take_if(|error| !error.may_pass()) {
+                return Err(refused);
+            }
             // What was written by an attempt that lost is used again unless a row of it turned out a duplicate.
             let same = matches!(&written, Some((for_live, dups, _)) if *for_live == live && *dups == present.len());
             if !same {
                 match self.write(parts, &plans, &live).await {
                     Ok(adds) => written = Some((live.clone(), present.len(), adds)),
-                    Err(error @ LakeError::Store { .. }) => {
-                        last_error = Some(error);
+                    Err(error) => {
+                        last_error = Some(passing(error)?);
                         continue;
                     }
-                    Err(error) => return Err(error),
                 }
             }
             let adds = written.as_ref().map(|(_, _, adds)| adds.clone()).unwrap_or_default();
@@ -210,7 +217,7 @@ impl Table {
             && let Ok(path) = Path::parse(&add.path)
         {
             let keys = plans.iter().zip(live).filter(|(_, live)| **live).flat_map(|(plan, _)| &plan.keys).copied();
-            self.lake.ids().remember(path, keys.collect());
+            self.lake.ids().remember(self.kind, path, keys.collect());
         }
         self.remember();
         if (self.version() + 1).is_multiple_of(self.lake.options().checkpoint_versions) {
@@ -222,6 +229,11 @@ impl Table {
             });
         }
     }
+}
+
+/// An error after which to try again; others end the append.
+fn passing(error: LakeError) -> Result<LakeError> {
+    if error.may_pass() { Ok(error) } else { Err(error) }
 }
 
 fn part_keys(part: &Part) -> Result<Vec<Vec<IdKey>>> {
@@ -250,7 +262,7 @@ fn plan(keys: &[Vec<Vec<IdKey>>], live: &[bool], present: &HashSet<IdKey>) -> Ve
 }
 
 /// Exponential from 5 ms to 2 s, with full jitter so that rivals do not meet again.
-fn backoff(attempt: u32) -> Duration {
+pub(crate) fn backoff(attempt: u32) -> Duration {
     let ceiling_ms = (5u64 << attempt.min(9)).min(2000);
     Duration::from_millis(rand::rng().random_range(ceiling_ms / 4..=ceiling_ms))
 }

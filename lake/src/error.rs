@@ -1,5 +1,7 @@
 //! What can go wrong with a lake, by what the caller should do about it.
 
+use crate::refusal;
+
 /// An error of the lake.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -15,6 +17,9 @@ pub enum LakeError {
         /// The store's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Change rights, credentials or the place: the store has refused, and will again.
+    #[error("{0}")]
+    Denied(String),
     /// Nothing to do but ask for something that exists.
     #[error("{0}")]
     NotFound(String),
@@ -27,9 +32,19 @@ pub enum LakeError {
 pub type Result<T, E = LakeError> = std::result::Result<T, E>;
 
 impl LakeError {
-    /// Wraps an error of the store or the table format.
+    /// Wraps an error of the store or the table format; one that cannot pass becomes [`Denied`](LakeError::Denied) or,
+    /// when the bucket is wrong, [`Usage`](LakeError::Usage).
     pub fn store(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> LakeError {
-        LakeError::Store { what: what.into(), source: Box::new(source) }
+        let what = what.into();
+        match refusal::of(&source) {
+            Some(refusal) => refusal.told(&what),
+            None => LakeError::Store { what, source: Box::new(source) },
+        }
+    }
+
+    /// Whether the same call may succeed later: nothing but the store's state stands against it.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, LakeError::Store { .. })
     }
 }
 

@@ -3,7 +3,11 @@
 //! Files are immutable, so what was read of one stays true. For each file the range of its ids is known from the Delta
 //! log; only files whose range holds an id in question are read, and only their two identity columns. Ids of producers
 //! of ours are time-ordered, so that a batch of new events meets few files. The ids of files seen are kept in memory up
-//! to a limit, least recently used first out.
+//! to a limit, least recently used first out; nothing is kept of files that the table no longer has.
+//!
+//! Ids that are not time-ordered fall into the range of every file. When few of them are asked for, a file's Bloom
+//! filter is asked before its ids are read: a small fraction of the bytes. It is asked once only: a process that
+//! comes back to a file reads its ids and keeps them.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -23,6 +27,7 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use uuid::Uuid;
+use webdancer_schemas::kind::Kind;
 use webdancer_schemas::table::{EVENT_ID, SOURCE};
 
 use crate::error::{Context as _, LakeError, Result};
@@ -85,9 +90,22 @@ pub(crate) struct IdIndex {
     state: Mutex<State>,
 }
 
+/// Most ids for which a Bloom filter is asked. One in a hundred ids that are not there is said to be: with more of them
+/// the file has to be read anyway.
+const BLOOM_IDS: usize = 32;
+
+/// What is known of a file without reading its ids.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Lowest and highest id.
+    range: (u128, u128),
+    /// Whether its Bloom filter was asked.
+    asked: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    ranges: HashMap<Path, (u128, u128)>,
+    files: HashMap<Kind, HashMap<Path, Known>>,
     keys: HashMap<Path, (Keys, u64)>,
     bytes: usize,
     tick: u64,
@@ -99,55 +117,91 @@ impl IdIndex {
     }
 
     /// Remembers the ids of a file just written, so that it need not be read back.
-    pub(crate) fn remember(&self, path: Path, mut keys: Vec<IdKey>) {
+    pub(crate) fn remember(&self, kind: Kind, path: Path, mut keys: Vec<IdKey>) {
         keys.sort_unstable();
         let mut state = self.state.lock();
         if let (Some(first), Some(last)) = (keys.first(), keys.last()) {
-            state.ranges.insert(path.clone(), (first.id, last.id));
+            let known = Known { range: (first.id, last.id), asked: false };
+            state.files.entry(kind).or_default().insert(path.clone(), known);
         }
         state.insert(path, keys.into(), self.limit_bytes);
     }
 
-    /// Which of `wanted` (sorted) are in one of `files`.
+    /// Forgets the files of the table of `kind` that are not among `present`, which are all it has, once there are more
+    /// of the former than of the latter.
+    pub(crate) fn keep_only(&self, kind: Kind, present: &[DataFile]) {
+        let mut state = self.state.lock();
+        let State { files, keys, bytes, .. } = &mut *state;
+        let Some(known) = files.get_mut(&kind).filter(|known| known.len() > present.len()) else { return };
+        let present: HashSet<&Path> = present.iter().map(|file| &file.path).collect();
+        known.retain(|path, _| {
+            let stays = present.contains(path);
+            if !stays && let Some((gone, _)) = keys.remove(path) {
+                *bytes -= size_of_val::<[IdKey]>(&gone);
+            }
+            stays
+        });
+    }
+
+    /// Which of `wanted` (sorted) are in one of `files` of the table of `kind`.
     pub(crate) async fn present(
         &self,
+        kind: Kind,
         store: &Arc<dyn ObjectStore>,
         files: &[DataFile],
         wanted: &[IdKey],
     ) -> Result<HashSet<IdKey>> {
         let mut found = HashSet::new();
         for file in files {
-            let (low, high) = self.range(file);
+            let Known { range: (low, high), asked } = self.known(kind, file);
             let from = wanted.partition_point(|key| key.id < low);
             let to = wanted.partition_point(|key| key.id <= high);
-            if from >= to {
+            let wanted = wanted.get(from..to).unwrap_or_default();
+            if wanted.is_empty() {
                 continue;
             }
-            let keys = self.keys(store, file).await?;
-            found.extend(wanted[from..to].iter().filter(|key| keys.binary_search(key).is_ok()));
+            let few = (!asked && wanted.len() <= BLOOM_IDS).then_some(wanted);
+            if let Some(keys) = self.keys(kind, store, file, few).await? {
+                found.extend(wanted.iter().filter(|key| keys.binary_search(key).is_ok()));
+            }
         }
         Ok(found)
     }
 
-    fn range(&self, file: &DataFile) -> (u128, u128) {
-        if let Some(range) = self.state.lock().ranges.get(&file.path) {
-            return *range;
+    fn known(&self, kind: Kind, file: &DataFile) -> Known {
+        let mut state = self.state.lock();
+        let files = state.files.entry(kind).or_default();
+        if let Some(known) = files.get(&file.path) {
+            return *known;
         }
         // Without statistics the file may hold anything.
         let range = file.stats.as_deref().and_then(id_range).unwrap_or((0, u128::MAX));
-        self.state.lock().ranges.insert(file.path.clone(), range);
-        range
+        let known = Known { range, asked: false };
+        files.insert(file.path.clone(), known);
+        known
     }
 
-    async fn keys(&self, store: &Arc<dyn ObjectStore>, file: &DataFile) -> Result<Keys> {
+    /// The ids of a file; None when its Bloom filter, if it is to be asked, says that `few` are not among them.
+    async fn keys(
+        &self,
+        kind: Kind,
+        store: &Arc<dyn ObjectStore>,
+        file: &DataFile,
+        few: Option<&[IdKey]>,
+    ) -> Result<Option<Keys>> {
         if let Some(keys) = self.state.lock().get(&file.path) {
-            return Ok(keys);
+            return Ok(Some(keys));
         }
-        let mut keys = read_keys(store.clone(), file).await?;
+        let read = read_keys(store.clone(), file, few).await?;
+        let mut state = self.state.lock();
+        if let Some(known) = state.files.get_mut(&kind).and_then(|files| files.get_mut(&file.path)) {
+            known.asked = true;
+        }
+        let Some(mut keys) = read else { return Ok(None) };
         keys.sort_unstable();
         let keys: Keys = keys.into();
-        self.state.lock().insert(file.path.clone(), keys.clone(), self.limit_bytes);
-        Ok(keys)
+        state.insert(file.path.clone(), keys.clone(), self.limit_bytes);
+        Ok(Some(keys))
     }
 }
 
@@ -192,17 +246,41 @@ fn id_range(stats: &str) -> Option<(u128, u128)> {
     Some((id(stats.min_values)?, id(stats.max_values)?))
 }
 
-async fn read_keys(store: Arc<dyn ObjectStore>, file: &DataFile) -> Result<Vec<IdKey>> {
+/// The identities in a file; None when `few` are given and its Bloom filter says that none of them is there.
+async fn read_keys(store: Arc<dyn ObjectStore>, file: &DataFile, few: Option<&[IdKey]>) -> Result<Option<Vec<IdKey>>> {
     let what = || format!("reading event ids of {}", file.path);
     let reader = ObjectReader { store, path: file.path.clone(), size: file.size };
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.context(what)?;
+    let mut builder = ParquetRecordBatchStreamBuilder::new(reader).await.context(what)?;
+    if let Some(few) = few
+        && !may_hold(&mut builder, few).await.context(what)?
+    {
+        return Ok(None);
+    }
     let mask = ProjectionMask::columns(builder.parquet_schema(), [EVENT_ID, SOURCE]);
     let mut stream = builder.with_projection(mask).build().context(what)?;
     let mut keys = Vec::new();
     while let Some(batch) = stream.try_next().await.context(what)? {
         keys.extend(keys_of(&batch)?);
     }
-    Ok(keys)
+    Ok(Some(keys))
+}
+
+/// Whether the Bloom filters of a file leave it open that one of these ids is in it. Ids are written in one way only, as
+/// [`EventId`](webdancer_schemas::id::EventId) shows them.
+async fn may_hold(
+    builder: &mut ParquetRecordBatchStreamBuilder<ObjectReader>,
+    ids: &[IdKey],
+) -> parquet::errors::Result<bool> {
+    let columns = builder.parquet_schema().columns();
+    let Some(column) = columns.iter().position(|column| column.path().string() == EVENT_ID) else { return Ok(true) };
+    let ids: Vec<String> = ids.iter().map(|key| Uuid::from_u128(key.id).hyphenated().to_string()).collect();
+    for group in 0..builder.metadata().num_row_groups() {
+        match builder.get_row_group_column_bloom_filter(group, column).await? {
+            Some(filter) if !ids.iter().any(|id| filter.check(id.as_str())) => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
 }
 
 /// A Parquet file of an object store, read by ranges.
@@ -246,14 +324,33 @@ mod tests {
     fn the_cache_stays_within_its_limit_and_drops_the_least_recently_used() {
         let index = IdIndex::new(2 * 10 * size_of::<IdKey>());
         for name in ["a", "b"] {
-            index.remember(Path::from(name), (0..10).map(key).collect());
+            index.remember(Kind::Qa, Path::from(name), (0..10).map(key).collect());
         }
         assert!(index.state.lock().get(&Path::from("a")).is_some());
-        index.remember(Path::from("c"), (0..10).map(key).collect());
+        index.remember(Kind::Qa, Path::from("c"), (0..10).map(key).collect());
         let state = index.state.lock();
         assert!(state.keys.contains_key(&Path::from("a")) && state.keys.contains_key(&Path::from("c")));
         assert!(!state.keys.contains_key(&Path::from("b")));
         assert_eq!(state.bytes, 2 * 10 * size_of::<IdKey>());
+    }
+
+    fn file(name: &str) -> DataFile {
+        DataFile { path: Path::from(name), size: 0, stats: None }
+    }
+
+    #[test]
+    fn files_that_a_table_no_longer_has_are_forgotten() {
+        let index = IdIndex::new(1 << 20);
+        for n in 0..100 {
+            index.remember(Kind::Qa, Path::from(format!("qa-{n}")), vec![key(n)]);
+            index.remember(Kind::Page, Path::from(format!("page-{n}")), vec![key(n)]);
+        }
+        index.keep_only(Kind::Qa, &[file("qa-7"), file("compacted")]);
+        let state = index.state.lock();
+        assert_eq!(state.files[&Kind::Qa].keys().collect::<Vec<_>>(), [&Path::from("qa-7")]);
+        assert_eq!(state.files[&Kind::Page].len(), 100, "another table's files are not touched");
+        assert_eq!(state.keys.len(), 101);
+        assert_eq!(state.bytes, 101 * size_of::<IdKey>());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::error::{Context as _, LakeError, Result};
 use crate::ids::IdIndex;
 use crate::location::{Location, S3Options};
 use crate::probe;
+use crate::refusal;
 use crate::table::Table;
 
 /// Name of the file that holds a lake's identity.
@@ -196,7 +197,8 @@ impl Lake {
         let read = async { self.store().get(&Path::from(LAKE_FILE)).await?.bytes().await };
         let bytes = match read.await {
             Ok(bytes) => bytes,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            // Where even the bucket is missing, there is more to say than that there is no lake yet.
+            Err(error @ object_store::Error::NotFound { .. }) if refusal::of(&error).is_none() => return Ok(None),
             Err(error) => return Err(error).context(|| format!("reading {}{LAKE_FILE}", self.uri())),
         };
         let value: serde_json::Value =

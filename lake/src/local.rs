@@ -147,9 +147,14 @@ fn generic(source: std::io::Error) -> Error {
     Error::Generic { store: "local", source: Box::new(source) }
 }
 
+/// The system's errors do not say where.
+fn at(path: &FsPath, error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 fn put(syncer: &DirectorySyncer, path: &FsPath, payload: &PutPayload, create: bool) -> Result<PutResult> {
     let directory = path.parent().ok_or_else(|| generic(std::io::Error::other("no parent directory")))?;
-    fs::create_dir_all(directory).map_err(generic)?;
+    fs::create_dir_all(directory).map_err(|source| generic(at(directory, source)))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // The name must not look like an object: listings skip names that end in '#' and digits.
     // Random: process ids repeat across containers that share a disk.
@@ -168,9 +173,9 @@ fn put(syncer: &DirectorySyncer, path: &FsPath, payload: &PutPayload, create: bo
         Err(source) if create && source.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(Error::AlreadyExists { path: path.display().to_string(), source: Box::new(source) });
         }
-        Err(source) => return Err(generic(source)),
+        Err(source) => return Err(generic(at(path, source))),
     }
-    syncer.sync(directory).map_err(generic)?;
+    syncer.sync(directory).map_err(|source| generic(at(directory, source)))?;
     Ok(PutResult { e_tag: None, version: None })
 }
 

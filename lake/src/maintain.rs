@@ -8,9 +8,11 @@ use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::operations::vacuum::VacuumMode;
 use webdancer_schemas::kind::Kind;
 
+use crate::append::backoff;
 use crate::error::{Context as _, Result};
 use crate::files::writer_properties;
 use crate::lake::Lake;
+use crate::table::Table;
 
 /// What to do to a table.
 #[derive(Debug, Clone)]
@@ -69,24 +71,7 @@ impl Lake {
         (report.files_before, report.bytes_before) = table.size()?;
         let what = |step: &'static str| move || format!("{step} table {}", kind.table());
         if options.compact && !options.dry_run && report.files_before > 1 {
-            // Compaction conflicts with no append: delta-rs may try again as often as appends come first.
-            let commits = CommitProperties::default()
-                .with_max_retries(100)
-                .with_create_checkpoint(false)
-                .with_cleanup_expired_logs(Some(false));
-            let target = NonZeroU64::new(self.options().target_file_bytes).unwrap_or(NonZeroU64::MIN);
-            let (delta, _) = table
-                .delta
-                .clone()
-                .optimize()
-                .with_target_size(target)
-                .with_writer_properties(writer_properties(table.schema()?.as_ref()))
-                .with_max_concurrent_tasks(1)
-                .with_commit_properties(commits)
-                .await
-                .context(what("compacting"))?;
-            table.delta = delta;
-            table.refresh().await?;
+            table.compact().await?;
         }
         if options.checkpoint && !options.dry_run {
             deltalake_core::checkpoints::create_checkpoint(&table.delta, None).await.context(what("checkpointing"))?;
@@ -123,5 +108,51 @@ impl Lake {
         (report.files_after, report.bytes_after) = table.size()?;
         report.version = table.version();
         Ok(Some(report))
+    }
+}
+
+/// How often a compaction is tried: each reads and writes what is to be compacted.
+const COMPACTIONS: u32 = 3;
+
+impl Table {
+    /// Rewrites small files into ones of the target size.
+    ///
+    /// As with appends nothing is told by an error: a compaction may have landed all the same. So after one the table
+    /// is read again, and what is left to compact is compacted.
+    async fn compact(&mut self) -> Result<()> {
+        let mut attempt = 0;
+        loop {
+            match self.try_to_compact().await {
+                Ok(()) => return self.refresh().await,
+                Err(error) if error.may_pass() && attempt + 1 < COMPACTIONS => {
+                    tracing::debug!(table = self.kind.table(), attempt, %error, "the compaction did not go through at once");
+                    tokio::time::sleep(backoff(attempt)).await;
+                    attempt += 1;
+                    self.refresh().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn try_to_compact(&mut self) -> Result<()> {
+        // Compaction conflicts with no append: delta-rs may try again as often as appends come first.
+        let commits = CommitProperties::default()
+            .with_max_retries(100)
+            .with_create_checkpoint(false)
+            .with_cleanup_expired_logs(Some(false));
+        let target = NonZeroU64::new(self.lake.options().target_file_bytes).unwrap_or(NonZeroU64::MIN);
+        let (delta, _) = self
+            .delta
+            .clone()
+            .optimize()
+            .with_target_size(target)
+            .with_writer_properties(writer_properties(self.schema()?.as_ref()))
+            .with_max_concurrent_tasks(1)
+            .with_commit_properties(commits)
+            .await
+            .context(|| format!("compacting table {}", self.kind.table()))?;
+        self.delta = delta;
+        Ok(())
     }
 }

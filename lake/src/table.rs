@@ -111,11 +111,16 @@ impl Table {
     }
 
     pub(crate) async fn open_for_writing(lake: &Lake, kind: Kind) -> Result<Table> {
+        let mut last_error = None;
         for _ in 0..lake.options().max_commit_attempts {
             let Some(mut table) = Table::open(lake, kind).await? else {
                 // Of several creators one wins; the others open what it made.
                 if let Err(error) = Table::create(lake, kind).await {
                     tracing::debug!(table = kind.table(), %error, "creating the table did not succeed here");
+                    if !error.may_pass() {
+                        return Err(error);
+                    }
+                    last_error = Some(error);
                     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 }
                 continue;
@@ -124,7 +129,8 @@ impl Table {
                 return Ok(table);
             }
         }
-        Err(LakeError::NotFound(format!("table {} could not be created or brought up to date", kind.table())))
+        let rivals = || LakeError::NotFound(format!("table {} could not be brought up to date", kind.table()));
+        Err(last_error.unwrap_or_else(rivals))
     }
 
     async fn create(lake: &Lake, kind: Kind) -> Result<()> {
@@ -170,8 +176,9 @@ impl Table {
                 Ok(true)
             }
             Err(error) => {
+                let error = LakeError::store(format!("adding columns to table {}", self.kind.table()), error);
                 tracing::debug!(table = self.kind.table(), %error, "adding columns did not succeed here");
-                Ok(false)
+                if error.may_pass() { Ok(false) } else { Err(error) }
             }
         }
     }

@@ -31,6 +31,7 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema, SchemaRef, TimeUnit};
 use sha2::{Digest as _, Sha256};
+use webdancer_schemas::digest::hex;
 
 use crate::canonical::{canonical_batch, canonical_schema};
 use crate::error::{QueryError, Result};
@@ -103,13 +104,8 @@ impl DatasetDigest {
     pub fn finish(mut self) -> String {
         self.hash.update([0]);
         self.hash.update(self.rows.to_be_bytes());
-        hex(&self.hash.finalize())
+        hex(self.hash.finalize())
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The name of a type in the encoding, if it has one.
@@ -325,7 +321,7 @@ mod tests {
         bytes.extend([1, 1, 0, 0, 1, 2]);
         bytes.extend([1, 0]);
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 2]);
-        assert_eq!(digest(&[one]), hex(&Sha256::digest(bytes)));
+        assert_eq!(digest(&[one]), hex(Sha256::digest(bytes)));
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub enum QueryError {
     /// Correct the SQL or the argument: calling again changes nothing.
     #[error("{0}")]
     Sql(String),
+    /// Look at the data, or guard the expression: the query was planned, and a value of some row could not be computed.
+    #[error("running the query: {0}")]
+    Value(String),
     /// Ask for less, or raise the limit that is named.
     #[error("{what}; {remedy}")]
     Limit {
@@ -23,7 +26,7 @@ pub enum QueryError {
         /// What to do.
         remedy: String,
     },
-    /// Ask for something that exists: no such table, version or pin, or a file of it is gone.
+    /// Ask for something that exists: no such version or pin, or a file of it is gone.
     #[error("{0}")]
     NotFound(String),
     /// Choose another name: a pin never changes.
@@ -46,6 +49,29 @@ impl QueryError {
     /// Wraps a failure of the store or the machine.
     pub fn failed(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueryError {
         QueryError::Failed { what: what.into(), source: source.into() }
+    }
+
+    /// An error of a query that was planned and failed while it ran: what would be a mistake in the SQL before is now
+    /// one of the values that it met.
+    pub(crate) fn running(error: DataFusionError) -> QueryError {
+        let hint = match error.find_root() {
+            DataFusionError::ArrowError(source, _) => match source.as_ref() {
+                ArrowError::DivideByZero => "; dividing by nullif(…, 0) gives null instead",
+                ArrowError::CastError(_) | ArrowError::ParseError(_) => "; TRY_CAST gives null instead",
+                _ => "",
+            },
+            _ => "",
+        };
+        match QueryError::from(error) {
+            QueryError::Sql(message) => QueryError::Value(format!("{message}{hint}")),
+            other => other,
+        }
+    }
+
+    /// Whether it only says that whoever read the result has gone (a closed pipe) and wants no more of it.
+    pub fn is_reader_gone(&self) -> bool {
+        let QueryError::Failed { source, .. } = self else { return false };
+        source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
     pub(crate) fn limit(what: impl Into<String>, remedy: impl Into<String>) -> QueryError {

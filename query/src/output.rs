@@ -3,9 +3,9 @@
 mod table;
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array as _, ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -67,17 +67,20 @@ pub struct TableOptions {
     pub max_cell_width: usize,
     /// Rows looked at before the widths of columns are fixed. Default 1,000.
     pub sample_rows: usize,
+    /// What a cell without a value shows. Default `null`.
+    pub null: &'static str,
 }
 
 impl Default for TableOptions {
     fn default() -> TableOptions {
-        TableOptions { max_cell_width: 60, sample_rows: 1_000 }
+        TableOptions { max_cell_width: 60, sample_rows: 1_000, null: "null" }
     }
 }
 
 /// Writes batches in a format.
 pub struct Output<W: Write + Send> {
-    kind: Kind<W>,
+    kind: Kind<Noting<W>>,
+    failed: Arc<OnceLock<io::Error>>,
 }
 
 impl<W: Write + Send> fmt::Debug for Output<W> {
@@ -100,7 +103,74 @@ impl<W: Write + Send> Output<W> {
     /// # Errors
     /// When the format has no such columns.
     pub fn new(format: Format, schema: SchemaRef, writer: W, options: TableOptions) -> Result<Output<W>> {
-        let kind = match format {
+        let failed = Arc::new(OnceLock::new());
+        let writer = Noting { writer, failed: failed.clone() };
+        let kind = Kind::new(format, schema, writer, options).map_err(|error| cause(&failed, error))?;
+        Ok(Output { kind, failed })
+    }
+
+    /// Writes the rows of a batch.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.kind.write(batch).map_err(|error| cause(&self.failed, error))
+    }
+
+    /// Writes what is left and gives the writer back.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn finish(self) -> Result<W> {
+        match self.kind.finish() {
+            Ok(noting) => Ok(noting.writer),
+            Err(error) => Err(cause(&self.failed, error)),
+        }
+    }
+}
+
+/// What the writer failed with, if it did: the libraries that lay out rows make errors of their own of it.
+fn cause(failed: &OnceLock<io::Error>, error: QueryError) -> QueryError {
+    failed.get().map_or(error, |cause| copy_of(cause).into())
+}
+
+fn copy_of(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
+
+/// A writer that keeps its first failure.
+struct Noting<W> {
+    writer: W,
+    failed: Arc<OnceLock<io::Error>>,
+}
+
+impl<W> Noting<W> {
+    fn note<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // The first says why; what follows is its consequence.
+            let _ = self.failed.set(copy_of(error));
+        }
+        done
+    }
+}
+
+impl<W: Write> Write for Noting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.writer.write(bytes);
+        self.note(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.writer.flush();
+        self.note(done)
+    }
+}
+
+impl<W: Write + Send> Kind<W> {
+    fn new(format: Format, schema: SchemaRef, writer: W, options: TableOptions) -> Result<Kind<W>> {
+        Ok(match format {
             Format::Table => Kind::Table(TableWriter::new(schema, writer, options)),
             Format::Csv => {
                 let flat = flat_schema(&schema);
@@ -118,16 +188,11 @@ impl<W: Write + Send> Output<W> {
             Format::Parquet => {
                 Kind::Parquet(Box::new(ArrowWriter::try_new(writer, schema, Some(parquet_properties()))?))
             }
-        };
-        Ok(Output { kind })
+        })
     }
 
-    /// Writes the rows of a batch.
-    ///
-    /// # Errors
-    /// When the writer fails.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        match &mut self.kind {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match self {
             Kind::Table(writer) => writer.write(batch)?,
             Kind::Csv(writer, flat) => writer.write(&flatten(batch, flat)?)?,
             Kind::Json(writer) => writer.write(batch)?,
@@ -137,12 +202,8 @@ impl<W: Write + Send> Output<W> {
         Ok(())
     }
 
-    /// Writes what is left and gives the writer back.
-    ///
-    /// # Errors
-    /// When the writer fails.
-    pub fn finish(self) -> Result<W> {
-        let mut writer = match self.kind {
+    fn finish(self) -> Result<W> {
+        let mut writer = match self {
             Kind::Table(writer) => writer.finish()?,
             Kind::Csv(writer, _) => writer.into_inner(),
             Kind::Json(mut writer) => {

@@ -30,17 +30,17 @@ use datafusion::sql::sqlparser::ast::{
 };
 use futures::StreamExt as _;
 use parquet::arrow::ArrowWriter;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use webdancer_lake::lake::At;
-use webdancer_lake::pins::{PinFile, PinManifest};
+use webdancer_lake::pins::{PinFile, PinManifest, check_name};
+use webdancer_schemas::digest::sha256_hex;
 use webdancer_schemas::table::EVENT_ID;
 
 use crate::canonical::canonical_schema;
 use crate::catalog::PinStore;
-use crate::digest::{DatasetDigest, hex, type_name};
+use crate::digest::{DatasetDigest, type_name};
 use crate::error::{QueryError, Result};
 use crate::output::parquet_properties;
 use crate::resolve::Versions;
@@ -71,9 +71,11 @@ pub struct Created {
 /// Doing it again is no error while the rows are the same.
 ///
 /// # Errors
-/// [`QueryError::Refused`] for SQL whose result may change by itself, [`QueryError::Conflict`] when the name belongs
-/// to other rows, and those of a query.
+/// [`QueryError::Sql`] when the name is none, before the query runs; [`QueryError::Refused`] for SQL whose result may
+/// change by itself, [`QueryError::Conflict`] when the name belongs to other rows, and those of a query.
 pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<Utc>) -> Result<Created> {
+    // The query may run for hours: what can be told before is.
+    check_name(name)?;
     let folder = temporary_folder(engine)?;
     let writing = Writing { folder: folder.path().to_path_buf(), file_bytes: engine.limits().pin_file_bytes };
     let computed = compute(engine, sql, Versions::At(At::Latest), Some(writing)).await?;
@@ -114,7 +116,7 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
 /// # Errors
 /// When the manifest cannot be read.
 pub async fn manifest_sha256(store: &dyn PinStore, manifest: &PinManifest) -> Result<String> {
-    Ok(hex(&Sha256::digest(store.manifest_bytes(&manifest.digest).await?)))
+    Ok(sha256_hex(store.manifest_bytes(&manifest.digest).await?))
 }
 
 /// None where there is no such pin.
@@ -344,7 +346,7 @@ async fn upload(engine: &QueryEngine, computed: &Computed) -> Result<Vec<PinFile
     let mut files = Vec::with_capacity(computed.parts.len());
     for (index, part) in computed.parts.iter().enumerate() {
         let bytes = Bytes::from(tokio::fs::read(&part.path).await?);
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = sha256_hex(&bytes);
         let path = format!("part-{index:05}-{}.parquet", &sha256[..8]);
         engine.catalog().put_pin_file(&computed.digest, &path, bytes.clone()).await?;
         files.push(PinFile { path, bytes: bytes.len() as u64, rows: part.rows, sha256 });

@@ -129,7 +129,7 @@ impl<'a> Resolver<'a> {
         }
         match self.open(key, name, at).await? {
             Some(table) => Ok(Some(table)),
-            None => Err(QueryError::NotFound(format!("there is no table {name:?}; SHOW TABLES lists them"))),
+            None => Err(no_table(name)),
         }
     }
 
@@ -339,9 +339,14 @@ fn explain_missing(error: QueryError) -> QueryError {
             .and_then(|rest| rest.strip_suffix("' not found"))
             .map(|name| name.trim_start_matches(&format!("{CATALOG}.{SCHEMA}.")))
         {
-            Some(name) => QueryError::NotFound(format!("there is no table {name:?}; SHOW TABLES lists them")),
+            Some(name) => no_table(name),
             None => error,
         },
         _ => error,
     }
+}
+
+/// Which tables there are is fixed, so that a wrong name is a mistake as a wrong column is.
+fn no_table(name: &str) -> QueryError {
+    QueryError::Sql(format!("there is no table {name:?}; SHOW TABLES lists them"))
 }

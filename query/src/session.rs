@@ -183,7 +183,7 @@ impl QueryEngine {
         let plan = json_as_text(plan)?;
         let physical = state.create_physical_plan(&plan).await?;
         let schema = canonical_schema(physical.schema().as_ref());
-        let stream = execute_stream(physical, state.task_ctx())?;
+        let stream = execute_stream(physical, state.task_ctx()).map_err(QueryError::running)?;
         let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
         let forwarding = self.inner.runtime()?.spawn(forward(stream, sender));
         let received = Received { receiver, task: AbortOnDropHandle::new(forwarding) };
@@ -223,7 +223,7 @@ pub(crate) fn timed_out() -> QueryError {
 async fn forward(mut stream: SendableRecordBatchStream, sender: mpsc::Sender<Result<arrow::array::RecordBatch>>) {
     let schema = canonical_schema(stream.schema().as_ref());
     while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(QueryError::from).and_then(|batch| canonical_batch(&batch, &schema));
+        let batch = batch.map_err(QueryError::running).and_then(|batch| canonical_batch(&batch, &schema));
         let failed = batch.is_err();
         if sender.send(batch).await.is_err() || failed {
             return;

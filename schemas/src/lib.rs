@@ -9,6 +9,7 @@
 
 pub mod column;
 pub mod compat;
+pub mod digest;
 pub mod event;
 pub mod id;
 pub mod json_schema;

@@ -6,9 +6,7 @@ well; BENCH_ROUNDS how often each step is timed (default 5).
 
 import hashlib
 import os
-import pathlib
 import shutil
-import sys
 import time
 
 import common
@@ -19,7 +17,6 @@ COLUMNS = "event_id, trajectory_id, qa_id, question, answer, turn_thought, turn_
 # Every tenth trajectory, from all files.
 SELECTION = f"SELECT {COLUMNS} FROM trajectories WHERE seed % 10 = 3 AND termination = 'answer'"
 OUT = common.SCRATCH / "pin"
-PEER = pathlib.Path(__file__).resolve().parent / "pin_peer.py"
 
 
 def webdancer(lake, *arguments):
@@ -43,7 +40,7 @@ def verify(lake):
 def peer(lake, step, order=""):
     OUT.mkdir(parents=True, exist_ok=True)
     query = SELECTION.replace("trajectories", f"delta_scan('{lake}/tables/trajectories')") + order
-    return common.measure([sys.executable, "-B", PEER, step, OUT / "pin.parquet", query])
+    return common.measure(data.peer("pin_copy.py", step, OUT / "pin.parquet", query))
 
 
 def limit(lake):
@@ -129,7 +126,7 @@ def main():
         "pin",
         "Pinning a dataset, beside DuckDB's COPY",
         command,
-        [("duckdb", data.version("duckdb"))],
+        data.versions("duckdb"),
         [
             ("", TEXT),
             (f"A tenth of {data.ROWS:,} trajectories", step_table(results[data.ROWS])),

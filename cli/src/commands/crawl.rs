@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use webdancer_ingest::embedded::user_state_folder;
+use webdancer_schemas::digest::hex;
 use webdancer_schemas::log::EventLog;
 use webdancer_synth::crawl::{Counts, Crawl, CrawlConfig, CrawlReport, Scope};
 
@@ -101,7 +102,7 @@ fn state_folder(context: &Context, roots: &[String]) -> Result<PathBuf, Failure>
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let name: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name: String = hex(hash.finalize()).chars().take(16).collect();
     let base = match context.lake.local_path() {
         Some(lake) => lake.join("crawls"),
         None => user_state_folder()

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sha2::{Digest as _, Sha256};
 use webdancer_agent::published::{Importer, line_event_id};
 use webdancer_ingest::dead_letter::{Origin, of_bytes};
+use webdancer_schemas::digest::sha256_hex;
 use webdancer_schemas::event::{Event, Rejection};
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::EventLog;
@@ -63,7 +63,7 @@ pub(crate) async fn import(
 ) -> Result<ImportReport, Failure> {
     let content = read(file)?;
     let modified = std::fs::metadata(file).and_then(|m| m.modified()).map_or_else(|_| Utc::now(), DateTime::from);
-    let digest = hex(&Sha256::digest(&content));
+    let digest = sha256_hex(&content);
     let uri = file.display().to_string();
     let mut importer = Importer::new(&digest, modified);
     let mut report = ImportReport::default();
@@ -125,8 +125,4 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
         return Err(Failure::usage(format!("{} has more than {MAX_FILE_BYTES} bytes decompressed", file.display())));
     }
     Ok(content)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -149,8 +149,8 @@ async fn export(
         _ => return Err(Failure::usage("a pin is exported as ndjson or parquet")),
     };
     let Some(file) = file else {
-        pin::export(&context.lake, manifest, format, std::io::BufWriter::new(std::io::stdout())).await?;
-        return Ok(());
+        let out = std::io::BufWriter::new(std::io::stdout());
+        return output::unless_gone(pin::export(&context.lake, manifest, format, out).await).map(drop);
     };
     let failed = |e: std::io::Error| Failure::failed(format!("writing {}: {e}", file.display()));
     let temporary = file.with_extension("partial");

@@ -1,5 +1,6 @@
 //! The interactive SQL shell: history, statements over many lines, completion of names.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use rustyline::completion::Completer as LineCompleter;
@@ -86,15 +87,15 @@ pub(crate) async fn run(context: &Context, engine: QueryEngine, args: &SqlArgs) 
             Err(error) => return Err(failed(error)),
         };
         let line = line.trim();
-        if let Some(command) = line.strip_prefix('\\') {
-            if matches!(command, "q" | "quit") {
-                break;
-            }
-            if let Some(sql) = session.command(command) {
-                session.answer(context, &engine, &sql).await;
-            }
-        } else if !line.trim_end_matches(';').trim().is_empty() {
-            session.answer(context, &engine, line.trim_end_matches(';')).await;
+        let sql = match line.strip_prefix('\\') {
+            Some("q" | "quit") => break,
+            Some(command) => session.command(command),
+            None => Some(line.trim_end_matches(';').to_string()),
+        };
+        if let Some(sql) = sql.filter(|sql| !sql.trim().is_empty())
+            && session.answer(context, &engine, &sql).await.is_break()
+        {
+            break;
         }
     }
     if let Some(file) = &history {
@@ -131,14 +132,15 @@ impl Session {
         None
     }
 
-    /// Errors end the statement, not the shell; so does Ctrl-C.
-    async fn answer(&self, context: &Context, engine: &QueryEngine, sql: &str) {
+    /// Errors end the statement, not the shell; so does Ctrl-C. Without a reader there is nothing left to do.
+    async fn answer(&self, context: &Context, engine: &QueryEngine, sql: &str) -> ControlFlow<()> {
         if let Err(failure) = context.drain_embedded().await {
             output::note(&failure.to_string());
         }
         let answering = super::sql::answer(engine, sql, &self.options, self.format, std::io::stdout());
         tokio::select! {
             answered = answering => match answered {
+                Ok(answer) if answer.reader_gone => return ControlFlow::Break(()),
                 Ok(answer) => {
                     let cut = if answer.truncated { " (cut; --max-rows shows more)" } else { "" };
                     output::note(&format!("{} rows{cut}, {:.3} s", answer.rows, answer.seconds));
@@ -148,6 +150,7 @@ impl Session {
             // Ends the statement, not the shell.
             _ = tokio::signal::ctrl_c() => output::note("stopped"),
         }
+        ControlFlow::Continue(())
     }
 }
 

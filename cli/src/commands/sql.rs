@@ -71,6 +71,7 @@ pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure
             let answer = answer(&engine, &sql, &options, format, std::io::BufWriter::new(std::io::stdout())).await?;
             if let Format::Table = format
                 && !context.quiet
+                && !answer.reader_gone
             {
                 output::note(&format!("{} rows, {:.3} s", answer.rows, answer.seconds));
             }
@@ -83,6 +84,8 @@ pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure
 pub(crate) struct Answer {
     pub(crate) rows: u64,
     pub(crate) truncated: bool,
+    /// Whoever read them has gone: there are more.
+    pub(crate) reader_gone: bool,
     pub(crate) seconds: f64,
 }
 
@@ -106,10 +109,27 @@ pub(crate) async fn answer<W: Write + Send>(
     format: Format,
     writer: W,
 ) -> Result<Answer, Failure> {
+    answer_with(engine, sql, options, format, writer, TableOptions::default()).await
+}
+
+/// The same, with settings of the table format.
+pub(crate) async fn answer_with<W: Write + Send>(
+    engine: &QueryEngine,
+    sql: &str,
+    options: &QueryOptions,
+    format: Format,
+    writer: W,
+    table: TableOptions,
+) -> Result<Answer, Failure> {
     let begun = Instant::now();
     let mut result = engine.query(sql, options).await?;
-    write_result(&mut result, format, writer, TableOptions::default()).await?;
-    Ok(Answer { rows: result.rows(), truncated: result.truncated(), seconds: begun.elapsed().as_secs_f64() })
+    let written = output::unless_gone(write_result(&mut result, format, writer, table).await)?;
+    Ok(Answer {
+        rows: result.rows(),
+        truncated: result.truncated(),
+        reader_gone: written.is_none(),
+        seconds: begun.elapsed().as_secs_f64(),
+    })
 }
 
 /// The query in a file.

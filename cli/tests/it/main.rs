@@ -1,12 +1,12 @@
 //! The command line: one clear line and the right exit code for bad input, results that scripts can read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
-fn webdancer(folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_webdancer"))
+fn start(folder: &Path, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_webdancer"))
         .args(arguments)
         .current_dir(folder)
         .env_remove("WEBDANCER_LAKE")
@@ -16,7 +16,11 @@ fn webdancer(folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+fn webdancer(folder: &Path, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = start(folder, arguments);
     // A command that fails at once does not read its input.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
@@ -34,8 +38,8 @@ fn bad_input_gets_one_line_and_its_exit_code() {
     std::fs::write(folder.path().join("file"), "not a folder").unwrap();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["--config", "missing.toml", "sql", "SELECT 1"], 2, "reading missing.toml: No such file"),
-        (&["--config", "bad.toml", "sql", "SELECT 1"], 2, "bad.toml: "),
-        (&["--config", "unknown.toml", "sql", "SELECT 1"], 2, "unknown field `uri_`"),
+        (&["--config", "bad.toml", "sql", "SELECT 1"], 2, "bad.toml:2:7: lake.uri: invalid type: integer `3`"),
+        (&["--config", "unknown.toml", "sql", "SELECT 1"], 2, "unknown.toml:2:1: lake.uri_: unknown field `uri_`"),
         (&["--lake", "gopher://x", "sql", "SELECT 1"], 2, "scheme \"gopher\" is not known"),
         (&["--log", "http://x", "append"], 2, "is not a kafka:// URL"),
         (&["--log", "kafka://user:secret@h:1", "append"], 2, "must not hold a password"),
@@ -43,13 +47,19 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["import", "qa", "missing.jsonl"], 2, "reading missing.jsonl"),
         (&["sql", "DROP TABLE qa"], 2, "refused: DROP TABLE"),
         (&["sql", "SELECT nothing FROM qa"], 2, "nothing"),
-        (&["sql", "SELECT * FROM no_such_table"], 1, "no_such_table"),
+        (&["sql", "SELECT * FROM no_such_table"], 2, "there is no table \"no_such_table\""),
+        (&["sql", "SELCT 1"], 2, "SQL syntax"),
+        (&["sql", "SELECT 1 / 0"], 1, "running the query: Divide by zero error"),
+        (&["sql", "SELECT CAST(value AS TINYINT) FROM generate_series(127, 128)"], 1, "Can't cast value 128"),
+        (&["sql", "SELECT CAST(chr(value + 64) AS INT) FROM generate_series(1, 2)"], 1, "Cannot cast string 'A'"),
         (&["sql", "--at", "yesterday", "SELECT 1"], 2, "neither a version"),
         (&["pin", "show", "nothing"], 1, "there is no pin \"nothing\""),
         (&["pin", "create", "x", "--sql", "SELECT random()"], 2, "random"),
+        (&["pin", "create", "a/b", "--sql", "SELECT 1 / 0"], 2, "\"a/b\" is no name for a pin"),
         (&["dead-letters", "show", "x' OR 1=1"], 2, "is no event id"),
         (&["maintain", "--tables", "nonsense"], 2, "there is no table \"nonsense\""),
         (&["crawl", "ftp://x"], 2, "give a URL that begins with http://"),
+        (&["crawl", "http://127.0.0.1:9/"], 3, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
         (&["ingest", "--kinds", "nonsense"], 2, "unknown kind"),
         (&["--lake", "file", "append"], 1, "file"),
     ];
@@ -64,15 +74,116 @@ fn bad_input_gets_one_line_and_its_exit_code() {
     }
 }
 
+fn event(id: u32) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"webdancer.metric.v1","data":{{"name":"loss","step":{id},"value":0.5}}}}"#
+    ) + "\n"
+}
+
+/// Runs a command whose reader goes away once it has read so many bytes.
+fn into_head(folder: &Path, arguments: &[&str], bytes: usize, input: &[u8]) -> (Option<i32>, String) {
+    let mut child = start(folder, arguments);
+    let mut out = child.stdout.take().unwrap();
+    if bytes > 0 {
+        out.read_exact(&mut vec![0; bytes]).unwrap();
+    }
+    drop(out);
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    webdancer(folder.path(), &["append"], format!("{}nonsense\n", event(1)).as_bytes());
+    webdancer(folder.path(), &["pin", "create", "p", "--sql", "SELECT * FROM metrics"], b"");
+    let many = "SELECT value, md5(value::TEXT) FROM generate_series(1, 200000)";
+    for format in ["table", "csv", "json", "ndjson", "parquet"] {
+        for bytes in [0, 1, 10_000] {
+            let ended = into_head(folder.path(), &["sql", "--format", format, many], bytes, b"");
+            assert_eq!(ended, (Some(0), String::new()), "{format} {bytes}");
+        }
+    }
+    for arguments in [
+        &["--help"][..],
+        &["completions", "bash"],
+        &["atlas", "--csv"],
+        &["pin", "list"],
+        &["pin", "show", "p"],
+        &["pin", "verify", "p"],
+        &["pin", "export", "p"],
+        &["pin", "export", "p", "--format", "parquet"],
+        &["dead-letters", "list"],
+        &["dead-letters", "list", "--json"],
+        &["maintain"],
+        &["ingest", "--until-caught-up"],
+        &["sql", "-q"],
+    ] {
+        let ended = into_head(folder.path(), arguments, 0, b"SELECT * FROM metrics;\nSELECT 1;\n");
+        assert_eq!(ended, (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_changes_neither_the_work_nor_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = (0..300).map(event).collect();
+    let ended = into_head(folder.path(), &["append", "--ids"], 0, format!("{lines}nonsense\n").as_bytes());
+    assert_eq!(ended.0, Some(3), "{}", ended.1);
+    assert!(ended.1.contains("1 lines are no events") && !ended.1.contains("pipe"), "{}", ended.1);
+    let output = webdancer(folder.path(), &["sql", "SELECT count(*) AS n FROM metrics"], b"");
+    assert_eq!(text(&output.stdout), "n\n300\n");
+    // A result that was cut is still told by those that have read all of it.
+    let output = webdancer(folder.path(), &["sql", "--max-rows", "2", "SELECT step FROM metrics ORDER BY 1"], b"");
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(3), "step\n0\n1\n"));
+}
+
+#[test]
+fn dead_letters_that_remain_are_told_and_empty_cells_are_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| webdancer(folder.path(), arguments, b"");
+    std::fs::write(folder.path().join("small.toml"), "[log]\nmax_event_bytes = 150\n").unwrap();
+    let input = format!("nonsense\n{}", event(1));
+    webdancer(folder.path(), &["--config", "small.toml", "append"], input.as_bytes());
+    let listed = text(&run(&["dead-letters", "list"]).stdout);
+    assert_eq!(listed.lines().count(), 4, "{listed}");
+    assert!(!listed.contains("null"), "{listed}");
+    assert!(text(&run(&["dead-letters", "list", "--json"]).stdout).contains("\"kind\":null"));
+
+    // The one was only too large, the other is no event and stays.
+    let replayed = run(&["dead-letters", "replay"]);
+    assert_eq!(replayed.status.code(), Some(3));
+    assert_eq!(text(&replayed.stdout), "1 replayed, 1 still rejected\n");
+    assert!(text(&replayed.stderr).starts_with("webdancer: 1 dead letters came back as events, 1 remain"));
+    let replayed = run(&["dead-letters", "replay", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&replayed.stdout).unwrap();
+    assert_eq!((replayed.status.code(), report), (Some(3), serde_json::json!({"replayed": 0, "still_rejected": 1})));
+}
+
+#[test]
+fn a_damaged_table_is_told_on_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    webdancer(folder.path(), &["append"], event(1).as_bytes());
+    webdancer(folder.path(), &["sql", "SELECT 1"], b"");
+    let log = folder.path().join("lake/tables/metrics/_delta_log");
+    std::fs::write(log.join("00000000000000000001.json"), "{\"add\": {\"path\"").unwrap();
+    for arguments in [&["sql", "SELECT * FROM metrics"][..], &["-q", "sql", "SELECT * FROM metrics"], &["maintain"]] {
+        let output = webdancer(folder.path(), arguments, b"");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert_eq!(message.trim_end().lines().count(), 1, "{arguments:?}: {message}");
+        assert!(message.starts_with("webdancer: ") && message.contains("metrics"), "{message}");
+    }
+    let verbose = text(&webdancer(folder.path(), &["-v", "sql", "SELECT * FROM metrics"], b"").stderr);
+    assert!(verbose.lines().count() > 1, "with -v the library's own messages show: {verbose}");
+}
+
 #[test]
 fn append_then_sql_as_a_script_would() {
     let folder = tempfile::tempdir().unwrap();
-    let event = r#"{"specversion":"1.0","id":"1","source":"s","type":"webdancer.metric.v1","data":{"name":"loss","step":1,"value":0.5}}"#;
-    let output = webdancer(
-        folder.path(),
-        &["--lake", "l", "append", "--json"],
-        format!("{event}\n{event}\nnonsense\n").as_bytes(),
-    );
+    let input = format!("{}{}nonsense\n", event(1), event(1));
+    let output = webdancer(folder.path(), &["--lake", "l", "append", "--json"], input.as_bytes());
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report, serde_json::json!({"acknowledged": 2, "rejected": 1}));

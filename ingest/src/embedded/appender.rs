@@ -1,18 +1,19 @@
 //! The one thread of a process that writes to the embedded log.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 use webdancer_schemas::log::LogError;
 
-use super::EmbeddedOptions;
+use super::lock::Lock;
 use super::segment::{self, HEADER, io_error};
-use crate::error::Result;
+use super::{EmbeddedOptions, checked};
+use crate::error::{IngestError, Result};
 
 type Reply = oneshot::Sender<std::result::Result<(), LogError>>;
 
@@ -32,7 +33,7 @@ pub(super) struct Appender {
 impl Appender {
     pub(super) fn start(folder: &Path, options: &EmbeddedOptions) -> Result<Appender> {
         std::fs::create_dir_all(folder).map_err(io_error("creating log folder", folder))?;
-        let tail = Tail::open(folder)?;
+        let tail = Tail::open(folder, options.lock_timeout)?;
         let cluster = format!("embedded:{}", tail.log);
         // As many calls may wait as there are producers; a bound keeps a runaway one from filling memory.
         let (requests, queue) = mpsc::sync_channel(1024);
@@ -105,8 +106,8 @@ impl Writer {
         if let Some(why) = &self.failed {
             return Err(LogError::Failed(why.clone()));
         }
-        let lock = self.tail.lock().map_err(|e| LogError::Unavailable(e.to_string()))?;
         let written = (|| {
+            let _held = self.tail.lock.take()?;
             self.tail.find_end(self.segment_bytes)?;
             let mut start = 0;
             while start < records.len() {
@@ -121,10 +122,10 @@ impl Writer {
             }
             Ok::<(), AppendError>(())
         })();
-        drop(lock);
         match written {
             Ok(()) => Ok(()),
             Err(AppendError::Before(why)) => Err(LogError::Unavailable(why)),
+            Err(AppendError::Refused(why)) => Err(LogError::Failed(why)),
             Err(AppendError::Sync(why)) => {
                 self.failed = Some(why.clone());
                 Err(LogError::Failed(why))
@@ -137,33 +138,48 @@ impl Writer {
 enum AppendError {
     /// The write failed and was taken back, or never began.
     Before(String),
+    /// The write never began, and will not the next time: the log is damaged, or not ours to write.
+    Refused(String),
     /// The sync failed.
     Sync(String),
 }
 
-impl From<crate::error::IngestError> for AppendError {
-    fn from(error: crate::error::IngestError) -> AppendError {
-        AppendError::Before(error.to_string())
+impl From<IngestError> for AppendError {
+    fn from(error: IngestError) -> AppendError {
+        let why = error.to_string();
+        match error {
+            IngestError::Fatal(_) => AppendError::Refused(why),
+            IngestError::Io { source, .. } if cannot_pass(&source) => AppendError::Refused(why),
+            _ => AppendError::Before(why),
+        }
     }
+}
+
+/// Whether the system refuses, rather than that it could not at this moment, as when the disk is full.
+fn cannot_pass(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The end of the log, as one process knows it.
 #[derive(Debug)]
 pub(super) struct Tail {
     folder: PathBuf,
+    lock: Lock,
     pub(super) log: Uuid,
     base: u64,
     path: PathBuf,
     file: File,
     /// End of the last whole group known in the segment.
     end: u64,
+    /// The position that was last noted as checked.
+    noted: u64,
 }
 
 impl Tail {
-    /// Opens the log, making its first segment if it has none.
-    pub(super) fn open(folder: &Path) -> Result<Tail> {
-        let lock = lock_file(folder, "append.lock")?;
-        lock.lock().map_err(io_error("locking the log in", folder))?;
+    /// Opens the log, making its first segment if it has none. Waits for the append lock.
+    pub(super) fn open(folder: &Path, lock_timeout: Duration) -> Result<Tail> {
+        let mut lock = Lock::new(folder, "append.lock", lock_timeout);
+        let held = lock.take()?;
         let mut segments = segment::list(folder)?;
         if segments.is_empty() {
             let path = segment::create(folder, Uuid::now_v7(), 0).map_err(io_error("creating a segment in", folder))?;
@@ -172,22 +188,32 @@ impl Tail {
         let (base, path) = segments.pop().unwrap_or_default();
         let mut file = open_segment(&path)?;
         let log = segment::check_header(&mut file, &path, base)?;
-        let end = segment::valid_end(&mut file, &path, HEADER)?;
+        let noted = checked::read(folder, log);
+        let end = segment::valid_end(&file, &path, noted.saturating_sub(base).max(HEADER))?;
         // What a process that was killed wrote last may be in the page cache alone.
         file.sync_all().map_err(io_error("syncing", &path))?;
-        Ok(Tail { folder: folder.to_path_buf(), log, base, path, file, end })
+        let mut tail = Tail { folder: folder.to_path_buf(), lock, log, base, path, file, end, noted };
+        tail.note();
+        drop(held);
+        Ok(tail)
     }
 
-    /// Takes the append lock; dropping it lets go.
-    pub(super) fn lock(&self) -> Result<File> {
-        let lock = lock_file(&self.folder, "append.lock")?;
-        lock.lock().map_err(io_error("locking the log in", &self.folder))?;
-        Ok(lock)
+    /// The end of what is on disk for sure: the torn end of a crashed writer is cut off, the rest synced. Waits for the
+    /// append lock if anything was appended since the last call.
+    pub(super) fn durable_end(&mut self) -> Result<u64> {
+        // Without the lock: what is appended at this moment is seen the next time.
+        let newest = segment::list(&self.folder)?.pop();
+        let length = self.file.metadata().map_err(io_error("reading", &self.path))?.len();
+        if newest.is_none_or(|(base, _)| base != self.base) || length != self.end {
+            let _held = self.lock.take()?;
+            self.find_end(u64::MAX)?;
+        }
+        Ok(self.base + self.end)
     }
 
     /// Under the lock: takes in what other processes appended, cuts off what a crashed one left, starts a new segment
     /// when this one is full.
-    pub(super) fn find_end(&mut self, segment_bytes: u64) -> Result<()> {
+    fn find_end(&mut self, segment_bytes: u64) -> Result<()> {
         // Straight to the newest: those between may be drained and deleted at any moment.
         if let Some((base, path)) = segment::list(&self.folder)?.pop()
             && base > self.base
@@ -198,13 +224,14 @@ impl Tail {
         }
         let length = self.file.metadata().map_err(io_error("reading", &self.path))?.len();
         if length != self.end {
-            self.end = segment::valid_end(&mut self.file, &self.path, self.end)?;
+            self.end = segment::valid_end(&self.file, &self.path, self.end)?;
             if length > self.end {
                 tracing::warn!(segment = %self.path.display(), from = self.end, to = length, "cutting off a group that was never acknowledged");
                 self.file.set_len(self.end).map_err(io_error("cutting off the end of", &self.path))?;
             }
             // What another process wrote last may not be synced: it may have died before.
             self.file.sync_all().map_err(io_error("syncing", &self.path))?;
+            self.note();
         }
         if self.end >= segment_bytes {
             let base = self.base + self.end;
@@ -223,7 +250,7 @@ impl Tail {
         if let Err(error) = written {
             // Nothing of it was acknowledged; what cannot be cut off now is cut off by the next append.
             let _ = self.file.set_len(self.end);
-            return Err(AppendError::Before(format!("writing {}: {error}", self.path.display())));
+            return Err(io_error("writing", &self.path)(error).into());
         }
         if let Err(error) = self.file.sync_data() {
             // Nobody else may take it for durable. If this fails as well, the checksum is still the next one's guard.
@@ -231,18 +258,24 @@ impl Tail {
             return Err(AppendError::Sync(format!("syncing {}: {error}", self.path.display())));
         }
         self.end += group.len() as u64;
+        self.note();
         Ok(())
     }
 
-    /// The position of the next group: everything before it is on disk once [`find_end`](Tail::find_end) returned.
-    pub(super) fn position(&self) -> u64 {
-        self.base + self.end
+    /// Notes how far the log is whole, for those that open it next. Under the lock, after a sync.
+    fn note(&mut self) {
+        let position = self.base + self.end;
+        if position < self.noted.saturating_add(checked::NOTE_BYTES) && self.noted <= position {
+            return;
+        }
+        match checked::write(&self.folder, self.log, position) {
+            Ok(()) => self.noted = position,
+            // The next one reads more.
+            Err(error) => {
+                tracing::debug!(folder = %self.folder.display(), %error, "what is checked could not be noted")
+            }
+        }
     }
-}
-
-pub(super) fn lock_file(folder: &Path, name: &str) -> Result<File> {
-    let path = folder.join(name);
-    OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io_error("opening", &path))
 }
 
 fn open_segment(path: &Path) -> Result<File> {

@@ -1,9 +1,11 @@
 //! The embedded log into the tables.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use webdancer_lake::Lake;
 
@@ -26,11 +28,12 @@ pub async fn drain(
     stop: impl Future<Output = ()>,
 ) -> Result<DrainReport> {
     let source = EmbeddedSource::open(log, patience).await?;
+    let _lock = source.lock();
     let budget = Arc::new(Budget::default());
     let (events, received) = mpsc::channel(16);
     let follow = until == Until::Stopped;
     let max_buffer_bytes = options.max_buffer_bytes;
-    let mut keeper = Keeper { folder: log.folder().to_path_buf(), written: 0, observer };
+    let mut keeper = Keeper { folder: log.folder().to_path_buf(), boundaries: source.boundaries(), observer };
     let drain = Drain::new(lake.clone(), log.cluster(), Carries::All, options, &mut keeper);
     let draining = drain.run(received, until, stop);
     let reading = source.run(events, budget, max_buffer_bytes, follow);
@@ -45,12 +48,34 @@ pub async fn drain(
     }
 }
 
+/// Where groups begin behind the records that were read: what is drained is noted only up to such a place, so that
+/// reading can go on there.
+#[derive(Debug, Default)]
+pub(super) struct Boundaries {
+    /// One past the last record before it, and the position.
+    ahead: Mutex<VecDeque<(i64, u64)>>,
+}
+
+impl Boundaries {
+    /// Takes note that a group begins at `position` and that `last` is the last record before it.
+    pub(super) fn push(&self, last: i64, position: u64) {
+        self.ahead.lock().push_back((last + 1, position));
+    }
+
+    /// The last boundary that was reached when every record before `next` is in the tables; each is told once.
+    fn reached(&self, next: i64) -> Option<u64> {
+        let mut ahead = self.ahead.lock();
+        let count = ahead.partition_point(|(after, _)| *after <= next);
+        ahead.drain(..count).next_back().map(|(_, position)| position)
+    }
+}
+
 /// Remembers beside the log how far it is drained, and deletes what is.
 ///
 /// The file is a hint that saves reading: losing it costs time, and what it says was committed before it was written.
 struct Keeper<'a> {
     folder: PathBuf,
-    written: i64,
+    boundaries: Arc<Boundaries>,
     observer: &'a mut dyn DrainObserver,
 }
 
@@ -60,11 +85,10 @@ impl DrainObserver for Keeper<'_> {
     }
 
     fn durable(&mut self, partition: &TopicPartition, next: i64) {
-        if next > self.written {
-            self.written = next;
-            if let Err(error) = keep(&self.folder, next) {
-                tracing::warn!(folder = %self.folder.display(), %error, "what is drained could not be noted");
-            }
+        if let Some(position) = self.boundaries.reached(next)
+            && let Err(error) = keep(&self.folder, position)
+        {
+            tracing::warn!(folder = %self.folder.display(), %error, "what is drained could not be noted");
         }
         self.observer.durable(partition, next);
     }
@@ -74,13 +98,13 @@ impl DrainObserver for Keeper<'_> {
     }
 }
 
-fn keep(folder: &Path, next: i64) -> Result<()> {
+fn keep(folder: &Path, position: u64) -> Result<()> {
     let path = hint_path(folder);
     let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, next.to_string())
+    std::fs::write(&temporary, position.to_string())
         .and_then(|()| std::fs::rename(&temporary, &path))
         .map_err(|source| crate::error::IngestError::Io { what: format!("writing {}", path.display()), source })?;
-    reader::delete_before(folder, u64::try_from(next).unwrap_or(0))?;
+    reader::delete_before(folder, position)?;
     Ok(())
 }
 

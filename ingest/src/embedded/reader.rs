@@ -10,9 +10,10 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use webdancer_schemas::wire::parse_structured;
 
-use super::appender::{Tail, lock_file};
-use super::segment::{self, HEADER, io_error};
-use super::{EmbeddedLog, TOPIC};
+use super::appender::Tail;
+use super::draining::Boundaries;
+use super::segment::{self, Group, Groups, HEADER, io_error};
+use super::{EmbeddedLog, TOPIC, lock};
 use crate::error::{IngestError, Result};
 use crate::source::{Budget, Record, SourceEvent, Start, TopicPartition};
 
@@ -26,20 +27,20 @@ const BATCH_BYTES: usize = 1 << 20;
 pub struct EmbeddedSource {
     folder: PathBuf,
     tail: Tail,
-    /// The position that the last read ended at: a group begins there.
-    group_start: Option<u64>,
+    boundaries: Arc<Boundaries>,
     /// Held while draining: one drainer at a time.
-    _lock: File,
+    lock: Arc<File>,
 }
 
 impl EmbeddedSource {
     /// Becomes the drainer of the log.
     ///
     /// # Errors
-    /// [`IngestError::Unavailable`] when another process drains it for longer than `patience`.
+    /// [`IngestError::Unavailable`] when another process drains it for longer than `patience`, or is appending to it
+    /// for longer than the log's lock timeout.
     pub async fn open(log: &EmbeddedLog, patience: Duration) -> Result<EmbeddedSource> {
         let folder = log.folder().to_path_buf();
-        let lock = lock_file(&folder, "drain.lock")?;
+        let lock = lock::open(&folder.join("drain.lock"))?;
         let deadline = tokio::time::Instant::now() + patience;
         while lock.try_lock().is_err() {
             if tokio::time::Instant::now() >= deadline {
@@ -50,7 +51,17 @@ impl EmbeddedSource {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(EmbeddedSource { tail: Tail::open(&folder)?, folder, group_start: None, _lock: lock })
+        Ok(EmbeddedSource { tail: open_tail(log).await?, folder, boundaries: Arc::default(), lock: Arc::new(lock) })
+    }
+
+    /// What keeps others from draining: to be kept until what was read is committed.
+    pub(super) fn lock(&self) -> Arc<File> {
+        self.lock.clone()
+    }
+
+    /// Where groups begin behind what was handed over.
+    pub(super) fn boundaries(&self) -> Arc<Boundaries> {
+        self.boundaries.clone()
     }
 
     /// The log's one partition.
@@ -60,7 +71,7 @@ impl EmbeddedSource {
 
     /// Hands over records from the start that the loop names; returns at the end of the log, or never if `follow`.
     pub async fn run(
-        mut self,
+        self,
         events: mpsc::Sender<SourceEvent>,
         budget: Arc<Budget>,
         max_buffer_bytes: usize,
@@ -76,20 +87,20 @@ impl EmbeddedSource {
             Some(Start::At(position)) => u64::try_from(*position).unwrap_or(0),
             _ => super::draining::hint(&self.folder),
         };
+        let EmbeddedSource { folder, mut tail, boundaries, lock: _lock } = self;
         let mut told_end = None;
-        let end = self.durable_end()?;
-        if position > end {
-            return Err(IngestError::Fatal(shorter(&self.folder, end, position)));
-        }
         loop {
-            let end = self.durable_end()?;
+            let end;
+            (tail, end) = durable_end(tail).await?;
+            if position > end {
+                return Err(IngestError::Fatal(shorter(&folder, end, position)));
+            }
             if told_end != Some(end) {
                 let lag = SourceEvent::Lag { partition: partition.clone(), end: end as i64 };
                 events.send(lag).await.map_err(|_| gone(()))?;
             }
             while position < end {
-                let (records, next, bytes) = read(&self.folder, position, end, self.group_start == Some(position))?;
-                self.group_start = Some(next);
+                let (records, next, bytes) = read(&folder, position, end)?;
                 while budget.used() > max_buffer_bytes {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     if events.is_closed() {
@@ -97,7 +108,8 @@ impl EmbeddedSource {
                     }
                 }
                 position = next;
-                if !records.is_empty() {
+                if let Some(last) = records.last() {
+                    boundaries.push(last.offset, next);
                     let records =
                         SourceEvent::Records { partition: partition.clone(), records, budget: budget.take(bytes) };
                     events.send(records).await.map_err(|_| gone(()))?;
@@ -113,49 +125,80 @@ impl EmbeddedSource {
             tokio::time::sleep(POLL).await;
         }
     }
-
-    /// The end of what is on disk for sure: the torn end of a crashed writer is cut off, the rest synced.
-    fn durable_end(&mut self) -> Result<u64> {
-        let _lock = self.tail.lock()?;
-        self.tail.find_end(u64::MAX)?;
-        Ok(self.tail.position())
-    }
 }
 
-/// Records from `position` on, about [`BATCH_BYTES`]; the position after them; their bytes.
-fn read(folder: &Path, position: u64, end: u64, at_group: bool) -> Result<(Vec<Record>, u64, usize)> {
+/// Opens the log's end. It may wait for the append lock: not on a thread of the runtime.
+async fn open_tail(log: &EmbeddedLog) -> Result<Tail> {
+    let (folder, lock_timeout) = (log.folder().to_path_buf(), log.options.lock_timeout);
+    blocking(move || Tail::open(&folder, lock_timeout)).await
+}
+
+/// See [`Tail::durable_end`].
+async fn durable_end(mut tail: Tail) -> Result<(Tail, u64)> {
+    blocking(move || {
+        let end = tail.durable_end()?;
+        Ok((tail, end))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|e| IngestError::Fatal(format!("reading the log's end: {e}")))?
+}
+
+/// Records from `position` on, where a group begins, about [`BATCH_BYTES`]; where the next group begins; their bytes.
+fn read(folder: &Path, position: u64, end: u64) -> Result<(Vec<Record>, u64, usize)> {
     let segments = segment::list(folder)?;
     let index = segments.partition_point(|(base, _)| *base <= position);
     // A position before the first segment was drained and deleted: go on at the first there is.
     let Some((base, path)) = segments.get(index.saturating_sub(1)) else { return Ok((Vec::new(), end, 0)) };
     let segment_end = segments.get(index).map_or(end, |(next, _)| *next);
-    let mut file = match File::open(path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         // Drained and deleted since it was listed: go on with what comes after it.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), segment_end, 0)),
         Err(error) => return Err(io_error("opening", path)(error)),
     };
-    let file_end = file.metadata().map_err(io_error("reading", path))?.len().min(segment_end - base);
-    let wanted = position.saturating_sub(*base).max(HEADER);
-    // A position may lie inside a group: groups are found from the segment's beginning.
-    let mut offset = if at_group { wanted } else { HEADER };
-    let (mut records, mut bytes) = (Vec::new(), 0);
-    while offset < file_end && bytes < BATCH_BYTES {
-        let group = segment::read_group(&mut file, offset, file_end).map_err(io_error("reading", path))?;
-        let Some(group) = group else {
-            return Err(IngestError::Fatal(format!(
-                "{} is damaged at byte {offset}: restore it; the events from there on are not in the tables yet",
-                path.display()
-            )));
-        };
-        for (at, record) in group.records.into_iter().filter(|(at, _)| offset + at >= wanted) {
-            bytes += record.len();
-            records.push(as_record((base + offset + at) as i64, group.timestamp_ms, record));
-        }
-        offset += group.bytes;
+    let length = file.metadata().map_err(io_error("reading", path))?.len();
+    let file_end = segment_end - base;
+    if length < file_end {
+        return Err(IngestError::Fatal(format!(
+            "{} is cut short: it has {length} of {file_end} bytes. Restore it; the events that are missing are not in the \
+             tables yet",
+            path.display()
+        )));
     }
-    let next = if offset >= file_end { segment_end } else { base + offset };
-    Ok((records, next, bytes))
+    let wanted = position.saturating_sub(*base).max(HEADER);
+    if wanted >= file_end {
+        return Ok((Vec::new(), segment_end, 0));
+    }
+    let mut groups = Groups::new(&file, wanted, file_end).map_err(io_error("reading", path))?;
+    let mut next = groups.next().map_err(io_error("reading", path))?;
+    if next.is_none() {
+        // No group begins there, as after a note that is not ours: groups are found from the segment's beginning.
+        groups = Groups::new(&file, HEADER, file_end).map_err(io_error("reading", path))?;
+        next = groups.next().map_err(io_error("reading", path))?;
+    }
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    while let Some(Group { begin, timestamp_ms, records: found }) = next {
+        for (at, record) in found.into_iter().filter(|(at, _)| begin + at >= wanted) {
+            bytes += record.len();
+            records.push(as_record((base + begin + at) as i64, timestamp_ms, record));
+        }
+        if groups.offset() >= file_end {
+            return Ok((records, segment_end, bytes));
+        }
+        if bytes >= BATCH_BYTES {
+            return Ok((records, base + groups.offset(), bytes));
+        }
+        next = groups.next().map_err(io_error("reading", path))?;
+    }
+    Err(IngestError::Fatal(format!(
+        "{} is damaged at byte {}: restore it; the events from there on are not in the tables yet",
+        path.display(),
+        groups.offset()
+    )))
 }
 
 /// The message for a log that ends before what was drained of it.
@@ -172,26 +215,31 @@ pub(crate) fn shorter(folder: &Path, end: u64, position: u64) -> String {
 /// # Errors
 /// When the log cannot be read.
 pub async fn caught_up(log: &EmbeddedLog, patience: Duration) -> Result<bool> {
-    let folder = log.folder();
-    let mut tail = Tail::open(folder)?;
-    let lock = tail.lock()?;
-    tail.find_end(u64::MAX)?;
-    let end = tail.position();
-    drop(lock);
+    let (_, end) = durable_end(open_tail(log).await?).await?;
     let deadline = tokio::time::Instant::now() + patience;
+    let mut looked = None;
     loop {
-        let mut position = super::draining::hint(folder);
-        let mut waiting = false;
-        while position < end && !waiting {
-            let (records, next, _) = read(folder, position, end, false)?;
-            waiting = !records.is_empty();
-            position = next;
+        // Only once the other has noted more is there something to look at.
+        let drained = super::draining::hint(log.folder());
+        if looked.replace(drained) != Some(drained) && !has_records(log.folder(), drained, end)? {
+            return Ok(true);
         }
-        if !waiting || tokio::time::Instant::now() >= deadline {
-            return Ok(!waiting);
+        if tokio::time::Instant::now() >= deadline {
+            return Ok(false);
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+fn has_records(folder: &Path, mut position: u64, end: u64) -> Result<bool> {
+    while position < end {
+        let (records, next, _) = read(folder, position, end)?;
+        if !records.is_empty() {
+            return Ok(true);
+        }
+        position = next;
+    }
+    Ok(false)
 }
 
 /// Deletes the segments that lie wholly before `position`; the newest one stays.

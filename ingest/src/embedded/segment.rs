@@ -9,7 +9,7 @@
 //! A record's position is that of its length field.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf as _, Bytes};
@@ -22,6 +22,8 @@ const MAGIC: &[u8; 8] = b"WDLOG\0\x01\n";
 pub(super) const HEADER: u64 = 32;
 /// Bytes before a group's body.
 const GROUP_HEADER: usize = 16;
+/// Bytes read at once, for groups that are smaller.
+const READ_BYTES: usize = 256 << 10;
 
 pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IngestError {
     let what = format!("{what} {}", path.display());
@@ -101,33 +103,57 @@ fn checksum(head: &[u8], body: &[u8]) -> u32 {
 /// A group read back.
 #[derive(Debug)]
 pub(super) struct Group {
+    /// Where it begins in the file.
+    pub(super) begin: u64,
     pub(super) timestamp_ms: i64,
     /// Records with their offsets from the group's start.
     pub(super) records: Vec<(u64, Bytes)>,
-    /// Bytes of the whole group.
-    pub(super) bytes: u64,
 }
 
-/// Reads the group at `offset` of the file; None: what is there is no whole group.
-pub(super) fn read_group(file: &mut File, offset: u64, end: u64) -> io::Result<Option<Group>> {
-    let available = end.saturating_sub(offset);
-    if available < GROUP_HEADER as u64 {
-        return Ok(None);
+/// Reads the groups of a segment one after the other.
+#[derive(Debug)]
+pub(super) struct Groups<'f> {
+    file: BufReader<&'f File>,
+    offset: u64,
+    end: u64,
+}
+
+impl<'f> Groups<'f> {
+    /// From `offset`, where a group begins, up to `end`.
+    pub(super) fn new(mut file: &'f File, offset: u64, end: u64) -> io::Result<Groups<'f>> {
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Groups { file: BufReader::with_capacity(READ_BYTES, file), offset, end })
     }
-    file.seek(SeekFrom::Start(offset))?;
-    let mut head = [0u8; GROUP_HEADER];
-    file.read_exact(&mut head)?;
-    let mut fields = &head[..];
-    let (length, timestamp_ms, stored) = (fields.get_u32_le() as u64, fields.get_i64_le(), fields.get_u32_le());
-    if length > available - GROUP_HEADER as u64 {
-        return Ok(None);
+
+    /// Where the next group begins: behind the last one that was whole.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
     }
-    let mut body = vec![0u8; length as usize];
-    file.read_exact(&mut body)?;
-    if checksum(&head[..12], &body) != stored {
-        return Ok(None);
+
+    /// The next group; None, from then on: what is there is no whole group.
+    pub(super) fn next(&mut self) -> io::Result<Option<Group>> {
+        let available = self.end.saturating_sub(self.offset);
+        if available < GROUP_HEADER as u64 {
+            return Ok(None);
+        }
+        let mut head = [0u8; GROUP_HEADER];
+        self.file.read_exact(&mut head)?;
+        let mut fields = &head[..];
+        let (length, timestamp_ms, stored) = (fields.get_u32_le() as u64, fields.get_i64_le(), fields.get_u32_le());
+        let mut body = Vec::new();
+        if length <= available - GROUP_HEADER as u64 {
+            body.resize(length as usize, 0);
+            self.file.read_exact(&mut body)?;
+        }
+        let whole = body.len() as u64 == length && checksum(&head[..12], &body) == stored;
+        let Some(records) = whole.then(|| split(Bytes::from(body))).flatten() else {
+            self.end = self.offset;
+            return Ok(None);
+        };
+        let begin = self.offset;
+        self.offset += GROUP_HEADER as u64 + length;
+        Ok(Some(Group { begin, timestamp_ms, records }))
     }
-    Ok(split(Bytes::from(body)).map(|records| Group { timestamp_ms, records, bytes: GROUP_HEADER as u64 + length }))
 }
 
 /// The records of a body, with their offsets from the group's start.
@@ -151,25 +177,34 @@ fn is_group(bytes: &[u8]) -> bool {
     length > 4 && rest.get(..length).is_some_and(|body| checksum(summed, body) == stored)
 }
 
-/// The end of the last whole group from `offset` on.
+/// The end of the last whole group, looked for from `from` on, where a group begins or the file ends.
+///
+/// When what begins at `from` is no whole group, either that is a torn end or `from` is a mistake: the whole file tells.
 ///
 /// # Errors
 /// [`IngestError::Fatal`] when a whole group follows a damaged place: that is no torn end but a damaged file.
-pub(super) fn valid_end(file: &mut File, path: &Path, mut offset: u64) -> Result<u64> {
+pub(super) fn valid_end(mut file: &File, path: &Path, from: u64) -> Result<u64> {
     let length = file.metadata().map_err(io_error("reading", path))?.len();
-    while let Some(group) = read_group(file, offset, length).map_err(io_error("reading", path))? {
-        offset += group.bytes;
+    let from = if from > length { HEADER } else { from };
+    let mut groups = Groups::new(file, from, length).map_err(io_error("reading", path))?;
+    while groups.next().map_err(io_error("reading", path))?.is_some() {}
+    let end = groups.offset();
+    if end >= length {
+        return Ok(end);
+    }
+    if end == from && from > HEADER {
+        return valid_end(file, path, HEADER);
     }
     // Only the last group can be torn, so nothing whole may follow.
     let mut rest = Vec::new();
-    file.seek(SeekFrom::Start(offset)).map_err(io_error("reading", path))?;
+    file.seek(SeekFrom::Start(end)).map_err(io_error("reading", path))?;
     file.read_to_end(&mut rest).map_err(io_error("reading", path))?;
     if let Some(probe) = (1..rest.len()).find(|probe| is_group(&rest[*probe..])) {
         return Err(IngestError::Fatal(format!(
-            "{} is damaged at byte {offset}: whole records follow {probe} bytes later. Restore the file; cutting it off \
+            "{} is damaged at byte {end}: whole records follow {probe} bytes later. Restore the file; cutting it off \
              there would lose acknowledged events",
             path.display()
         )));
     }
-    Ok(offset)
+    Ok(end)
 }

@@ -4,7 +4,8 @@
 //!
 //! | wanted | log | then |
 //! |---|---|---|
-//! | beginning | any | its first record |
+//! | beginning | whole | its first record |
+//! | beginning | its first records were removed before this table ever read it | a gap from 0 is told, from low on |
 //! | within low..=end | any | there |
 //! | below low | records were removed before they were read | a gap is told, from low on |
 //! | beyond end | another topic of the same name, or one cut short | failure: going on would lose events |
@@ -76,19 +77,22 @@ impl Session<'_> {
                 ))
             })?;
             let (low, end) = *bounds.get(key).ok_or_else(|| unanswered(key))?;
-            let next = match start {
-                Start::Beginning => low,
-                Start::At(wanted) if wanted > end => return Err(End::Failed(beyond(key, wanted, end))),
-                Start::At(wanted) if wanted < low => {
-                    gaps.push(gap(key, wanted, low));
-                    low
-                }
+            // A table that never read the topic wants all of it: partitions begin at 0.
+            let wanted = match start {
+                Start::Beginning => 0,
                 Start::At(wanted) => wanted,
             };
+            if wanted > end {
+                return Err(End::Failed(beyond(key, wanted, end)));
+            }
+            if wanted < low {
+                gaps.push(gap(key, wanted, low));
+            }
+            let next = wanted.max(low);
             let kind = self.topics.iter().find(|topic| topic.name == key.topic).map(|topic| topic.kind);
             let Some(kind) = kind else { continue };
-            entries
-                .push((key.clone(), if start == Start::Beginning { Offset::Beginning } else { Offset::Offset(next) }));
+            // Never "the beginning": should more be removed before it is read, that must show.
+            entries.push((key.clone(), Offset::Offset(next)));
             self.partitions.push(Partition {
                 key: key.clone(),
                 kind,

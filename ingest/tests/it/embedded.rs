@@ -1,13 +1,17 @@
 //! The embedded log: durable, ordered, shared by processes, and drained exactly once.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
-use webdancer_ingest::drain::{DrainOptions, Until};
+use webdancer_ingest::drain::{DrainOptions, DrainReport, Until};
 use webdancer_ingest::embedded::{self, EmbeddedLog, EmbeddedOptions};
 use webdancer_ingest::{IngestError, intake};
+use webdancer_lake::Lake;
+use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog as _, LogError};
+use webdancer_schemas::rows::Metric;
 
 use crate::support::{Watcher, drain, lake, log, metric, rows, steps, text};
 
@@ -161,6 +165,201 @@ async fn damage_before_the_end_is_refused_not_cut_off() {
     std::fs::write(&segment, bytes).unwrap();
     let error = EmbeddedLog::open(&dir.path().join("log"), EmbeddedOptions::default()).unwrap_err();
     assert!(matches!(&error, IngestError::Fatal(text) if text.contains("is damaged at byte 32")), "{error}");
+}
+
+const SEGMENT: &str = "log/00000000000000000000.seg";
+
+/// Appends a group of its own for each step, together more than the 1 MiB after which the log is noted as checked.
+async fn append_much(log: &EmbeddedLog, steps: std::ops::Range<i64>) {
+    for step in steps {
+        let row = Metric { name: "loss".into(), step, value: 0.5, unit: Some("x".repeat(300 << 10)) };
+        log.append(vec![Event::new("test", &row).unwrap()]).await.unwrap();
+    }
+}
+
+/// Changes one byte of a file.
+fn damage(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// The position up to which the log was noted as whole.
+fn checked(folder: &Path) -> usize {
+    let text = std::fs::read_to_string(folder.join("log/checked")).unwrap();
+    text.trim().split_once(' ').unwrap().1.parse().unwrap()
+}
+
+async fn try_drain(lake: &Lake, log: &EmbeddedLog) -> Result<DrainReport, IngestError> {
+    let mut watcher = Watcher::default();
+    let (options, stop) = (DrainOptions::default(), std::future::pending());
+    embedded::drain(lake, log, options, Until::CaughtUp, Duration::ZERO, &mut watcher, stop).await
+}
+
+#[tokio::test]
+async fn opening_reads_what_came_after_the_last_check_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let segment = dir.path().join(SEGMENT);
+    {
+        let log = log(&lake, EmbeddedOptions::default()).await;
+        append_much(&log, 0..8).await;
+        drain(&lake, &log, DrainOptions::default()).await;
+    }
+    let note = checked(dir.path());
+    assert!(note > 1 << 20 && note <= std::fs::metadata(&segment).unwrap().len() as usize, "{note}");
+    // These bytes are in the tables: nobody needs them any more.
+    damage(&segment, 80);
+    {
+        let log = log(&lake, EmbeddedOptions::default()).await;
+        for step in 8..11 {
+            log.append(vec![metric(step)]).await.unwrap();
+        }
+        drain(&lake, &log, DrainOptions::default()).await;
+        assert_eq!(steps(&lake).await.0, once(0..11));
+    }
+    // Behind the note every checksum is read.
+    let end = std::fs::metadata(&segment).unwrap().len() as usize;
+    damage(&segment, end - 400);
+    let error = EmbeddedLog::open(&dir.path().join("log"), EmbeddedOptions::default()).unwrap_err();
+    assert!(matches!(&error, IngestError::Fatal(text) if text.contains("is damaged at byte")), "{error}");
+}
+
+#[tokio::test]
+async fn damage_in_front_of_the_last_check_is_found_by_the_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    append_much(&log(&lake, EmbeddedOptions::default()).await, 0..8).await;
+    assert!(checked(dir.path()) > 400_000);
+    damage(&dir.path().join(SEGMENT), 400_000);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    let error = try_drain(&lake, &log).await.unwrap_err();
+    assert!(matches!(&error, IngestError::Fatal(text) if text.contains("is damaged at byte")), "{error}");
+    assert_eq!(steps(&lake).await.0, once(0..0), "nothing behind the damage is taken before it is mended");
+    damage(&dir.path().join(SEGMENT), 400_000);
+    try_drain(&lake, &log).await.unwrap();
+    assert_eq!(steps(&lake).await.0, once(0..8));
+}
+
+#[tokio::test]
+async fn a_torn_end_is_found_whatever_the_note_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let segment = dir.path().join(SEGMENT);
+    append_much(&log(&lake, EmbeddedOptions::default()).await, 0..8).await;
+    let note = std::fs::read_to_string(dir.path().join("log/checked")).unwrap();
+    let id = note.split(' ').next().unwrap();
+    let whole = std::fs::read(&segment).unwrap();
+    let end = whole.len();
+    let other = "0190aaaa-0000-7000-8000-000000000000";
+    let notes = [
+        note.clone(),
+        format!("{id} {end}"),
+        // Beyond the end, as of an older copy; where no group begins; of another log; no note at all.
+        format!("{id} {}", end + 1000),
+        format!("{id} {}", end - 1000),
+        format!("{id} {}", end + 10),
+        format!("{other} {end}"),
+        format!("{id} {}", u64::MAX),
+        "nonsense".to_string(),
+        String::new(),
+    ];
+    for (note, step) in notes.iter().zip(8..) {
+        for garbage in [&[0u8; 40][..], b"\x10\x00\x00\x00 cut short", &[0xff; 2000]] {
+            std::fs::write(dir.path().join("log/checked"), note).unwrap();
+            std::fs::write(&segment, [&whole, garbage].concat()).unwrap();
+            let again = log(&lake, EmbeddedOptions::default()).await;
+            again.append(vec![metric(step)]).await.unwrap();
+            let bytes = std::fs::read(&segment).unwrap();
+            assert_eq!(bytes[..end], whole, "{note}");
+            assert_eq!(u32::from_le_bytes(bytes[end..end + 4].try_into().unwrap()) as usize, bytes.len() - end - 16);
+        }
+    }
+    try_drain(&lake, &log(&lake, EmbeddedOptions::default()).await).await.unwrap();
+    assert_eq!(steps(&lake).await.0, (0..8).chain([16]).map(|step| (step, 1)).collect());
+}
+
+#[tokio::test]
+async fn what_is_drained_is_noted_where_a_group_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let hint = dir.path().join("log/drained");
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    log.append((0..10).map(metric).collect()).await.unwrap();
+    drain(&lake, &log, DrainOptions::default()).await;
+    let end = std::fs::metadata(dir.path().join(SEGMENT)).unwrap().len();
+    assert_eq!(std::fs::read_to_string(&hint).unwrap(), end.to_string());
+    assert!(embedded::caught_up(&log, Duration::ZERO).await.unwrap());
+    log.append((10..15).map(metric).collect()).await.unwrap();
+    assert!(!embedded::caught_up(&log, Duration::ZERO).await.unwrap());
+    // Notes that lie within a group, as older versions wrote them, are read from as well.
+    for within in [end - 100, 40, 0] {
+        std::fs::write(&hint, within.to_string()).unwrap();
+        drain(&lake, &log, DrainOptions::default()).await;
+        assert_eq!(steps(&lake).await.0, once(0..15), "{within}");
+        assert!(embedded::caught_up(&log, Duration::ZERO).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_cut_short_is_refused_not_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions { segment_bytes: 1000, ..EmbeddedOptions::default() }).await;
+    for step in 0..12 {
+        log.append(vec![metric(step)]).await.unwrap();
+    }
+    let file = std::fs::OpenOptions::new().write(true).open(dir.path().join(SEGMENT)).unwrap();
+    // The last group of the segment is gone as if it had never been.
+    let bytes = std::fs::read(dir.path().join(SEGMENT)).unwrap();
+    let first = 48 + u32::from_le_bytes(bytes[32..36].try_into().unwrap()) as u64;
+    file.set_len(first).unwrap();
+    let error = try_drain(&lake, &log).await.unwrap_err();
+    assert!(matches!(&error, IngestError::Fatal(text) if text.contains("is cut short")), "{error}");
+}
+
+#[tokio::test]
+async fn an_append_to_a_damaged_log_fails_for_good_until_it_is_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let log = log(&lake, EmbeddedOptions::default()).await;
+    log.append(vec![metric(0)]).await.unwrap();
+    let segment = dir.path().join(SEGMENT);
+    let whole = std::fs::read(&segment).unwrap();
+    // What looks like a torn end, and a whole group behind it.
+    std::fs::write(&segment, [&whole, &b"damage"[..], &whole[32..]].concat()).unwrap();
+    let error = log.append(vec![metric(1)]).await.unwrap_err();
+    assert!(matches!(&error, LogError::Failed(text) if text.contains("is damaged at byte")), "{error}");
+    std::fs::write(&segment, &whole).unwrap();
+    log.append(vec![metric(1)]).await.unwrap();
+    drain(&lake, &log, DrainOptions::default()).await;
+    assert_eq!(steps(&lake).await.0, once(0..2));
+}
+
+#[tokio::test]
+async fn a_lock_that_another_process_does_not_let_go_is_waited_for_within_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let options = EmbeddedOptions { lock_timeout: Duration::from_millis(30), ..EmbeddedOptions::default() };
+    let log = log(&lake, options.clone()).await;
+    let path = dir.path().join("log/append.lock");
+    let held = std::fs::File::open(&path).unwrap();
+    held.lock().unwrap();
+
+    let events: Vec<_> = (0..3).map(metric).collect();
+    for _ in 0..2 {
+        let error = log.append(events.clone()).await.unwrap_err();
+        assert!(matches!(error, LogError::Unavailable(_)), "{error}");
+        let expected = format!("held {} for longer than 30 ms (log.lock_timeout_ms)", path.display());
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
+    let error = EmbeddedLog::open(&dir.path().join("log"), options).unwrap_err();
+    assert!(matches!(error, IngestError::Unavailable(_)), "{error}");
+
+    drop(held);
+    log.append(events).await.unwrap();
+    drain(&lake, &log, DrainOptions::default()).await;
+    assert_eq!(steps(&lake).await.0, once(0..3));
 }
 
 #[tokio::test]

@@ -262,13 +262,17 @@ async fn records_removed_before_they_were_read_are_a_gap() {
     for i in 0..10 {
         log.append(vec![metric(&"n".repeat(300_000), i)]).await.unwrap();
     }
-    let mut worker = Worker::start(&settings, ROOMY).starting_at(0, 1);
-    let Told::Gap(partition, 1, to) = worker.next().await else { panic!("no gap") };
-    assert_eq!(partition.to_string(), "webdancer.metric/0");
-    let read = worker.until_caught_up().await;
-    assert_eq!(offsets(&read[&0]), (to + 1..10).collect::<Vec<i64>>());
-    assert!(read[&0].len() > 2);
-    worker.stop().await;
+    // A table that never read the topic wants it from 0.
+    for (wanted, starts) in [(1, BTreeMap::from([(0, Start::At(1))])), (0, BTreeMap::new())] {
+        let mut worker = Worker::start(&settings, ROOMY);
+        worker.starts = starts;
+        let Told::Gap(partition, from, to) = worker.next().await else { panic!("no gap from {wanted}") };
+        assert_eq!((partition.to_string().as_str(), from), ("webdancer.metric/0", wanted));
+        let read = worker.until_caught_up().await;
+        assert_eq!(offsets(&read[&0]), (to + 1..10).collect::<Vec<i64>>());
+        assert!(read[&0].len() > 2);
+        worker.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,22 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use webdancer_lake::append::Outcome;
-use webdancer_lake::local::DurableLocal;
-use webdancer_lake::location::Location;
-use webdancer_lake::{Lake, LakeError, LakeOptions};
+use webdancer_lake::{LakeError, LakeOptions};
 use webdancer_schemas::kind::Kind;
 
 use crate::fault_store::{Fault, FaultStore};
-use crate::support::{lake, once, part, steps, writer};
+use crate::support::{faulty, lake, once, part, steps, writer};
 
 fn landed(rows: u64, duplicates: u64) -> Outcome {
     Outcome::Landed { rows, duplicates }
-}
-
-fn faulty(dir: &tempfile::TempDir, options: LakeOptions) -> (Arc<FaultStore>, Lake) {
-    let store = FaultStore::new(Arc::new(DurableLocal::new()));
-    let url = url::Url::from_directory_path(dir.path().canonicalize().unwrap()).unwrap();
-    (store.clone(), Lake::with_location(Location::with_store(url, store).unwrap(), options))
 }
 
 #[tokio::test]
@@ -91,6 +83,91 @@ async fn a_commit_that_failed_is_tried_again() {
     *store.commits.lock() = vec![Fault::ErrorBefore, Fault::ErrorBefore, Fault::DelayMs(30)];
     assert_eq!(table.append(&[part("a", None, 2, &[1, 2])]).await.unwrap(), [landed(2, 0)]);
     assert_eq!(steps(&table).await, once([1, 2]));
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_is_told_at_once() {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    for (fault, part_of_message) in [
+        (Fault::Denied, "committing to table metrics: access denied: the log: AccessDenied: not yours; give"),
+        (Fault::System(PermissionDenied), "committing to table metrics: access denied: permission denied"),
+        (Fault::System(ReadOnlyFilesystem), "committing to table metrics: the file system is read-only"),
+        (Fault::NoSuchBucket, "committing to table metrics: there is no such bucket"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, lake) = faulty(&dir, LakeOptions::default());
+        let mut table = writer(&lake).await;
+        let before = store.commits_tried.load(Ordering::SeqCst);
+        *store.commits.lock() = vec![fault];
+        let error = table.append(&[part("a", None, 2, &[1, 2])]).await.unwrap_err();
+        assert!(matches!(error, LakeError::Denied(_) | LakeError::Usage(_)) && !error.may_pass(), "{error:?}");
+        assert!(error.to_string().starts_with(part_of_message), "{error}");
+        assert_eq!(store.commits_tried.load(Ordering::SeqCst), before + 1, "{fault:?}: tried once");
+        // Nothing is broken: with the right to it the same part lands.
+        assert_eq!(table.append(&[part("a", None, 2, &[1, 2])]).await.unwrap(), [landed(2, 0)]);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_landed_all_the_same_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, lake) = faulty(&dir, LakeOptions::default());
+    let mut table = writer(&lake).await;
+    *store.commits.lock() = vec![Fault::DeniedAfter];
+    assert_eq!(table.append(&[part("a", None, 2, &[1, 2])]).await.unwrap(), [landed(2, 0)]);
+    assert_eq!(steps(&table).await, once([1, 2]));
+}
+
+#[tokio::test]
+async fn a_full_disk_may_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, lake) = faulty(&dir, LakeOptions::default());
+    let mut table = writer(&lake).await;
+    *store.commits.lock() = vec![Fault::System(std::io::ErrorKind::StorageFull); 2];
+    assert_eq!(table.append(&[part("a", None, 2, &[1, 2])]).await.unwrap(), [landed(2, 0)]);
+}
+
+#[tokio::test]
+async fn a_table_that_may_not_be_made_is_told_with_the_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, lake) = faulty(&dir, LakeOptions::default());
+    *store.commits.lock() = vec![Fault::Denied];
+    let error = lake.table_for_writing(Kind::Metric).await.unwrap_err();
+    assert!(matches!(error, LakeError::Denied(_)), "{error:?}");
+    assert!(error.to_string().starts_with("creating table metrics: access denied"), "{error}");
+    assert_eq!(store.commits_tried.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn few_ids_within_a_files_range_are_asked_of_its_bloom_filter_once() {
+    let dir = tempfile::tempdir().unwrap();
+    // Even numbers of 48 bits, in no order; odd ones fall between them.
+    let even: Vec<u64> = (1..20_000u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17) * 2).collect();
+    let middle = even[10_000];
+    writer(&lake(&dir)).await.append(&[part("a", None, 0, &even)]).await.unwrap();
+    let fresh = || faulty(&dir, LakeOptions::default());
+    let bytes = |store: &Arc<FaultStore>| store.data_bytes.swap(0, Ordering::SeqCst);
+
+    let (store, many) = fresh();
+    let odd: Vec<u64> = (0..33).map(|i| middle + 1 + 2 * i).collect();
+    assert_eq!(writer(&many).await.append(&[part("many", None, 0, &odd)]).await.unwrap(), [landed(33, 0)]);
+    let whole = bytes(&store);
+
+    let (store, few) = fresh();
+    let mut table = writer(&few).await;
+    assert_eq!(table.append(&[part("few", None, 0, &[middle + 101, middle + 103])]).await.unwrap(), [landed(2, 0)]);
+    let filter = bytes(&store);
+    assert!(0 < filter && filter * 2 < whole, "{filter} bytes with the filter, {whole} with the ids");
+    // The second time the ids are read, and then kept.
+    assert_eq!(table.append(&[part("few", Some(0), 1, &[middle + 105])]).await.unwrap(), [landed(1, 0)]);
+    assert!(bytes(&store) > filter);
+    assert_eq!(table.append(&[part("few", Some(1), 2, &[middle + 107])]).await.unwrap(), [landed(1, 0)]);
+    assert_eq!(bytes(&store), 0);
+
+    // What is there is found, first thing.
+    let (_, retried) = fresh();
+    let again = [part("again", None, 0, &[middle, middle + 101, middle + 109])];
+    assert_eq!(writer(&retried).await.append(&again).await.unwrap(), [landed(1, 2)]);
 }
 
 #[tokio::test]

@@ -28,6 +28,14 @@ pub(crate) enum Fault {
     ErrorBefore,
     /// The write takes this many milliseconds.
     DelayMs(u64),
+    /// The write is not carried out: 403.
+    Denied,
+    /// The write is carried out, and yet the answer is 403.
+    DeniedAfter,
+    /// The write is not carried out: the bucket is not there.
+    NoSuchBucket,
+    /// The write is not carried out: the system's error of this kind.
+    System(std::io::ErrorKind),
 }
 
 #[derive(Debug)]
@@ -39,6 +47,10 @@ pub(crate) struct FaultStore {
     pub(crate) failing_reads: AtomicU64,
     /// Every write of a checkpoint fails while set.
     pub(crate) fail_checkpoints: std::sync::atomic::AtomicBool,
+    /// Conditional creates under `_delta_log` so far.
+    pub(crate) commits_tried: AtomicU64,
+    /// Bytes of data files read so far.
+    pub(crate) data_bytes: AtomicU64,
 }
 
 impl FaultStore {
@@ -48,7 +60,15 @@ impl FaultStore {
             commits: Mutex::default(),
             failing_reads: AtomicU64::new(0),
             fail_checkpoints: false.into(),
+            commits_tried: AtomicU64::new(0),
+            data_bytes: AtomicU64::new(0),
         })
+    }
+
+    fn count(&self, location: &Path, bytes: u64) {
+        if location.as_ref().ends_with(".parquet") && !location.as_ref().contains("_delta_log") {
+            self.data_bytes.fetch_add(bytes, Ordering::SeqCst);
+        }
     }
 }
 
@@ -62,6 +82,11 @@ fn fault(what: &'static str) -> Error {
     Error::Generic { store: "fault", source: what.into() }
 }
 
+fn denied() -> Error {
+    let source = "403: <Error><Code>AccessDenied</Code><Message>not yours</Message></Error>".into();
+    Error::PermissionDenied { path: "the log".into(), source }
+}
+
 #[async_trait]
 impl ObjectStore for FaultStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
@@ -70,11 +95,23 @@ impl ObjectStore for FaultStore {
             return Err(fault("checkpoint write"));
         }
         let is_commit = name.contains("_delta_log/") && matches!(opts.mode, PutMode::Create);
+        self.commits_tried.fetch_add(u64::from(is_commit), Ordering::SeqCst);
         let next =
             if is_commit && !self.commits.lock().is_empty() { Some(self.commits.lock().remove(0)) } else { None };
         match next {
             None => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::ErrorBefore) => Err(fault("before the write")),
+            Some(Fault::Denied) => Err(denied()),
+            Some(Fault::DeniedAfter) => {
+                self.inner.put_opts(location, payload, opts).await?;
+                Err(denied())
+            }
+            Some(Fault::NoSuchBucket) => {
+                Err(Error::NotFound { path: name.to_string(), source: "404: <Code>NoSuchBucket</Code>".into() })
+            }
+            Some(Fault::System(kind)) => {
+                Err(Error::Generic { store: "fault", source: Box::new(std::io::Error::from(kind)) })
+            }
             Some(Fault::DelayMs(ms)) => {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 self.inner.put_opts(location, payload, opts).await
@@ -108,10 +145,13 @@ impl ObjectStore for FaultStore {
             self.failing_reads.store(left - 1, Ordering::SeqCst);
             return Err(fault("read"));
         }
-        self.inner.get_opts(location, options).await
+        let result = self.inner.get_opts(location, options).await?;
+        self.count(location, result.range.end - result.range.start);
+        Ok(result)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.count(location, ranges.iter().map(|range| range.end - range.start).sum());
         self.inner.get_ranges(location, ranges).await
     }
 

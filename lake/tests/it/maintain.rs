@@ -1,14 +1,17 @@
 //! Maintenance removes nothing that a version in reach or a pin needs.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use webdancer_lake::append::Outcome;
 use webdancer_lake::lake::At;
 use webdancer_lake::maintain::MaintainOptions;
 use webdancer_lake::pins::{PinManifest, PinnedTable};
+use webdancer_lake::{LakeError, LakeOptions};
 use webdancer_schemas::kind::Kind;
 
-use crate::support::{lake, once, part, steps, writer};
+use crate::fault_store::Fault;
+use crate::support::{faulty, lake, once, part, steps, writer};
 
 #[tokio::test]
 async fn compaction_keeps_rows_positions_and_uniqueness() {
@@ -54,4 +57,36 @@ async fn compaction_keeps_rows_positions_and_uniqueness() {
     let old = fresh.table_at(Kind::Metric, At::Version(pinned)).await.unwrap().unwrap();
     assert_eq!(steps(&old).await, once(0..4));
     assert_eq!(report.vacuumed, 2);
+}
+
+#[tokio::test]
+async fn a_compaction_that_seemed_to_fail_is_looked_for_and_made_up_for() {
+    for fault in [Fault::ErrorAfter, Fault::AlreadyExistsAfter, Fault::ErrorBefore] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, lake) = faulty(&dir, LakeOptions::default());
+        let mut table = writer(&lake).await;
+        for n in 0..4 {
+            table.append(&[part("a", (n > 0).then_some(n - 1), n, &[n as u64])]).await.unwrap();
+        }
+        *store.commits.lock() = vec![fault];
+        let options = MaintainOptions { vacuum_older_than: None, ..MaintainOptions::default() };
+        let report = lake.maintain(Kind::Metric, &options).await.unwrap().unwrap();
+        assert_eq!((report.files_before, report.files_after), (4, 1), "{fault:?}");
+        assert!(store.commits.lock().is_empty());
+        assert_eq!(steps(&writer(&lake).await).await, once(0..4), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_compaction_that_is_refused_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, lake) = faulty(&dir, LakeOptions::default());
+    let mut table = writer(&lake).await;
+    table.append(&[part("a", None, 0, &[0])]).await.unwrap();
+    table.append(&[part("a", Some(0), 1, &[1])]).await.unwrap();
+    let before = store.commits_tried.load(Ordering::SeqCst);
+    *store.commits.lock() = vec![Fault::Denied];
+    let error = lake.maintain(Kind::Metric, &MaintainOptions::default()).await.unwrap_err();
+    assert!(matches!(error, LakeError::Denied(_)), "{error:?}");
+    assert_eq!(store.commits_tried.load(Ordering::SeqCst), before + 1);
 }

@@ -10,12 +10,23 @@ use arrow::array::{
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt as _;
 use webdancer_lake::append::Part;
+use webdancer_lake::local::DurableLocal;
+use webdancer_lake::location::Location;
 use webdancer_lake::{Lake, LakeOptions, Table};
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::table::table_schema;
 
+use crate::fault_store::FaultStore;
+
 pub(crate) fn lake(dir: &tempfile::TempDir) -> Lake {
     Lake::open(dir.path().to_str().unwrap(), LakeOptions::default()).unwrap()
+}
+
+/// A lake in a store that can be made to fail.
+pub(crate) fn faulty(dir: &tempfile::TempDir, options: LakeOptions) -> (Arc<FaultStore>, Lake) {
+    let store = FaultStore::new(Arc::new(DurableLocal::new()));
+    let url = url::Url::from_directory_path(dir.path().canonicalize().unwrap()).unwrap();
+    (store.clone(), Lake::with_location(Location::with_store(url, store).unwrap(), options))
 }
 
 /// The UUID text of a small number.

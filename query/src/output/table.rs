@@ -13,7 +13,6 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use super::TableOptions;
 use crate::error::Result;
 
-const NULL: &str = "null";
 /// Characters of a cell that are looked at: a cell shows far fewer.
 const CELL_CHARS: usize = 4_096;
 
@@ -44,7 +43,7 @@ impl<W: Write> TableWriter<W> {
     }
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let format = FormatOptions::default().with_null(NULL).with_display_error(true);
+        let format = FormatOptions::default().with_null(self.options.null).with_display_error(true);
         let columns = batch
             .columns()
             .iter()
@@ -52,7 +51,8 @@ impl<W: Write> TableWriter<W> {
             .collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
             let cells = columns.iter().zip(batch.columns()).map(|(formatter, column)| {
-                let text = if column.is_null(row) { NULL.to_string() } else { formatter.value(row).to_string() };
+                let text =
+                    if column.is_null(row) { self.options.null.to_string() } else { formatter.value(row).to_string() };
                 fit(&one_line(&text), self.options.max_cell_width.max(1))
             });
             let cells: Vec<String> = cells.collect();

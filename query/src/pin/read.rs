@@ -8,12 +8,11 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use sha2::{Digest as _, Sha256};
 use webdancer_lake::pins::{PinFile, PinManifest};
+use webdancer_schemas::digest::sha256_hex;
 
 use crate::canonical::{canonical_batch, canonical_schema};
 use crate::catalog::PinStore;
-use crate::digest::hex;
 use crate::error::{QueryError, Result};
 use crate::output::{Format, Output, TableOptions};
 
@@ -71,7 +70,7 @@ pub(super) fn problem_of(file: &PinFile, bytes: &Bytes) -> Option<String> {
     if bytes.len() as u64 != file.bytes {
         return Some(format!("{} has {} bytes, the manifest says {}", file.path, bytes.len(), file.bytes));
     }
-    let sha256 = hex(&Sha256::digest(bytes));
+    let sha256 = sha256_hex(bytes);
     (sha256 != file.sha256).then(|| format!("{} has SHA-256 {sha256}, the manifest says {}", file.path, file.sha256))
 }
 

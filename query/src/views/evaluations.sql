@@ -1,14 +1,6 @@
 -- One row per trajectory with a current correctness judgment, beside its question. `correct` is null where the judge
 -- failed: an error is never a wrong answer, and pass_at_k, cons and maj_at_k leave it out. A question or trajectory
 -- that was recorded twice counts once, as last recorded.
-WITH attempts AS (
-    SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
-    FROM trajectories
-),
-questions AS (
-    SELECT *, row_number() OVER (PARTITION BY qa_id ORDER BY event_time DESC, event_id DESC) AS position
-    FROM qa
-)
 SELECT
     t.trajectory_id,
     t.qa_id,
@@ -39,6 +31,6 @@ SELECT
     j.run_id AS judge_run_id,
     t.event_time
 FROM current_judgments AS j
-JOIN attempts AS t ON t.trajectory_id = j.trajectory_id AND t.position = 1
-LEFT JOIN questions AS q ON q.qa_id = t.qa_id AND q.position = 1
+JOIN current_trajectories AS t ON t.trajectory_id = j.trajectory_id
+LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id
 WHERE j.stage = 'correctness'

@@ -9,14 +9,6 @@ WITH verdicts AS (
         max(CASE WHEN stage = 'quality' THEN verdict END) AS quality
     FROM current_judgments
     GROUP BY trajectory_id
-),
-attempts AS (
-    SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
-    FROM trajectories
-),
-questions AS (
-    SELECT *, row_number() OVER (PARTITION BY qa_id ORDER BY event_time DESC, event_id DESC) AS position
-    FROM qa
 )
 SELECT
     t.trajectory_id,
@@ -43,7 +35,6 @@ SELECT
         ELSE 'accepted'
     END AS outcome,
     t.event_time
-FROM attempts AS t
+FROM current_trajectories AS t
 LEFT JOIN verdicts AS v ON v.trajectory_id = t.trajectory_id
-LEFT JOIN questions AS q ON q.qa_id = t.qa_id AND q.position = 1
-WHERE t.position = 1
+LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id

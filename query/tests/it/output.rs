@@ -1,9 +1,11 @@
 //! The formats, as written.
 
+use std::io::{ErrorKind, Write};
+
 use arrow::array::RecordBatchReader as _;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use webdancer_query::output::{Format, TableOptions, write_result};
-use webdancer_query::{QueryEngine, QueryOptions};
+use webdancer_query::{QueryEngine, QueryError, QueryOptions};
 
 use crate::support::Memory;
 
@@ -67,6 +69,49 @@ async fn the_table_is_aligned() {
          long name  1000\n\
          null       null\n"
     );
+}
+
+#[tokio::test]
+async fn a_cell_without_a_value_shows_what_it_is_told_to() {
+    let engine = Memory::default().engine();
+    let mut result =
+        engine.query("SELECT NULL AS a, [NULL] AS b, '' AS c, 1 AS d", &QueryOptions::default()).await.unwrap();
+    let options = TableOptions { null: "", ..TableOptions::default() };
+    let text = write_result(&mut result, Format::Table, Vec::new(), options).await.unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), "a  b   c  d\n─  ──  ─  ─\n   []     1\n");
+}
+
+/// Takes so many bytes, and fails then.
+struct Failing(usize, ErrorKind);
+
+impl Write for Failing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let taken = bytes.len().min(self.0);
+        self.0 -= taken;
+        if taken == 0 { Err(std::io::Error::new(self.1, "no more")) } else { Ok(taken) }
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_the_writer_fails_with_is_told_as_such_in_every_format() {
+    let engine = Memory::default().engine();
+    for (name, format) in Format::ALL {
+        for bytes in [0, 3, 20_000] {
+            for (kind, gone) in [(ErrorKind::BrokenPipe, true), (ErrorKind::StorageFull, false)] {
+                let sql = "SELECT value, md5(value::TEXT) FROM generate_series(1, 20000)";
+                let mut result = engine.query(sql, &QueryOptions::default()).await.unwrap();
+                let written =
+                    write_result(&mut result, *format, Failing(bytes, kind), TableOptions::default()).await.map(drop);
+                let error = written.unwrap_err();
+                assert!(matches!(error, QueryError::Failed { .. }), "{name}: {error:?}");
+                assert_eq!(error.to_string(), "writing the result: no more", "{name}");
+                assert_eq!(error.is_reader_gone(), gone, "{name}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

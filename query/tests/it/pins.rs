@@ -10,7 +10,7 @@ use webdancer_query::pin::{self, Change, Recomputed};
 use webdancer_query::{Limits, QueryEngine, QueryError, output::Format};
 use webdancer_schemas::kind::Kind;
 
-use crate::support::{Memory, batch_of, epoch, rows_of};
+use crate::support::{Memory, batch_of, csv, epoch, rows_of};
 use webdancer_schemas::table::table_schema;
 
 fn metric(name: &str, step: i64, value: f64) -> Value {
@@ -146,6 +146,38 @@ async fn a_pin_is_made_once_and_its_name_means_it_forever() {
     let taken = pin::create(&engine, "steps", "SELECT step + 1 AS step FROM metrics", epoch()).await.unwrap_err();
     assert!(matches!(taken, QueryError::Conflict(_)), "{taken:?}");
     assert!(taken.to_string().contains("a pin never changes"), "{taken}");
+}
+
+#[tokio::test]
+async fn a_name_is_checked_before_the_query_runs() {
+    let memory = Memory::default().with(Kind::Metric, &metrics(3));
+    let engine = memory.engine();
+    let digest = "0123456789abcdef".repeat(4);
+    for (name, part) in [
+        ("", "is no name for a pin: give 1 to 128"),
+        (".hidden", "not starting with '.'"),
+        ("a/b", "is no name for a pin"),
+        (&"n".repeat(129), "is no name for a pin"),
+        (&digest, "it would be taken for a digest"),
+    ] {
+        let error = pin::create(&engine, name, "SELECT 1 / 0 AS never", epoch()).await.unwrap_err();
+        assert!(matches!(error, QueryError::Sql(_)), "{error:?}");
+        assert!(error.to_string().contains(part), "{name:?}: {error}");
+    }
+    assert_eq!(pin::create(&engine, &digest[1..], "SELECT 1 AS n", epoch()).await.unwrap().manifest.rows, 1);
+}
+
+#[tokio::test]
+async fn a_pin_named_as_a_table_or_view_is_another_thing_than_it() {
+    let memory = Memory::default().with(Kind::Metric, &metrics(3));
+    let engine = memory.engine();
+    for name in ["metrics", "turns", "qa"] {
+        pin::create(&engine, name, &format!("SELECT 7 AS n, '{name}' AS name"), epoch()).await.unwrap();
+        assert_eq!(csv(&engine, &format!("SELECT n FROM pin('{name}')")).await, ["7"]);
+    }
+    assert_eq!(csv(&engine, "SELECT count(*) FROM metrics").await, ["3"]);
+    assert_eq!(csv(&engine, "SELECT count(*) FROM turns, pin('turns')").await, ["0"]);
+    assert_eq!(csv(&engine, "SELECT count(*) FROM metrics, pin('metrics')").await, ["3"]);
 }
 
 #[tokio::test]

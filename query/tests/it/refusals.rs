@@ -1,8 +1,10 @@
 //! What is refused, and in which words.
 
+use serde_json::json;
 use webdancer_query::{Limits, QueryError};
+use webdancer_schemas::kind::Kind;
 
-use crate::support::{Memory, error};
+use crate::support::{Memory, csv, error};
 
 #[tokio::test]
 async fn statements_that_do_more_than_read_are_refused_by_name() {
@@ -77,21 +79,44 @@ async fn mistakes_are_told_apart_from_refusals() {
         ("SELECT no_such_function(1)", "no_such_function"),
         ("SELECT * FROM at('turns', 5)", "give at('turns', …) a time"),
         ("SELECT * FROM at('qa', 'soon')", "neither a version (5) nor a time"),
+        // Which tables there are is fixed.
+        ("SELECT * FROM nowhere", "there is no table \"nowhere\"; SHOW TABLES lists them"),
+        ("DESCRIBE nowhere", "there is no table \"nowhere\""),
+        ("SELECT * FROM at('nowhere', 5)", "there is no table \"nowhere\""),
+        // A literal is read when the statement is planned.
+        ("SELECT CAST('x' AS INT)", "Cannot cast string 'x'"),
     ] {
         let error = error(&engine, sql).await;
         assert!(matches!(error, QueryError::Sql(_)), "{sql}: {error:?}");
         assert!(error.to_string().contains(part), "{sql}: {error}");
     }
-    for (sql, part) in [
-        ("SELECT * FROM nowhere", "there is no table \"nowhere\"; SHOW TABLES lists them"),
-        ("DESCRIBE nowhere", "there is no table \"nowhere\""),
-        ("SELECT * FROM at('nowhere', 5)", "there is no table \"nowhere\""),
-        ("SELECT * FROM pin('nothing')", "no pin nothing"),
+    let error = error(&engine, "SELECT * FROM pin('nothing')").await;
+    assert!(matches!(error, QueryError::NotFound(_)), "{error:?}");
+    assert!(error.to_string().contains("no pin nothing"), "{error}");
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_computed_is_no_mistake_in_the_statement() {
+    let rows = [json!({"qa_id": "a", "question": "1"}), json!({"qa_id": "b", "question": "two"})];
+    let engine = Memory::default().with(Kind::Qa, &rows).engine();
+    for (sql, message) in [
+        ("SELECT 1 / 0", "running the query: Divide by zero error; dividing by nullif(…, 0) gives null instead"),
+        ("SELECT 1 % (value - 1) FROM generate_series(1, 2)", "running the query: Divide by zero error; dividing"),
+        (
+            "SELECT CAST(value AS TINYINT) FROM generate_series(127, 128)",
+            "running the query: Cast error: Can't cast value 128 to type Int8; TRY_CAST gives null instead",
+        ),
+        (
+            "SELECT CAST(question AS BIGINT) FROM qa",
+            "running the query: Cast error: Cannot cast string 'two' to value of Int64 type; TRY_CAST gives null instead",
+        ),
+        ("SELECT sum(CAST(question AS DATE)::INT) FROM qa", "running the query: Cast error: Cannot cast string '1' to"),
     ] {
         let error = error(&engine, sql).await;
-        assert!(matches!(error, QueryError::NotFound(_)), "{sql}: {error:?}");
-        assert!(error.to_string().contains(part), "{sql}: {error}");
+        assert!(matches!(error, QueryError::Value(_)), "{sql}: {error:?}");
+        assert!(error.to_string().starts_with(message), "{sql}: {error}");
     }
+    assert_eq!(csv(&engine, "SELECT TRY_CAST(question AS BIGINT), 1 / nullif(0, 0) FROM qa").await, ["1,", ","]);
 }
 
 #[tokio::test]
@@ -108,11 +133,11 @@ async fn deep_and_long_statements_are_refused_without_overflow() {
     }
     // What the limits allow is planned and run.
     let sum = format!("SELECT value{} FROM generate_series(1, 1)", " + value".repeat(256));
-    assert_eq!(crate::support::csv(&engine, &sum).await, ["257"]);
+    assert_eq!(csv(&engine, &sum).await, ["257"]);
     let union = format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(256));
-    assert_eq!(crate::support::csv(&engine, &union).await.len(), 257);
+    assert_eq!(csv(&engine, &union).await.len(), 257);
     let subqueries = format!("SELECT * FROM {}qa{}", "(SELECT * FROM ".repeat(60), ")".repeat(60));
-    assert_eq!(crate::support::csv(&engine, &subqueries).await.len(), 0);
+    assert_eq!(csv(&engine, &subqueries).await.len(), 0);
     let nested = format!("SELECT {}1{}", "(".repeat(60), ")".repeat(60));
-    assert_eq!(crate::support::csv(&engine, &nested).await, ["1"]);
+    assert_eq!(csv(&engine, &nested).await, ["1"]);
 }

@@ -116,6 +116,24 @@ async fn the_current_judgment_is_of_the_highest_rule_version_then_the_latest() {
 }
 
 #[tokio::test]
+async fn what_was_recorded_twice_is_taken_as_it_was_last() {
+    let time = |hour: u32| format!("2026-01-01T{hour:02}:00:00Z");
+    let qa = |id: &str, answer: &str, hour: u32| json!({"qa_id": id, "answer": answer, "event_time": time(hour)});
+    let trajectory = |id: &str, attempt: i32, hour: u32, event: &str| json!({"trajectory_id": id, "attempt": attempt, "event_time": time(hour), "event_id": event});
+    let engine = Memory::default()
+        .with(Kind::Qa, &[qa("q1", "new", 9), qa("q1", "old", 3), qa("q2", "only", 1)])
+        .with(Kind::Trajectory, &[trajectory("t1", 5, 1, "b"), trajectory("t1", 4, 1, "a")])
+        .engine();
+    assert_eq!(csv(&engine, "SELECT qa_id, answer FROM current_qa ORDER BY 1").await, ["q1,new", "q2,only"]);
+    // Of one time the greater id.
+    assert_eq!(csv(&engine, "SELECT trajectory_id, attempt FROM current_trajectories").await, ["t1,5"]);
+    let columns = |table: &str| format!("SELECT count(*) FROM information_schema.columns WHERE table_name = '{table}'");
+    for (view, table) in [("current_qa", "qa"), ("current_trajectories", "trajectories")] {
+        assert_eq!(csv(&engine, &columns(view)).await, csv(&engine, &columns(table)).await);
+    }
+}
+
+#[tokio::test]
 async fn evaluations_join_judgment_trajectory_and_question_once() {
     let question = |answer: &str| json!({"qa_id": "q1", "method": "benchmark", "question": "?", "answer": answer});
     let trajectory = |id: &str, attempt: i32| json!({"trajectory_id": id, "qa_id": "q1", "run_id": "r", "policy_model": "m", "attempt": attempt, "answer": "a"});

@@ -209,13 +209,13 @@ async fn every_oddity_is_one_page_with_its_reason() {
         (
             "to-private",
             302,
-            "redirects to http://127.0.0.2:9/: 127.0.0.2 is not a public address; allow private addresses to fetch it",
+            "redirects to http://127.0.0.2:9/: 127.0.0.2 is not a public address; `--allow-private` lets it be fetched",
         ),
         (
             "to-metadata",
             302,
-            "redirects to http://169.254.169.254/latest/: 169.254.169.254 is not a public address; allow private \
-             addresses to fetch it",
+            "redirects to http://169.254.169.254/latest/: 169.254.169.254 is not a public address; \
+             `--allow-private` lets it be fetched",
         ),
         ("to-ftp", 302, "status 302 without a Location that can be followed"),
         ("to-nowhere", 302, "status 302 without a Location that can be followed"),
@@ -265,13 +265,13 @@ async fn names_of_private_addresses_are_refused_after_dns() {
     for (host, error) in [
         (
             "127.0.0.1",
-            "robots.txt could not be read: 127.0.0.1 is not a public address; allow private addresses to fetch it",
+            "robots.txt could not be read: 127.0.0.1 is not a public address; `--allow-private` lets it be fetched",
         ),
         (
             "2130706433",
-            "robots.txt could not be read: 127.0.0.1 is not a public address; allow private addresses to fetch it",
+            "robots.txt could not be read: 127.0.0.1 is not a public address; `--allow-private` lets it be fetched",
         ),
-        ("[::1]", "robots.txt could not be read: ::1 is not a public address; allow private addresses to fetch it"),
+        ("[::1]", "robots.txt could not be read: ::1 is not a public address; `--allow-private` lets it be fetched"),
     ] {
         let (report, _, _) = crawl(&format!("http://{host}:{port}/"), CrawlConfig::default()).await;
         assert_eq!(report.failed_roots[0].error, error);

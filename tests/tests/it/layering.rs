@@ -71,6 +71,24 @@ fn crates_stay_free_of_what_they_must_not_know() {
     }
 }
 
+/// Cargo only warns of a name that it does not know: the package it was meant for would be built slow.
+#[test]
+fn every_package_that_a_profile_names_is_there() {
+    let read = |name: &str| -> toml::Table { std::fs::read_to_string(root().join(name)).unwrap().parse().unwrap() };
+    let (manifest, lock) = (read("Cargo.toml"), read("Cargo.lock"));
+    let packages: Vec<&str> =
+        lock["package"].as_array().unwrap().iter().map(|package| package["name"].as_str().unwrap()).collect();
+    let mut named = 0;
+    for (profile, settings) in manifest["profile"].as_table().unwrap() {
+        let Some(settings) = settings.get("package").and_then(|packages| packages.as_table()) else { continue };
+        for name in settings.keys().filter(|name| *name != "*") {
+            assert!(packages.contains(&name.as_str()), "profile.{profile}.package.{name} is in no package's name");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named}");
+}
+
 #[test]
 fn lake_holds_no_sql_text() {
     for file in std::fs::read_dir(root().join("lake/src")).unwrap() {

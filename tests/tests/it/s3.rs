@@ -100,6 +100,26 @@ fn reading_a_lake_writes_nothing_to_it() {
 }
 
 #[test]
+fn a_bucket_that_is_not_there_is_told_at_once() {
+    let Some(server) = servers::s3() else { return };
+    let site = site(server, "nowhere");
+    let config = std::fs::read_to_string(site.path("webdancer.toml")).unwrap();
+    site.configure(&config.replace("s3://lake/", "s3://no-such-bucket/"));
+    for arguments in [
+        &["append"][..],
+        &["ingest", "--until-caught-up"],
+        &["sql", "SELECT count(*) FROM metrics"],
+        &["pin", "list"],
+        &["maintain"],
+    ] {
+        let finished = site.run(arguments);
+        assert_eq!(finished.status.code(), Some(2), "{arguments:?}: {finished:?}");
+        assert!(finished.stderr.contains("there is no such bucket"), "{arguments:?}: {finished:?}");
+        assert_eq!(finished.stderr.trim_end().lines().count(), 1, "{arguments:?}: {finished:?}");
+    }
+}
+
+#[test]
 fn the_same_events_from_two_machines_show_once() {
     let Some(server) = servers::s3() else { return };
     let mut rng = rng("s3-rivals");

@@ -1,4 +1,4 @@
-"""DuckDB's way to a dataset with a hash: `pin_peer.py create|verify FILE QUERY`."""
+"""DuckDB's way to a dataset with a hash: `pin_copy.py create|verify FILE QUERY`."""
 
 import hashlib
 import importlib.util
@@ -6,6 +6,8 @@ import pathlib
 import sys
 
 import duckdb
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import common
 

@@ -1,0 +1,6 @@
+-- Each trajectory once: where one was recorded more than once, as it was recorded last (event_time, then event_id).
+WITH ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY trajectory_id ORDER BY event_time DESC, event_id DESC) AS position
+    FROM trajectories
+)
+SELECT * EXCLUDE (position) FROM ranked WHERE position = 1
