@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use webdancer_synth::question::QuestionType;
 
 /// An event-sourced data lake for web agents: append events, query them with SQL, pin datasets.
 ///
@@ -53,6 +54,9 @@ pub(crate) enum Command {
     Crawl(CrawlArgs),
     /// Serve the closed web: an encyclopaedia of countries, real or invented
     Atlas(AtlasArgs),
+    /// Write questions with their answers: CRAWLQA and E2HQA
+    #[command(subcommand)]
+    Synth(SynthCommand),
     /// Query with SQL; without a query, an interactive shell
     #[command(
         after_help = "Examples:\n  webdancer sql \"SELECT method, count(*) FROM qa GROUP BY method\"\n  webdancer sql --format ndjson \"SELECT * FROM tool_calls LIMIT 3\"\n  webdancer sql \"SELECT count(*) FROM at('pages', 5)\"    a table as it was\n  webdancer sql \"SELECT * FROM pin('train') LIMIT 5\"     a pin"
@@ -153,6 +157,58 @@ pub(crate) struct AtlasArgs {
     /// Print the facts as CSV and serve nothing
     #[arg(long, conflicts_with = "folder")]
     pub(crate) csv: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SynthCommand {
+    /// Questions of every type from pages: counts, multi-hop, intersections, comparisons and more
+    #[command(
+        after_help = "Examples:\n  webdancer synth crawlqa --atlas                                     every question about the real countries\n  webdancer synth crawlqa --atlas --invent 7 --count 2000 --types count,multi-hop"
+    )]
+    Crawlqa(CrawlqaArgs),
+    /// Simple questions made hard: one entity after another replaced by a description of it
+    E2hqa(E2hqaArgs),
+}
+
+/// What questions are about.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QuestionSource {
+    /// The pages of the atlas: without a model, with answers that are proved
+    #[arg(long, required = true)]
+    pub(crate) atlas: bool,
+    /// The atlas of invented countries of this seed, in place of the real ones
+    #[arg(long, value_name = "SEED", requires = "atlas")]
+    pub(crate) invent: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CrawlqaArgs {
+    #[command(flatten)]
+    pub(crate) source: QuestionSource,
+    /// How many questions [default: all there are]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<usize>,
+    /// Only these types, comma-separated: count, multi-hop, intersection, comparative, superlative, ordinal, difference, yes-no
+    #[arg(long, value_delimiter = ',', value_name = "TYPE")]
+    pub(crate) types: Vec<QuestionType>,
+    /// Seed of the choice; fewer questions of a seed are the first of more
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct E2hqaArgs {
+    #[command(flatten)]
+    pub(crate) source: QuestionSource,
+    /// Rewrites of each question, at most; each step is a question too
+    #[arg(long, default_value_t = 4, value_name = "K", value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub(crate) rewrites: u8,
+    /// How many questions to begin with [default: all there are]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<usize>,
+    /// Seed of the choice and of the rewrites
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -11,6 +11,7 @@ mod maintain;
 mod pin;
 mod shell;
 mod sql;
+mod synth;
 
 use clap::CommandFactory as _;
 
@@ -34,6 +35,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Command::Import(import) => import::run(&context, import).await,
                 Command::Ingest(ingest) => ingest::run(&context, ingest).await,
                 Command::Crawl(crawl) => crawl::run(&context, crawl).await,
+                Command::Synth(synth) => synth::run(&context, synth).await,
                 Command::Sql(sql) => sql::run(&context, sql).await,
                 Command::Pin(pin) => pin::run(&context, pin).await,
                 Command::DeadLetters(letters) => dead_letters::run(&context, letters).await,

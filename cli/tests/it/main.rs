@@ -1,6 +1,8 @@
 //! The command line: one clear line and the right exit code for bad input, results that scripts can read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod synth;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -95,6 +97,7 @@ fn help_teaches_and_completions_are_there() {
         "ingest",
         "crawl",
         "atlas",
+        "synth",
         "sql",
         "pin",
         "dead-letters",

@@ -9,9 +9,14 @@
 )]
 
 mod atlas;
+mod atlasqa;
+mod brute_force;
 mod canonical;
 mod docs;
 mod hostile;
 mod manners;
 mod memory_log;
+mod model_qa;
+mod models;
 mod resume;
+mod scripted;
