@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/debug/webdancer
 # One feature set for everything: building a part alone would build dependencies a second time.
 CARGO_TEST := cargo test --workspace --lib --bins --tests
 
-BENCHES := bench-append bench-ingest
+BENCHES := bench-append bench-funnel bench-ingest bench-pin bench-sql
 
 .PHONY: help build demo test lint torture fuzz release $(BENCHES) clean
 
@@ -54,7 +54,10 @@ release: ## The optimised command
 	cargo build --release --workspace --bins
 
 bench-append: ## Durable appends beside SQLite and Kafka
+bench-funnel: ## The funnel's rules over a million trajectories beside DuckDB (BENCH_ROWS)
 bench-ingest: ## Kafka to table beside Spark, delta-rs and others (2 GB a topic; BENCH_GB)
+bench-pin: ## Pins beside DuckDB's COPY (BENCH_ROWS)
+bench-sql: ## SQL beside DuckDB and Polars (BENCH_ROWS)
 
 $(BENCHES): bench-%:
 	@deploy/setup test

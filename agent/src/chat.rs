@@ -2,12 +2,35 @@
 //!
 //! Agents, synthesisers, summarisers and judges ask through [`ChatModel`] and do not know who answers: an endpoint, a
 //! served checkpoint or a program that plays a model.
+//!
+//! [`Endpoint`] is the one client for endpoints: [`Models`] makes them from the settings, by role. A request is written
+//! (`request`), waits for its turn (`limit`), is answered in chunks (`wire`, `answer`, `stop`) or fails (`fault`), and is
+//! asked again where that may help (`endpoint`). What was used is charged to one [`Budget`]. Keys are [`Secret`]s.
+
+mod answer;
+mod budget;
+mod clock;
+mod config;
+mod endpoint;
+mod fault;
+mod limit;
+mod models;
+mod request;
+mod secret;
+mod stop;
+mod wire;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use self::budget::{Budget, BudgetConfig, Prices, Spent};
+pub use self::clock::{Clock, SystemClock};
+pub use self::config::{EndpointConfig, MaxTokensMember, ModelRole, RolesConfig, SettingsError, TokenIds, validate};
+pub use self::endpoint::Endpoint;
+pub use self::models::Models;
+pub use self::secret::Secret;
 use crate::conversation::Message;
 
 /// Something that completes conversations.
@@ -89,18 +112,24 @@ pub enum Finish {
 pub struct Usage {
     /// gen_ai.usage.input_tokens
     pub input_tokens: u64,
-    /// gen_ai.usage.output_tokens
+    /// gen_ai.usage.output_tokens; reasoning is part of it.
     pub output_tokens: u64,
+    /// Those of `input_tokens` that the endpoint had in its cache (gen_ai.usage.cache_read.input_tokens).
+    pub cached_input_tokens: u64,
+    /// The endpoint did not count: these are estimates, a token for every four bytes of text.
+    pub estimated: bool,
 }
 
-/// What was sampled, token by token.
+/// What was sampled, token by token: what the model wrote, reasoning, stop string and end token included.
+///
+/// Endpoints return ids, log-probabilities or both. If both, there is one for one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampledTokens {
     /// Ids of the whole prompt, where returned.
     pub prompt_ids: Option<Vec<i32>>,
-    /// Ids of the completion.
+    /// Ids of the completion; empty where none were returned.
     pub ids: Vec<i32>,
-    /// Log-probability of each of `ids`, natural logarithm.
+    /// Log-probability of each token, natural logarithm; empty where not returned for all of them.
     pub log_probs: Vec<f32>,
 }
 

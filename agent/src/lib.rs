@@ -5,7 +5,9 @@
 //! Rendering goes the same way back and returns the original messages byte for byte. Everything here takes text from
 //! strangers: any input gives a value or an error that names the place, in linear time, and [`fuzzing`] holds us to it.
 //!
-//! [`chat`], [`tool`] and [`judge`] say what a model, a web and a judge are to the rest.
+//! [`chat`], [`tool`] and [`judge`] say what a model, a web and a judge are to the rest; [`chat`] also has the client
+//! that asks models over HTTP. [`output`] looks at all that an agent wrote, and [`reward`] makes of it and of a verdict
+//! what reinforcement learns from.
 //!
 //! This crate opens no table: lines and batches are handed in, events are handed out.
 
@@ -14,5 +16,7 @@ pub mod conversation;
 pub mod format;
 pub mod fuzzing;
 pub mod judge;
+pub mod output;
 pub mod published;
+pub mod reward;
 pub mod tool;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use webdancer_synth::question::QuestionType;
 
 /// An event-sourced data lake for web agents: append events, query them with SQL, pin datasets.
 ///
@@ -53,11 +54,21 @@ pub(crate) enum Command {
     Crawl(CrawlArgs),
     /// Serve the closed web: an encyclopaedia of countries, real or invented
     Atlas(AtlasArgs),
+    /// Write questions with their answers: CRAWLQA and E2HQA
+    #[command(subcommand)]
+    Synth(SynthCommand),
     /// Query with SQL; without a query, an interactive shell
     #[command(
         after_help = "Examples:\n  webdancer sql \"SELECT method, count(*) FROM qa GROUP BY method\"\n  webdancer sql --format ndjson \"SELECT * FROM tool_calls LIMIT 3\"\n  webdancer sql \"SELECT count(*) FROM at('pages', 5)\"    a table as it was\n  webdancer sql \"SELECT * FROM pin('train') LIMIT 5\"     a pin"
     )]
     Sql(SqlArgs),
+    /// Judge trajectories: which are valid, correct and good to learn from
+    #[command(
+        after_help = "Examples:\n  webdancer filter                       judge what is not judged yet, at every stage\n  webdancer filter --judge gaia\n  webdancer filter --ngram-count-max 3   the quality stage's next rule version\n  webdancer filter report --svg funnel.svg\n  webdancer filter pin train             train-sft and train-rl"
+    )]
+    Filter(FilterArgs),
+    /// Reward trajectories: a tenth for the format, nine for the answer
+    Reward,
     /// Datasets: immutable results of a query
     #[command(subcommand)]
     Pin(PinCommand),
@@ -66,6 +77,9 @@ pub(crate) enum Command {
     DeadLetters(DeadLettersCommand),
     /// Compact, checkpoint and vacuum the tables, around pins
     Maintain(MaintainArgs),
+    /// The chat models' endpoints that the settings file names
+    #[command(subcommand)]
+    Endpoints(EndpointsCommand),
     /// Crawl, import, query and pin on this machine, without keys or network
     Demo(DemoArgs),
     /// Shell completions on standard output
@@ -155,6 +169,58 @@ pub(crate) struct AtlasArgs {
     pub(crate) csv: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum SynthCommand {
+    /// Questions of every type from pages: counts, multi-hop, intersections, comparisons and more
+    #[command(
+        after_help = "Examples:\n  webdancer synth crawlqa --atlas                                     every question about the real countries\n  webdancer synth crawlqa --atlas --invent 7 --count 2000 --types count,multi-hop"
+    )]
+    Crawlqa(CrawlqaArgs),
+    /// Simple questions made hard: one entity after another replaced by a description of it
+    E2hqa(E2hqaArgs),
+}
+
+/// What questions are about.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QuestionSource {
+    /// The pages of the atlas: without a model, with answers that are proved
+    #[arg(long, required = true)]
+    pub(crate) atlas: bool,
+    /// The atlas of invented countries of this seed, in place of the real ones
+    #[arg(long, value_name = "SEED", requires = "atlas")]
+    pub(crate) invent: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CrawlqaArgs {
+    #[command(flatten)]
+    pub(crate) source: QuestionSource,
+    /// How many questions [default: all there are]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<usize>,
+    /// Only these types, comma-separated: count, multi-hop, intersection, comparative, superlative, ordinal, difference, yes-no
+    #[arg(long, value_delimiter = ',', value_name = "TYPE")]
+    pub(crate) types: Vec<QuestionType>,
+    /// Seed of the choice; fewer questions of a seed are the first of more
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct E2hqaArgs {
+    #[command(flatten)]
+    pub(crate) source: QuestionSource,
+    /// Rewrites of each question, at most; each step is a question too
+    #[arg(long, default_value_t = 4, value_name = "K", value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub(crate) rewrites: u8,
+    /// How many questions to begin with [default: all there are]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<usize>,
+    /// Seed of the choice and of the rewrites
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum FormatArg {
     Table,
@@ -189,6 +255,71 @@ pub(crate) struct SqlArgs {
     /// Query what is in the tables without moving the embedded log's events there first
     #[arg(long)]
     pub(crate) no_drain: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct FilterArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<FilterCommand>,
+    #[command(flatten)]
+    pub(crate) judging: JudgingArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FilterCommand {
+    /// The waterfall: what each stage let through, and why it kept the rest back
+    Report {
+        /// Write the plot to this file, as SVG
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+    /// Pin both pools: NAME-sft, the accepted trajectories, and NAME-rl, the questions without one
+    Pin {
+        /// What the names of both pins begin with
+        name: String,
+        /// Only questions that were attempted go to NAME-rl
+        #[arg(long)]
+        attempted: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct JudgingArgs {
+    /// Only these stages, comma-separated [default: all]
+    #[arg(long = "stage", value_enum, value_delimiter = ',')]
+    pub(crate) stages: Vec<StageArg>,
+    /// Who judges answers: exact, normalised, gaia, or the role of a model [default: funnel.judge, else normalised]
+    #[arg(long, value_name = "NAME|ROLE")]
+    pub(crate) judge: Option<String>,
+    /// Role of the model that reviews quality [default: funnel.reviewer, else rules alone]
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) reviewer: Option<String>,
+    /// Judge the answers of invalid trajectories, too: a reward needs it
+    #[arg(long)]
+    pub(crate) invalid_too: bool,
+    /// Tools that exist, comma-separated [default: search,visit]
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) tools: Vec<String>,
+    /// Words of an n-gram [default: 10]
+    #[arg(long, value_name = "N")]
+    pub(crate) ngram_words: Option<usize>,
+    /// How often the most frequent n-gram may occur [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) ngram_count_max: Option<u32>,
+    /// Actions at least, the answer among them [default: 2]
+    #[arg(long, value_name = "N")]
+    pub(crate) actions_min: Option<u32>,
+    /// Whether forced answers are good enough to learn from [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) forced_answers: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum StageArg {
+    Validity,
+    Correctness,
+    Quality,
 }
 
 #[derive(Debug, Subcommand)]
@@ -278,6 +409,16 @@ pub(crate) struct MaintainArgs {
     /// Say what vacuum would remove, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EndpointsCommand {
+    /// Ask each one a word: whether it answers, how fast, and what it returns besides
+    Check {
+        /// Only these
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,12 +5,16 @@ mod atlas;
 mod crawl;
 mod dead_letters;
 mod demo;
+mod endpoints;
+mod filter;
 mod import;
 mod ingest;
 mod maintain;
 mod pin;
+mod reward;
 mod shell;
 mod sql;
+mod synth;
 
 use clap::CommandFactory as _;
 
@@ -29,6 +33,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Atlas(atlas) => atlas::run(atlas, args.json).await,
         Command::Demo(demo) => demo::run(demo, &args).await,
+        Command::Endpoints(endpoints) => endpoints::run(endpoints, &args).await,
         command => {
             let context = Context::new(&args)?;
             match command {
@@ -36,11 +41,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Command::Import(import) => import::run(&context, import).await,
                 Command::Ingest(ingest) => ingest::run(&context, ingest).await,
                 Command::Crawl(crawl) => crawl::run(&context, crawl).await,
+                Command::Synth(synth) => synth::run(&context, synth).await,
                 Command::Sql(sql) => sql::run(&context, sql).await,
+                Command::Filter(filter) => filter::run(&context, filter).await,
+                Command::Reward => reward::run(&context).await,
                 Command::Pin(pin) => pin::run(&context, pin).await,
                 Command::DeadLetters(letters) => dead_letters::run(&context, letters).await,
                 Command::Maintain(maintain) => maintain::run(&context, maintain).await,
-                Command::Completions { .. } | Command::Atlas(_) | Command::Demo(_) => Ok(()),
+                Command::Completions { .. } | Command::Atlas(_) | Command::Demo(_) | Command::Endpoints(_) => Ok(()),
             }
         }
     }

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use uuid::Uuid;
+use webdancer_agent::chat::{self, BudgetConfig, EndpointConfig, Models, RolesConfig, SystemClock};
+use webdancer_agent::judge::Style;
+use webdancer_agent::reward::RewardParameters;
 use webdancer_ingest::drain::DrainOptions;
 use webdancer_ingest::embedded::EmbeddedOptions;
 use webdancer_ingest::intake::IntakeOptions;
 use webdancer_lake::LakeOptions;
 use webdancer_lake::location::S3Options;
 use webdancer_query::Limits;
+use webdancer_synth::funnel::{CriticParameters, FunnelLimits, QualityParameters};
 
 use crate::failure::Failure;
 use crate::settings_error;
@@ -23,6 +29,11 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     pub(crate) ingest: IngestConfig,
     pub(crate) sql: SqlConfig,
+    pub(crate) endpoints: BTreeMap<String, EndpointConfig>,
+    pub(crate) roles: RolesConfig,
+    pub(crate) budget: BudgetConfig,
+    pub(crate) funnel: FunnelConfig,
+    pub(crate) reward: RewardParameters,
 }
 
 /// `[lake]`
@@ -155,15 +166,62 @@ impl Default for SqlConfig {
     }
 }
 
+/// `[funnel]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FunnelConfig {
+    /// `exact`, `normalised`, `gaia`, or the role of a model.
+    pub(crate) judge: String,
+    /// How a judging model is asked.
+    pub(crate) judge_style: Style,
+    /// Role of the model that reviews quality.
+    pub(crate) reviewer: Option<String>,
+    pub(crate) concurrency: usize,
+    pub(crate) errors_in_a_row_max: u32,
+    pub(crate) quality: QualityParameters,
+    pub(crate) critic: CriticParameters,
+}
+
+impl Default for FunnelConfig {
+    fn default() -> FunnelConfig {
+        let limits = FunnelLimits::default();
+        FunnelConfig {
+            judge: "normalised".to_string(),
+            judge_style: Style::Extract,
+            reviewer: None,
+            concurrency: limits.concurrency,
+            errors_in_a_row_max: limits.errors_in_a_row_max,
+            quality: QualityParameters::default(),
+            critic: CriticParameters::default(),
+        }
+    }
+}
+
 impl Config {
     /// Reads the file given, or `webdancer.toml` in the present folder if there is one.
     pub(crate) fn read(file: Option<&Path>) -> Result<Config, Failure> {
         let path = file.unwrap_or(Path::new("webdancer.toml"));
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| Failure::usage(settings_error::line_of(path, &text, &e))),
+            Ok(text) => Config::parse(path, &text).map_err(Failure::usage),
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
             Err(error) => Err(Failure::usage(format!("reading {}: {error}", path.display()))),
         }
+    }
+
+    /// The settings in `text`, the content of `file`; or the line that says what is wrong.
+    fn parse(file: &Path, text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| settings_error::line_of(file, text, &error))?;
+        chat::validate(&config.endpoints, &config.roles, &config.budget)
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok(config)
+    }
+
+    /// The chat models of a run, whose budget begins now.
+    pub(crate) fn models(&self) -> Result<Models, Failure> {
+        let Config { endpoints, roles, budget, .. } = self.clone();
+        // Workers that were turned away together must not come back together.
+        let seed = Uuid::new_v4().as_u64_pair().0;
+        Ok(Models::new(endpoints, roles, budget, Arc::new(SystemClock), seed)?)
     }
 
     pub(crate) fn lake_options(&self) -> LakeOptions {
@@ -204,5 +262,58 @@ impl Config {
 
     pub(crate) fn intake_options(&self) -> IntakeOptions {
         IntakeOptions { max_event_bytes: self.log.max_event_bytes, ..IntakeOptions::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_by_place_and_key_and_without_the_value() {
+        let endpoint = "[endpoints.e]\nurl = \"http://h/v1\"\nmodel = \"m\"\n";
+        let cases = [
+            (
+                "[log.kafka]\n\"sasl.password\" = 4711\n",
+                "w.toml:2:19: log.kafka.sasl.password: invalid type: integer, expected a string",
+            ),
+            ("[log.kafka]\n\n\"sasl.password\" = \"4711\n", "w.toml:3:"),
+            (
+                &format!("{endpoint}api_key = \"sk-4711\"\n"),
+                "w.toml:4:1: endpoints.e.api_key: unknown field `api_key`, expected one of `url`",
+            ),
+            (
+                &format!("{endpoint}concurrency = \"sk-4711\"\n"),
+                "w.toml:4:15: endpoints.e.concurrency: invalid type: string, expected usize",
+            ),
+            (&format!("{endpoint}headers = {{ x = 4711 }}\n"), "w.toml:4:"),
+            (
+                &format!("{endpoint}token_ids = \"ids\"\n"),
+                "w.toml:4:13: endpoints.e.token_ids: unknown variant `ids`, expected one of `none`",
+            ),
+            (&format!("{endpoint}concurrency = 0\n"), "w.toml: endpoints.e.concurrency: must be at least 1"),
+            (
+                &format!("{endpoint}[roles]\njudge = \"f\"\n"),
+                "w.toml: roles.judge: there is no [endpoints.f]; endpoints: e",
+            ),
+        ];
+        for (text, begin) in cases {
+            let reason = Config::parse(Path::new("w.toml"), text).unwrap_err();
+            assert!(reason.starts_with(begin), "{reason}");
+            assert!(!reason.contains("4711"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_documented_settings_are_the_defaults() {
+        let document = include_str!("../../docs/configuration.md");
+        let (_, rest) = document.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let mut documented = Config::parse(Path::new("w.toml"), text).unwrap();
+        let endpoint = documented.endpoints.remove("qwen").unwrap();
+        let (url, model, api_key_env) = (endpoint.url.clone(), endpoint.model.clone(), endpoint.api_key_env.clone());
+        assert_eq!(endpoint, EndpointConfig { url, model, api_key_env, ..EndpointConfig::default() });
+        assert_eq!((documented.roles, documented.budget), (RolesConfig::default(), BudgetConfig::default()));
+        assert_eq!(format!("{:?}", documented.lake), format!("{:?}", LakeConfig::default()));
     }
 }

@@ -22,6 +22,11 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it looks whether the other one is still there.
 const DRAIN_STEP: Duration = Duration::from_millis(500);
 
+/// Time for the query of a job.
+const JOB_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Rows of a batch that a job reads.
+const JOB_BATCH_ROWS: usize = 1_024;
+
 /// Which log events go to.
 #[derive(Debug)]
 pub(crate) enum LogUri {
@@ -70,20 +75,38 @@ impl Context {
         })
     }
 
-    /// Moves what is in the embedded log into the tables, so that a reader sees what was acknowledged before.
+    /// Moves what is in the embedded log into the tables, so that a reader sees what was acknowledged before. Where that
+    /// cannot be done in time, the tables are read as they are, and a note says so.
     ///
     /// A lake without a log is left as it is; with Kafka, `ingest` does this.
     pub(crate) async fn drain_embedded(&self) -> Result<DrainReport, Failure> {
-        let LogUri::Embedded = self.log else { return Ok(DrainReport::default()) };
+        let (report, behind) = self.try_draining().await?;
+        if let Some(why) = behind {
+            output::note(&format!("webdancer: reading the tables as they are: {why}"));
+        }
+        Ok(report)
+    }
+
+    /// [`drain_embedded`](Self::drain_embedded) for what must not miss an event that was acknowledged: a pin.
+    pub(crate) async fn drain_embedded_wholly(&self) -> Result<(), Failure> {
+        match self.try_draining().await? {
+            (_, None) => Ok(()),
+            (_, Some(why)) => Err(Failure::failed(format!("events in the log are not in the tables yet: {why}"))),
+        }
+    }
+
+    /// What was drained, and why the tables lack events that are in the log, if they do.
+    async fn try_draining(&self) -> Result<(DrainReport, Option<String>), Failure> {
+        let nothing = DrainReport::default;
+        let LogUri::Embedded = self.log else { return Ok((nothing(), None)) };
         let state_folder = self.config.log.state_folder.as_deref();
         if EmbeddedLog::existing_folder_of(&self.lake, state_folder).await?.is_none() {
-            return Ok(DrainReport::default());
+            return Ok((nothing(), None));
         }
         let log = match self.open_embedded().await {
             Ok(log) => log,
             Err(error) if leaves_tables_to_read(&error) => {
-                output::note(&format!("webdancer: reading the tables as they are: {error}"));
-                return Ok(DrainReport::default());
+                return Ok((nothing(), Some(error.to_string())));
             }
             Err(error) => return Err(error.into()),
         };
@@ -94,17 +117,16 @@ impl Context {
             let drained =
                 embedded::drain(&self.lake, &log, options, Until::CaughtUp, Duration::ZERO, &mut unwatched, stop);
             match drained.await {
-                Ok(report) => return Ok(report),
+                Ok(report) => return Ok((report, None)),
                 Err(IngestError::Unavailable(why)) => {
                     // Somebody else drains: what is in the log now will do, whoever brings it into the tables.
                     match embedded::caught_up(&log, DRAIN_STEP).await {
-                        Ok(true) => return Ok(DrainReport::default()),
+                        Ok(true) => return Ok((nothing(), None)),
                         Ok(false) | Err(IngestError::Unavailable(_)) => {}
                         Err(error) => return Err(error.into()),
                     }
                     if Instant::now() >= deadline {
-                        output::note(&format!("webdancer: reading the tables as they are: {why}"));
-                        return Ok(DrainReport::default());
+                        return Ok((nothing(), Some(why)));
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -114,7 +136,18 @@ impl Context {
 
     /// The SQL engine over the lake.
     pub(crate) fn engine(&self) -> Result<QueryEngine, Failure> {
-        let limits = Limits {
+        Ok(QueryEngine::new(Arc::new(self.lake.clone()), self.limits())?)
+    }
+
+    /// The SQL engine for a job that reads all there is: without the limits of rows and time that a user's query has,
+    /// and in smaller batches, since what it reads are whole trajectories.
+    pub(crate) fn job_engine(&self) -> Result<QueryEngine, Failure> {
+        let limits = Limits { max_rows: u64::MAX, timeout: JOB_TIME, batch_rows: JOB_BATCH_ROWS, ..self.limits() };
+        Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
             memory_bytes: self.config.sql.memory_bytes,
             spill_bytes: self.config.sql.spill_bytes,
             timeout: Duration::from_secs(self.config.sql.timeout_s),
@@ -124,8 +157,7 @@ impl Context {
             max_chain: self.config.sql.max_chain,
             max_relations: self.config.sql.max_relations,
             ..Limits::default()
-        };
-        Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
+        }
     }
 }
 

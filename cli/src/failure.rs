@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use webdancer_agent::chat::SettingsError;
 use webdancer_ingest::IngestError;
 use webdancer_lake::LakeError;
 use webdancer_query::QueryError;
@@ -71,6 +72,12 @@ impl From<QueryError> for Failure {
             QueryError::Failed { what, source } => Failure::failed(format!("{what}: {}", chain(source.as_ref()))),
             _ => Failure::failed(error.to_string()),
         }
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Failure {
+        Failure::usage(error.to_string())
     }
 }
 

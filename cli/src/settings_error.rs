@@ -1,4 +1,5 @@
-//! What is wrong with a settings file, on one line: `FILE:LINE:COLUMN: KEY: what`.
+//! What is wrong with a settings file, on one line: `FILE:LINE:COLUMN: KEY: what`. No value is repeated: it may be a
+//! password or a key.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 /// The line for `error`, which came of reading `text`, the content of `file`.
 pub(crate) fn line_of(file: &Path, text: &str, error: &toml::de::Error) -> String {
-    let message = error.message();
+    let message = without_value(error.message());
     let Some(offset) = error.span().map(|span| span.start) else { return format!("{}: {message}", file.display()) };
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
@@ -31,6 +32,17 @@ fn key_at(table: &DeTable<'_>, offset: usize) -> Option<String> {
     })
 }
 
+/// serde's message without the value: `invalid type: string "…", expected u64`.
+fn without_value(message: &str) -> String {
+    match message.rsplit_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid ") => {
+            let found = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+            format!("{found}, expected {expected}")
+        }
+        _ => message.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,7 +56,7 @@ mod tests {
     fn a_mistake_is_one_line_with_its_place_and_key() {
         assert_eq!(
             line("[sql]\nmax_rows = 5\n\n[lake]\nuri = 3\n"),
-            "w.toml:5:7: lake.uri: invalid type: integer `3`, expected a string"
+            "w.toml:5:7: lake.uri: invalid type: integer, expected a string"
         );
         assert_eq!(line("[log.kafka]\n\"a.b\" = 1\n").split(": ").nth(1), Some("log.kafka.a.b"));
         assert!(

@@ -79,6 +79,9 @@ impl Table {
     /// have landed; append the same parts again. [`LakeError::Denied`], [`LakeError::Fatal`] and [`LakeError::Usage`]
     /// when it never will.
     pub async fn append(&mut self, parts: &[Part]) -> Result<Vec<Outcome>> {
+        if let Err(error) = self.read_anew_when_due().await {
+            tracing::debug!(table = self.kind.table(), %error, "going on with the state in memory");
+        }
         let keys = parts.iter().map(part_keys).collect::<Result<Vec<_>>>()?;
         let mut wanted: Vec<IdKey> = keys.iter().flatten().flatten().copied().collect();
         wanted.sort_unstable();

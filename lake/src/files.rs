@@ -58,7 +58,7 @@ pub(crate) fn writer_properties(schema: &Schema) -> WriterProperties {
 }
 
 /// Columns of long text that does not repeat: building a dictionary for them is work thrown away.
-fn is_large_text(name: &str) -> bool {
+pub(crate) fn is_large_text(name: &str) -> bool {
     matches!(
         name,
         "text" | "turn_thought" | "turn_observation" | "turn_observation_digest" | "turn_raw" | "raw" | "raw_sha256"

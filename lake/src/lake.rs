@@ -68,6 +68,9 @@ pub struct Lake {
     inner: Arc<Inner>,
 }
 
+/// The states of tables that were opened, and the version at which each was read as a whole.
+pub(crate) type Opened = HashMap<Kind, (DeltaTable, Option<u64>)>;
+
 #[derive(Debug)]
 struct Inner {
     location: Location,
@@ -76,7 +79,7 @@ struct Inner {
     ids: IdIndex,
     probed: OnceCell<()>,
     lake_id: OnceCell<String>,
-    tables: Mutex<HashMap<Kind, DeltaTable>>,
+    tables: Mutex<Opened>,
 }
 
 impl Lake {
@@ -142,7 +145,7 @@ impl Lake {
     }
 
     /// The newest tables opened by this process, so that reading one again reads only what is new.
-    pub(crate) fn opened(&self) -> &Mutex<HashMap<Kind, DeltaTable>> {
+    pub(crate) fn opened(&self) -> &Mutex<Opened> {
         &self.inner.tables
     }
 

@@ -16,6 +16,7 @@ pub mod maintain;
 pub mod pins;
 pub mod probe;
 mod refusal;
+mod scan;
 pub mod table;
 
 pub use error::{LakeError, Result};

@@ -22,6 +22,7 @@ use crate::error::{Context as _, LakeError, Result};
 use crate::files::stats_columns;
 use crate::ids::DataFile;
 use crate::lake::Lake;
+use crate::scan::TableScan;
 
 /// An event table at a version.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Table {
     pub(crate) lake: Lake,
     pub(crate) kind: Kind,
     pub(crate) delta: DeltaTable,
+    /// Version at which the state in memory was last read from the store as a whole.
+    pub(crate) read_at: Option<u64>,
     /// Transaction versions known to hold at the version beside them: our own last commit's.
     pub(crate) known: Option<(u64, HashMap<String, i64>)>,
 }
@@ -49,11 +52,11 @@ impl Table {
     }
 
     fn unopened(lake: &Lake, kind: Kind) -> Result<Table> {
-        let delta = match lake.opened().lock().get(&kind) {
-            Some(delta) => delta.clone(),
-            None => DeltaTable::new(Table::log_store(lake, kind)?),
+        let (delta, read_at) = match lake.opened().lock().get(&kind) {
+            Some((delta, read_at)) => (delta.clone(), *read_at),
+            None => (DeltaTable::new(Table::log_store(lake, kind)?), None),
         };
-        Ok(Table { lake: lake.clone(), kind, delta, known: None })
+        Ok(Table { lake: lake.clone(), kind, delta, read_at, known: None })
     }
 
     pub(crate) async fn open(lake: &Lake, kind: Kind) -> Result<Option<Table>> {
@@ -63,6 +66,7 @@ impl Table {
             return Ok(None);
         }
         table.delta.update_incremental(None).await.context(what)?;
+        table.read_at.get_or_insert(table.delta.version().unwrap_or(0));
         table.remember();
         Ok(Some(table))
     }
@@ -185,10 +189,26 @@ impl Table {
     /// Makes this state the one that the next opening in this process starts from.
     pub(crate) fn remember(&self) {
         let mut opened = self.lake.opened().lock();
-        let newer = opened.get(&self.kind).is_none_or(|old| old.version() < self.delta.version());
+        let newer = opened
+            .get(&self.kind)
+            .is_none_or(|(old, read_at)| (old.version(), *read_at) < (self.delta.version(), self.read_at));
         if newer {
-            opened.insert(self.kind, self.delta.clone());
+            opened.insert(self.kind, (self.delta.clone(), self.read_at));
         }
+    }
+
+    /// Reads the state anew when many commits were added to it one by one. Each is a batch of its own in memory, and
+    /// every later commit goes through all of them; read from a checkpoint, they are one.
+    pub(crate) async fn read_anew_when_due(&mut self) -> Result<()> {
+        let due = |at| self.version() >= at + self.lake.options().checkpoint_versions;
+        if self.read_at.is_some_and(due) {
+            let mut delta = DeltaTable::new(self.delta.log_store());
+            delta.load().await.context(|| format!("reading the state of table {}", self.kind.table()))?;
+            self.delta = delta;
+            self.read_at = Some(self.version());
+            self.remember();
+        }
+        Ok(())
     }
 
     /// The kind of events in the table.
@@ -234,7 +254,8 @@ impl Table {
 
     /// A DataFusion table of this version.
     pub async fn provider(&self) -> Result<Arc<dyn TableProvider>> {
-        self.delta.table_provider().await.context(|| format!("reading table {}", self.kind.table()))
+        let scan = TableScan::new(self.delta.clone()).context(|| format!("reading table {}", self.kind.table()))?;
+        Ok(Arc::new(scan))
     }
 
     /// The last position committed under `app_id`, at this version.

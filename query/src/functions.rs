@@ -4,21 +4,24 @@
 //! The aggregates are per question, under `GROUP BY qa_id`, and averaged outside. An attempt whose `correct` is null (its
 //! judge failed) is left out: it is neither right nor wrong. With fewer than k attempts the result is null.
 
+mod attempts;
 mod cons;
 mod maj_at_k;
 mod ngrams;
+pub(crate) mod one_group;
 mod pass_at_k;
+mod percentile_cont;
 
 use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array};
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::common::exec_err;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-use datafusion::scalar::ScalarValue;
 
 pub use maj_at_k::{Cluster, maj_at_k};
 pub use ngrams::max_ngram_count;
 pub use pass_at_k::pass_at_k;
+pub use percentile_cont::percentile_cont;
 
 /// Functions of one row, to register with a session of DataFusion.
 pub fn scalars() -> Vec<ScalarUDF> {
@@ -31,6 +34,7 @@ pub fn all() -> Vec<AggregateUDF> {
         AggregateUDF::from(pass_at_k::PassAtK::default()),
         AggregateUDF::from(cons::Cons::default()),
         AggregateUDF::from(maj_at_k::MajAtK::default()),
+        AggregateUDF::from(percentile_cont::PercentileCont::default()),
     ]
 }
 
@@ -39,12 +43,12 @@ pub fn all() -> Vec<AggregateUDF> {
 struct Constant(Option<i64>);
 
 impl Constant {
-    fn update(&mut self, function: &str, column: &ArrayRef) -> Result<()> {
-        let values = int64(column)?;
-        if values.null_count() > 0 {
+    /// The k of a row.
+    fn of(function: &str, column: &Int64Array, row: usize) -> Result<i64> {
+        if column.is_null(row) {
             return exec_err!("{function}: k is null; give a whole number of at least 1");
         }
-        values.values().iter().try_for_each(|k| self.merge(function, Some(*k)))
+        Ok(column.value(row))
     }
 
     fn merge(&mut self, function: &str, k: Option<i64>) -> Result<()> {
@@ -58,6 +62,11 @@ impl Constant {
         }
         Ok(())
     }
+}
+
+/// Whether a FILTER lets a row through.
+fn counts(filter: Option<&BooleanArray>, row: usize) -> bool {
+    filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
 }
 
 fn int64(column: &ArrayRef) -> Result<&Int64Array> {
@@ -74,12 +83,4 @@ fn wrong_type(expected: &str, column: &ArrayRef) -> DataFusionError {
 
 fn column(values: &[ArrayRef], index: usize) -> Result<&ArrayRef> {
     values.get(index).ok_or_else(|| DataFusionError::Internal(format!("column {index} is missing")))
-}
-
-fn count(values: u64) -> ScalarValue {
-    ScalarValue::Int64(Some(i64::try_from(values).unwrap_or(i64::MAX)))
-}
-
-fn sum(column: &ArrayRef) -> Result<u64> {
-    Ok(int64(column)?.iter().flatten().map(|value| u64::try_from(value).unwrap_or(0)).sum())
 }

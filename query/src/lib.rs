@@ -13,6 +13,7 @@ mod complete;
 mod dialect;
 pub mod digest;
 mod error;
+mod first_row;
 pub mod functions;
 mod limits;
 mod ordered;
@@ -23,6 +24,7 @@ mod resolve;
 mod session;
 mod statement;
 mod stream;
+mod turns;
 pub mod views;
 
 pub use catalog::{Catalog, CatalogTable, PinStore};

@@ -163,7 +163,7 @@ struct Part {
 
 /// Computes the result of a pin's SQL and its digest; writes its rows if asked to.
 async fn compute(engine: &QueryEngine, sql: &str, versions: Versions, writing: Option<Writing>) -> Result<Computed> {
-    let deadline = Instant::now() + engine.limits().pin_timeout;
+    let deadline = crate::session::deadline_in(engine.limits().pin_timeout);
     let (owned, sql) = (engine.clone(), sql.to_string());
     let starting = async move { start(&owned, &sql, versions, deadline).await };
     let mut result = engine.on_own_threads(starting, deadline).await?;

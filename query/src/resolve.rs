@@ -33,6 +33,7 @@ use crate::error::{QueryError, Result};
 use crate::limits::Limits;
 use crate::ordered::OrderedTable;
 use crate::reference::{Reference, name_at};
+use crate::turns::{self, Turns};
 use crate::views::{self, View};
 
 /// Name of the catalogue that tables appear in.
@@ -186,8 +187,7 @@ impl<'a> Resolver<'a> {
                 tables.insert(name, table);
             }
         }
-        let plan = with_tables(self.state, tables).statement_to_plan(statement).await?;
-        Ok(Arc::new(ViewTable::new(plan, Some(view.sql.to_string()))))
+        view_over(self.state, view, statement, tables).await
     }
 
     async fn pin(&mut self, key: &str, reference: &str) -> Result<Arc<dyn TableProvider>> {
@@ -248,12 +248,28 @@ pub(crate) async fn declared_tables(
     // Views are listed after those that they read.
     for view in views::ALL {
         let statement = crate::statement::parse(view.sql, limits)?;
-        let plan = with_tables(state, tables.clone()).statement_to_plan(statement).await?;
-        tables.insert(view.name.to_string(), Arc::new(ViewTable::new(plan, Some(view.sql.to_string()))));
+        let table = view_over(state, view, statement, tables.clone()).await?;
+        tables.insert(view.name.to_string(), table);
     }
     let mut tables: Vec<_> = tables.into_iter().collect();
     tables.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(tables)
+}
+
+/// A view over tables that are open.
+async fn view_over(
+    state: &SessionState,
+    view: &View,
+    statement: Statement,
+    tables: HashMap<String, Arc<dyn TableProvider>>,
+) -> Result<Arc<dyn TableProvider>> {
+    if view.name == turns::NAME
+        && let Some(trajectories) = tables.get(turns::OVER)
+    {
+        return Ok(Turns::of(trajectories.clone())?);
+    }
+    let plan = with_tables(state, tables).statement_to_plan(statement).await?;
+    Ok(Arc::new(ViewTable::new(plan, Some(view.sql.to_string()))))
 }
 
 /// An older version of a table lacks columns that came later: they read as null.

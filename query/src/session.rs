@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::execution::context::SQLOptions;
@@ -33,6 +34,7 @@ use crate::canonical::{canonical_batch, canonical_schema};
 use crate::catalog::Catalog;
 use crate::complete::Completer;
 use crate::error::{QueryError, Result};
+use crate::first_row::FirstRowPerKey;
 use crate::functions;
 use crate::limits::{Limits, QueryOptions};
 use crate::reference::{self, Reference};
@@ -120,7 +122,7 @@ impl QueryEngine {
         let limits = &self.inner.limits;
         let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let max_rows = options.max_rows.map_or(limits.max_rows, |rows| rows.min(limits.max_rows));
-        let mode = Mode { versions: Versions::At(options.at), reproducible: false, deadline: Instant::now() + timeout };
+        let mode = Mode { versions: Versions::At(options.at), reproducible: false, deadline: deadline_in(timeout) };
         let sql = sql.to_string();
         let engine = self.clone();
         let deadline = mode.deadline;
@@ -138,7 +140,7 @@ impl QueryEngine {
     /// When the pins cannot be listed.
     pub async fn completer(&self) -> Result<Completer> {
         let engine = self.clone();
-        let deadline = Instant::now() + self.inner.limits.timeout;
+        let deadline = deadline_in(self.inner.limits.timeout);
         let collecting = async move {
             let tables = resolve::declared_tables(&engine.inner.state, &engine.inner.limits).await?;
             let pins = engine.catalog().list_pins().await?;
@@ -233,6 +235,12 @@ async fn forward(mut stream: SendableRecordBatchStream, sender: mpsc::Sender<Res
 const SHOW_TABLES: &str = "SELECT table_name, CASE table_type WHEN 'VIEW' THEN 'view' ELSE 'table' END AS kind \
     FROM information_schema.tables WHERE table_schema = 'public' ORDER BY kind, table_name";
 
+/// The moment after `time`; a time that the clock cannot add is as good as none.
+pub(crate) fn deadline_in(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 24 * 3600))
+}
+
 fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
     let spill = match &limits.spill_dir {
         Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
@@ -257,8 +265,12 @@ fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
     // A sort starts spilling when what it must keep back for merging no longer fits: a tenth of all at most.
     options.execution.sort_spill_reservation_bytes =
         options.execution.sort_spill_reservation_bytes.min(limits.memory_bytes / 10);
-    let mut state =
-        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_optimizer_rule(Arc::new(FirstRowPerKey))
+        .build();
     datafusion_functions_json::register_all(&mut state)?;
     for function in functions::all() {
         state.register_udaf(Arc::new(function))?;

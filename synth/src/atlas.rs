@@ -15,6 +15,7 @@ mod world;
 
 pub use article::{Article, Fact, Inline, Paragraph};
 pub use entity::{Atlas, Entity, EntityId, EntityKind};
+pub(crate) use entity::{capital_key, fold, words};
 pub use invent::PIECES;
 pub use search::Hit;
 pub use serve::{router, serve};

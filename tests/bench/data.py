@@ -1,9 +1,11 @@
 """The lakes that `make bench-sql` and `make bench-pin` read: made once by tests/examples/bench_data, then kept."""
 
+import functools
 import json
 import os
 import pathlib
 import shutil
+import subprocess
 
 import common
 
@@ -31,21 +33,33 @@ def judgments_before(folder):
     return json.loads((folder / "bench.json").read_text())["judgments_before"]
 
 
+@functools.cache
+def peers_python():
+    """The Python that the peers are installed for."""
+    environment = {**os.environ, "WEBDANCER_CACHE": str(common.TARGET / "bench-env")}
+    requirements = str(common.ROOT / "tests/bench/requirements.txt")
+    made = subprocess.run(
+        [common.ROOT / "deploy/py-env", requirements], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return made.stdout.strip()
+
+
+def peer(script, *arguments):
+    """The command that runs a script of tests/bench/peers."""
+    return [peers_python(), "-B", str(common.ROOT / "tests/bench/peers" / script), *map(str, arguments)]
+
+
+def versions(*packages):
+    """The peers' versions: (name, version) pairs."""
+    listed = (common.ROOT / "tests/bench/requirements.txt").read_text().split()
+    pinned = dict(line.split("==") for line in listed if "==" in line)
+    return [(package, pinned[package]) for package in packages]
+
+
 def sizes(folder):
-    """Of each table: name, files, bytes of its newest version, by deltalake."""
-    import deltalake
-
-    def size(table):
-        files = deltalake.DeltaTable(str(table)).get_add_actions(flatten=True)
-        table_bytes = sum(files["size_bytes"].to_pylist())
-        rows = sum(files["num_records"].to_pylist())
-        return table.name, f"{rows:,}", len(files["path"]), f"{table_bytes / 2**20:,.1f} MiB"
-
-    return [size(table) for table in sorted((folder / "tables").iterdir())]
-
-
-def version(package):
-    """The installed version of a peer."""
-    import importlib.metadata
-
-    return importlib.metadata.version(package)
+    """Of each table: name, rows, files and bytes of its newest version."""
+    said = subprocess.run(peer("table_sizes.py", folder), stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [
+        (table["name"], f"{table['rows']:,}", table["files"], f"{table['bytes'] / 2**20:,.1f} MiB")
+        for table in json.loads(said)
+    ]

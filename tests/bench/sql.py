@@ -9,7 +9,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 
 import common
 import data
@@ -52,7 +51,7 @@ class Ours:
 
 
 class Peer:
-    """A session of sql_peer.py."""
+    """A session of peers/sql_session.py."""
 
     def __init__(self, engine, lake):
         self.child = subprocess.Popen(
@@ -73,11 +72,11 @@ class Peer:
 
 
 def peer(engine, lake, *more):
-    return [sys.executable, str(common.ROOT / "tests/bench/sql_peer.py"), engine, str(lake), *more]
+    return data.peer("sql_session.py", engine, lake, *more)
 
 
 def peer_environment():
-    return {**os.environ, "POLARS_MAX_THREADS": str(common.threads()), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "POLARS_MAX_THREADS": str(common.threads())}
 
 
 def one_line(query, before):
@@ -212,13 +211,12 @@ def main():
         results[size] = times(lake)
     common.say("whole processes")
     processes = whole_processes(lake)
-    versions = [(name, data.version(name)) for name in ("duckdb", "polars", "deltalake", "pyarrow")]
     command = "make bench-sql" if data.ROWS == 1_000_000 else f"BENCH_ROWS={data.ROWS} make bench-sql"
     common.write_report(
         "sql",
         "SQL over trajectories, beside DuckDB and Polars",
         command,
-        versions,
+        data.versions("duckdb", "polars", "deltalake", "pyarrow"),
         [
             ("", EQUAL),
             (f"Twelve queries, {data.ROWS:,} trajectories", query_table(results[data.ROWS])),

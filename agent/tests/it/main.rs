@@ -1,4 +1,5 @@
-//! The trajectory format and the published files: handwritten fixtures, generated input, the real files.
+//! The trajectory format and the published files: handwritten fixtures, generated input, the real files. Chat models
+//! against a stub server.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,9 +9,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod chat;
 mod demo;
 mod fixtures;
 mod fuzz;
+mod judges;
 mod published_files;
 mod round_trip;
 

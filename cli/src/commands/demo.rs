@@ -119,11 +119,15 @@ pub(crate) async fn run(args: &DemoArgs, global: &Args) -> Result<(), Failure> {
     say(&format!("\nDone in {:.1} s. Try next:", begun.elapsed().as_secs_f64()));
     let lake = args.folder.join("lake");
     let lake = lake.display();
+    // As it was called: the command need not be on the path.
+    let webdancer = std::env::args().next().unwrap_or_else(|| "webdancer".to_string());
     for command in [
-        format!("webdancer --lake {lake} sql"),
-        format!("webdancer --lake {lake} sql \"SELECT url, title FROM pages WHERE text LIKE '%landlocked%' LIMIT 5\""),
-        format!("webdancer --lake {lake} pin show demo"),
-        "webdancer atlas --invent 7".to_string(),
+        format!("{webdancer} --lake {lake} sql"),
+        format!(
+            "{webdancer} --lake {lake} sql \"SELECT url, title FROM pages WHERE text LIKE '%landlocked%' LIMIT 5\""
+        ),
+        format!("{webdancer} --lake {lake} pin show demo"),
+        format!("{webdancer} atlas --invent 7"),
     ] {
         say(&format!("  {command}"));
     }

@@ -28,7 +28,7 @@ pub(crate) async fn run(context: &Context, command: &PinCommand) -> Result<(), F
                 (None, Some(file)) => super::sql::read_query(file)?,
                 (None, None) => return Err(Failure::usage("give --sql or --file")),
             };
-            context.drain_embedded().await?;
+            context.drain_embedded_wholly().await?;
             let manifest = create(context, &engine, name, &sql).await?;
             if context.json { output::json(&manifest) } else { tell(context, &manifest) }
         }

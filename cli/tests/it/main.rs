@@ -1,9 +1,14 @@
 //! The command line: one clear line and the right exit code for bad input, results that scripts can read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod filter;
+mod synth;
+
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+
+use webdancer_tests::stub_model::{Answer, StubModel};
 
 fn start(folder: &Path, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_webdancer"))
@@ -35,10 +40,16 @@ fn bad_input_gets_one_line_and_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("bad.toml"), "[lake]\nuri = 3\n").unwrap();
     std::fs::write(folder.path().join("unknown.toml"), "[lake]\nuri_ = \"x\"\n").unwrap();
+    std::fs::write(folder.path().join("key.toml"), "[endpoints.x]\napi_key = \"secret\"\n").unwrap();
+    std::fs::write(folder.path().join("roles.toml"), "[roles]\njudge = \"x\"\n").unwrap();
     std::fs::write(folder.path().join("file"), "not a folder").unwrap();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["--config", "missing.toml", "sql", "SELECT 1"], 2, "reading missing.toml: No such file"),
-        (&["--config", "bad.toml", "sql", "SELECT 1"], 2, "bad.toml:2:7: lake.uri: invalid type: integer `3`"),
+        (
+            &["--config", "bad.toml", "sql", "SELECT 1"],
+            2,
+            "bad.toml:2:7: lake.uri: invalid type: integer, expected a string",
+        ),
         (&["--config", "unknown.toml", "sql", "SELECT 1"], 2, "unknown.toml:2:1: lake.uri_: unknown field `uri_`"),
         (&["--lake", "gopher://x", "sql", "SELECT 1"], 2, "scheme \"gopher\" is not known"),
         (&["--log", "http://x", "append"], 2, "is not a kafka:// URL"),
@@ -62,6 +73,13 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["crawl", "http://127.0.0.1:9/"], 3, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
         (&["ingest", "--kinds", "nonsense"], 2, "unknown kind"),
         (&["--lake", "file", "append"], 1, "file"),
+        (&["endpoints", "check"], 2, "the settings have no [endpoints.NAME]"),
+        (
+            &["--config", "key.toml", "endpoints", "check"],
+            2,
+            "key.toml:2:1: endpoints.x.api_key: unknown field `api_key`",
+        ),
+        (&["--config", "roles.toml", "endpoints", "check"], 2, "roles.toml: roles.judge: there is no [endpoints.x]"),
     ];
     for (arguments, code, part) in cases {
         let output = webdancer(folder.path(), arguments, b"");
@@ -197,6 +215,31 @@ fn append_then_sql_as_a_script_would() {
 }
 
 #[test]
+fn endpoints_are_checked_each_on_its_own() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(StubModel::scripted(|asked, _| match asked.header("authorization") {
+        Some("Bearer k-4711") => Answer::says("yes"),
+        _ => Answer::status(401),
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key"), "k-4711\n").unwrap();
+    let endpoint = |name: &str| format!("[endpoints.{name}]\nurl = \"{}\"\nmodel = \"m\"\n", server.url());
+    let settings =
+        format!("{}api_key_file = \"key\"\n{}[roles]\nagent = \"good\"\n", endpoint("good"), endpoint("bad"));
+    std::fs::write(folder.path().join("webdancer.toml"), settings).unwrap();
+    let output = webdancer(folder.path(), &["endpoints", "check", "--json"], b"");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(checks[0]["error"], "m (endpoints.bad): refused: status 401: stub error 401");
+    assert_eq!((&checks[1]["roles"], &checks[1]["counts"]), (&serde_json::json!(["agent"]), &true.into()));
+    let output = webdancer(folder.path(), &["endpoints", "check", "good"], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    assert!(table.starts_with("endpoint  model  roles  ms") && table.contains("\ngood      m      agent  "), "{table}");
+    assert!(!table.contains("4711"));
+}
+
+#[test]
 fn help_teaches_and_completions_are_there() {
     let folder = tempfile::tempdir().unwrap();
     let help = text(&webdancer(folder.path(), &["--help"], b"").stdout);
@@ -206,11 +249,15 @@ fn help_teaches_and_completions_are_there() {
         "ingest",
         "crawl",
         "atlas",
+        "synth",
         "sql",
+        "filter",
+        "reward",
         "pin",
         "dead-letters",
         "maintain",
         "demo",
+        "endpoints",
         "completions",
     ] {
         assert!(help.contains(command), "{command} is not in the help");

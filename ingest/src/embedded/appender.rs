@@ -32,7 +32,7 @@ pub(super) struct Appender {
 
 impl Appender {
     pub(super) fn start(folder: &Path, options: &EmbeddedOptions) -> Result<Appender> {
-        std::fs::create_dir_all(folder).map_err(io_error("creating log folder", folder))?;
+        create_folder(folder).map_err(io_error("creating log folder", folder))?;
         let tail = Tail::open(folder, options.lock_timeout)?;
         let cluster = format!("embedded:{}", tail.log);
         // As many calls may wait as there are producers; a bound keeps a runaway one from filling memory.
@@ -160,6 +160,24 @@ fn cannot_pass(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
+/// Makes a folder and those above it, durably: a folder is on disk when the one that names it is.
+fn create_folder(folder: &Path) -> std::io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    let missing = folder.ancestors().take_while(|path| !path.exists()).count();
+    std::fs::create_dir_all(&folder)?;
+    for parent in folder.ancestors().skip(1).take(missing) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Whether the file at `path` is the one that is open.
+fn same_file(open: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    open.metadata().map(place).ok() == std::fs::metadata(path).map(place).ok()
+}
+
 /// The end of the log, as one process knows it.
 #[derive(Debug)]
 pub(super) struct Tail {
@@ -215,22 +233,26 @@ impl Tail {
     /// when this one is full.
     fn find_end(&mut self, segment_bytes: u64) -> Result<()> {
         // Straight to the newest: those between may be drained and deleted at any moment.
-        if let Some((base, path)) = segment::list(&self.folder)?.pop()
-            && base > self.base
-        {
-            self.file = open_segment(&path)?;
-            segment::check_header(&mut self.file, &path, base)?;
-            (self.base, self.path, self.end) = (base, path, HEADER);
+        let newest = segment::list(&self.folder)?.pop();
+        if let Some((base, path)) = newest.as_ref().filter(|(base, _)| *base > self.base) {
+            let mut file = open_segment(path)?;
+            if segment::check_header(&mut file, path, *base)? != self.log {
+                return Err(self.replaced());
+            }
+            (self.base, self.path, self.file, self.end) = (*base, path.clone(), file, HEADER);
+        } else if newest.is_none_or(|(base, _)| base < self.base) || !same_file(&self.file, &self.path) {
+            return Err(self.replaced());
         }
         let length = self.file.metadata().map_err(io_error("reading", &self.path))?.len();
         if length != self.end {
-            self.end = segment::valid_end(&self.file, &self.path, self.end)?;
-            if length > self.end {
-                tracing::warn!(segment = %self.path.display(), from = self.end, to = length, "cutting off a group that was never acknowledged");
-                self.file.set_len(self.end).map_err(io_error("cutting off the end of", &self.path))?;
+            let end = segment::valid_end(&self.file, &self.path, self.end)?;
+            if length > end {
+                tracing::warn!(segment = %self.path.display(), from = end, to = length, "cutting off a group that was never acknowledged");
+                self.file.set_len(end).map_err(io_error("cutting off the end of", &self.path))?;
             }
-            // What another process wrote last may not be synced: it may have died before.
+            // What another process wrote last may not be synced: it may have died before. Until it is, it is not the end.
             self.file.sync_all().map_err(io_error("syncing", &self.path))?;
+            self.end = end;
             self.note();
         }
         if self.end >= segment_bytes {
@@ -241,6 +263,14 @@ impl Tail {
             (self.base, self.end) = (base, HEADER);
         }
         Ok(())
+    }
+
+    /// What is appended to files that are no longer the log's would never be read.
+    fn replaced(&self) -> IngestError {
+        IngestError::Fatal(format!(
+            "{} was moved or replaced while it was open: start this process again; nothing was appended to the old one",
+            self.folder.display()
+        ))
     }
 
     fn append(&mut self, records: &[Vec<u8>]) -> std::result::Result<(), AppendError> {

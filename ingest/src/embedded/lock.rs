@@ -163,9 +163,9 @@ mod tests {
             assert!(error.to_string().starts_with(&expected), "{error}");
         }
         drop(held);
-        // The thread that still waits gets it, and lets go at once.
-        drop(waiting);
+        // The thread that still waits gets it, and lets go at once: it is there for the next.
         drop(lock(folder.path(), 20_000).take().unwrap());
+        drop(waiting.take());
     }
 
     #[test]

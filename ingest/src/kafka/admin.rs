@@ -74,13 +74,18 @@ impl Admin {
         let existing = self.topic_ids(&names)?;
         let missing: Vec<&str> = names.iter().copied().filter(|name| !existing.contains_key(*name)).collect();
         if !missing.is_empty() {
-            self.create(&missing)?;
+            self.create_for_events(&missing)?;
         }
         // A topic that somebody else created a moment ago, with other settings, is checked as well.
         self.check_sizes(&names)
     }
 
-    fn create(&self, names: &[&str]) -> Result<()> {
+    /// Creates a topic that is not for events, unless it is there.
+    pub(super) fn ensure_topic(&self, topic: &NewTopic<'_>) -> Result<()> {
+        if self.topic_ids(&[topic.name])?.is_empty() { self.create(std::slice::from_ref(topic)) } else { Ok(()) }
+    }
+
+    fn create_for_events(&self, names: &[&str]) -> Result<()> {
         let sizes: Vec<String> = names.iter().map(|name| self.needed(name).to_string()).collect();
         let topics: Vec<NewTopic<'_>> = names
             .iter()
@@ -91,20 +96,25 @@ impl Admin {
                     .set("cleanup.policy", "delete")
             })
             .collect();
+        self.create(&topics)
+    }
+
+    fn create(&self, topics: &[NewTopic<'_>]) -> Result<()> {
+        let names: Vec<&str> = topics.iter().map(|topic| topic.name).collect();
         let limit = self.settings.admin_timeout();
         let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit));
-        let results = block_on(self.client.create_topics(&topics, &options))
+        let results = block_on(self.client.create_topics(topics, &options))
             .map_err(|e| self.explain(&format!("creating topics {}", names.join(", ")), e))?;
         for result in results {
             match result {
-                Ok(name) => tracing::info!(topic = %name, partitions = self.settings.partitions, "created"),
+                Ok(name) => tracing::info!(topic = %name, "created"),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((name, code)) => {
                     return Err(self.explain(&format!("creating topic {name}"), KafkaError::AdminOp(code)));
                 }
             }
         }
-        self.await_topics(names)
+        self.await_topics(&names)
     }
 
     /// A new topic takes a moment to be known to every broker.

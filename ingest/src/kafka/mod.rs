@@ -4,6 +4,8 @@
 //! topics and tells the ids that the loop needs to notice a topic that was deleted and made anew. All three are built
 //! from one [`KafkaSettings`]. What the tables hold decides where reading starts; the group's offsets are only a hint
 //! for people who watch lag.
+//!
+//! [`tasks`] is apart from the log: work shared out over machines, for which the group's offsets do decide.
 
 mod admin;
 mod assignment;
@@ -14,6 +16,7 @@ mod producer;
 mod record;
 mod session;
 mod settings;
+pub mod tasks;
 mod watch;
 
 pub use admin::Admin;

@@ -165,7 +165,7 @@ impl KafkaSettings {
     }
 
     /// The largest message of all.
-    fn largest_message_bytes(&self) -> usize {
+    pub(super) fn largest_message_bytes(&self) -> usize {
         self.limit_of(Kind::DeadLetter) + RECORD_OVERHEAD_BYTES
     }
 

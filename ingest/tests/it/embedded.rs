@@ -461,3 +461,19 @@ async fn lines_of_any_kind_end_in_their_table_or_in_dead_letters() {
     assert!(reasons.iter().any(|r| r.starts_with("unknown kind \"webdancer.metrik.v1\"")));
     assert!(reasons.iter().any(|r| r == "is required and missing"));
 }
+
+#[tokio::test]
+async fn a_log_that_was_replaced_under_an_open_handle_takes_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("log");
+    let old = EmbeddedLog::open(&folder, EmbeddedOptions::default()).unwrap();
+    old.append(vec![metric(0)]).await.unwrap();
+    std::fs::rename(&folder, dir.path().join("log.old")).unwrap();
+    let new = EmbeddedLog::open(&folder, EmbeddedOptions::default()).unwrap();
+    new.append(vec![metric(1)]).await.unwrap();
+    // Acknowledged, it would be in a file that nobody reads.
+    let error = old.append(vec![metric(2)]).await.unwrap_err();
+    assert!(matches!(error, LogError::Failed(_)), "{error:?}");
+    assert!(error.to_string().contains("was moved or replaced while it was open"), "{error}");
+    new.append(vec![metric(3)]).await.unwrap();
+}

@@ -23,12 +23,12 @@ const TOPIC: &str = "webdancer.metric";
 const ROOMY: usize = 64 << 20;
 
 /// A cluster of one broker, living in a client.
-struct Cluster {
+pub(crate) struct Cluster {
     client: BaseProducer,
 }
 
 impl Cluster {
-    fn mock(&self) -> MockCluster<'_, DefaultProducerContext> {
+    pub(crate) fn mock(&self) -> MockCluster<'_, DefaultProducerContext> {
         self.client.client().mock_cluster().unwrap()
     }
 }
@@ -43,7 +43,7 @@ fn form_groups_at_once(client: &BaseProducer) {
     }
 }
 
-fn cluster(partitions: i32) -> (Cluster, KafkaSettings) {
+pub(crate) fn cluster(partitions: i32) -> (Cluster, KafkaSettings) {
     let client = ClientConfig::new().set("test.mock.num.brokers", "1").create().unwrap();
     form_groups_at_once(&client);
     let cluster = Cluster { client };

@@ -15,4 +15,5 @@ mod intake;
 mod kafka_mock;
 mod kafka_real;
 mod kafka_support;
+mod kafka_tasks;
 mod support;

@@ -12,16 +12,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, StringArray};
+use datafusion::arrow::array::{
+    Array as _, ArrayRef, AsArray as _, BooleanArray, Float64Array, Int64Array, Int64Builder, ListBuilder, StringArray,
+    StringBuilder,
+};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::{exec_datafusion_err, exec_err};
+use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
-use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
-use datafusion::scalar::ScalarValue;
+use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
 
-use super::{Constant, boolean, column, count, int64, sum, wrong_type};
+use super::one_group::OneGroup;
+use super::{Constant, boolean, column, counts, int64, wrong_type};
+
+const NAME: &str = "maj_at_k";
 
 /// Attempts with the same answer.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +157,7 @@ fn list_of(data_type: DataType) -> DataType {
 
 impl AggregateUDFImpl for MajAtK {
     fn name(&self) -> &str {
-        "maj_at_k"
+        NAME
     }
 
     fn signature(&self) -> &Signature {
@@ -163,8 +168,16 @@ impl AggregateUDFImpl for MajAtK {
         Ok(DataType::Float64)
     }
 
-    fn accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::<Votes>::default())
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        OneGroup::boxed(Votes::default(), &args)
+    }
+
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(Votes::default()))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -183,97 +196,154 @@ impl AggregateUDFImpl for MajAtK {
     }
 }
 
+/// The attempts at one question.
 #[derive(Debug, Default)]
-struct Votes {
+struct Question {
     /// Sorted, so that the result does not depend on the order of rows.
     clusters: BTreeMap<String, Cluster>,
     abstentions: u64,
     k: Constant,
-    answer_bytes: usize,
 }
 
-impl Votes {
-    fn add(&mut self, answer: &str, votes: Cluster) {
+impl Question {
+    /// Bytes taken for an answer that is new.
+    fn add(&mut self, answer: &str, votes: Cluster) -> usize {
         if let Some(cluster) = self.clusters.get_mut(answer) {
             cluster.votes += votes.votes;
             cluster.correct += votes.correct;
-        } else {
-            self.answer_bytes += answer.len();
-            self.clusters.insert(answer.to_string(), votes);
+            return 0;
         }
+        self.clusters.insert(answer.to_string(), votes);
+        answer.len() + size_of::<(String, Cluster)>() + 16
     }
+
+    fn vote(&self) -> Result<Option<f64>> {
+        let Some(k) = self.k.0.and_then(|k| u64::try_from(k).ok()) else { return Ok(None) };
+        let clusters: Vec<Cluster> = self.clusters.values().copied().collect();
+        maj_at_k(&clusters, self.abstentions, k).map_err(|message| exec_datafusion_err!("{message}"))
+    }
+}
+
+/// The attempts of all groups.
+#[derive(Debug, Default)]
+struct Votes {
+    questions: Vec<Question>,
+    answer_bytes: usize,
 }
 
 fn strings(column: &ArrayRef) -> Result<&StringArray> {
     column.as_string_opt::<i32>().ok_or_else(|| wrong_type("Utf8", column))
 }
 
-impl Accumulator for Votes {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+impl Votes {
+    fn reserve(&mut self, groups: usize) {
+        if groups > self.questions.len() {
+            self.questions.resize_with(groups, Question::default);
+        }
+    }
+
+    fn take(&mut self, emit_to: EmitTo) -> Vec<Question> {
+        let questions = emit_to.take_needed(&mut self.questions);
+        if self.questions.is_empty() {
+            self.answer_bytes = 0;
+        }
+        questions
+    }
+}
+
+impl GroupsAccumulator for Votes {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> Result<()> {
+        self.reserve(total_num_groups);
         let answers = strings(column(values, 0)?)?;
         let correct = boolean(column(values, 1)?)?;
-        self.k.update("maj_at_k", column(values, 2)?)?;
-        for (answer, correct) in answers.iter().zip(correct.iter()) {
-            let Some(correct) = correct else { continue };
-            match answer.filter(|answer| !answer.trim().is_empty()) {
-                Some(answer) => self.add(answer, Cluster { votes: 1, correct: u64::from(correct) }),
-                None => self.abstentions += 1,
+        let ks = int64(column(values, 2)?)?;
+        for (row, group) in group_indices.iter().enumerate().filter(|(row, _)| counts(filter, *row)) {
+            let Some(question) = self.questions.get_mut(*group) else { continue };
+            question.k.merge(NAME, Some(Constant::of(NAME, ks, row)?))?;
+            if correct.is_null(row) {
+                continue;
+            }
+            match answers.is_valid(row).then(|| answers.value(row)).filter(|answer| !answer.trim().is_empty()) {
+                Some(answer) => {
+                    let votes = Cluster { votes: 1, correct: u64::from(correct.value(row)) };
+                    self.answer_bytes += question.add(answer, votes);
+                }
+                None => question.abstentions += 1,
             }
         }
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let Some(k) = self.k.0.and_then(|k| u64::try_from(k).ok()) else {
-            return Ok(ScalarValue::Float64(None));
-        };
-        let clusters: Vec<Cluster> = self.clusters.values().copied().collect();
-        match maj_at_k(&clusters, self.abstentions, k) {
-            Ok(value) => Ok(ScalarValue::Float64(value)),
-            Err(message) => exec_err!("{message}"),
-        }
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self) + self.answer_bytes + self.clusters.len() * (size_of::<(String, Cluster)>() + 16)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let answers: Vec<ScalarValue> =
-            self.clusters.keys().map(|answer| ScalarValue::Utf8(Some(answer.clone()))).collect();
-        let votes: Vec<ScalarValue> = self.clusters.values().map(|cluster| count(cluster.votes)).collect();
-        let correct: Vec<ScalarValue> = self.clusters.values().map(|cluster| count(cluster.correct)).collect();
-        Ok(vec![
-            ScalarValue::List(ScalarValue::new_list_nullable(&answers, &DataType::Utf8)),
-            ScalarValue::List(ScalarValue::new_list_nullable(&votes, &DataType::Int64)),
-            ScalarValue::List(ScalarValue::new_list_nullable(&correct, &DataType::Int64)),
-            count(self.abstentions),
-            ScalarValue::Int64(self.k.0),
-        ])
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+        self.reserve(total_num_groups);
         let list = |index| -> Result<_> {
-            let column = column(states, index)?;
+            let column = column(values, index)?;
             column.as_list_opt::<i32>().ok_or_else(|| wrong_type("List", column))
         };
         let (answers, votes, correct) = (list(0)?, list(1)?, list(2)?);
-        for row in 0..answers.len() {
-            if answers.is_null(row) {
-                continue;
-            }
+        let (abstentions, ks) = (int64(column(values, 3)?)?, int64(column(values, 4)?)?);
+        let number = |value| u64::try_from(value).unwrap_or(0);
+        for (row, group) in group_indices.iter().enumerate() {
+            let Some(question) = self.questions.get_mut(*group) else { continue };
+            question.k.merge(NAME, ks.is_valid(row).then(|| ks.value(row)))?;
+            question.abstentions += number(abstentions.value(row));
             let (answers, votes, correct) = (answers.value(row), votes.value(row), correct.value(row));
-            let answers = strings(&answers)?;
-            for ((answer, votes), correct) in answers.iter().zip(int64(&votes)?).zip(int64(&correct)?) {
-                let (Some(answer), Some(votes), Some(correct)) = (answer, votes, correct) else {
-                    return Err(exec_datafusion_err!("maj_at_k: a partial result is not complete"));
-                };
-                let [votes, correct] = [votes, correct].map(|value| u64::try_from(value).unwrap_or(0));
-                self.add(answer, Cluster { votes, correct });
+            let (votes, correct) = (int64(&votes)?.values(), int64(&correct)?.values());
+            for ((answer, votes), correct) in strings(&answers)?.iter().flatten().zip(votes).zip(correct) {
+                let cluster = Cluster { votes: number(*votes), correct: number(*correct) };
+                self.answer_bytes += question.add(answer, cluster);
             }
         }
-        self.abstentions += sum(column(states, 3)?)?;
-        int64(column(states, 4)?)?.iter().try_for_each(|k| self.k.merge("maj_at_k", k))
+        Ok(())
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let votes = self.take(emit_to).iter().map(Question::vote).collect::<Result<Float64Array>>()?;
+        Ok(Arc::new(votes))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        let questions = self.take(emit_to);
+        let mut answers = ListBuilder::new(StringBuilder::new());
+        let mut votes = ListBuilder::new(Int64Builder::new());
+        let mut correct = ListBuilder::new(Int64Builder::new());
+        let number = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        for question in &questions {
+            for (answer, cluster) in &question.clusters {
+                answers.values().append_value(answer);
+                votes.values().append_value(number(cluster.votes));
+                correct.values().append_value(number(cluster.correct));
+            }
+            answers.append(true);
+            votes.append(true);
+            correct.append(true);
+        }
+        let abstentions: Int64Array = questions.iter().map(|question| Some(number(question.abstentions))).collect();
+        let ks: Int64Array = questions.iter().map(|question| question.k.0).collect();
+        Ok(vec![
+            Arc::new(answers.finish()),
+            Arc::new(votes.finish()),
+            Arc::new(correct.finish()),
+            Arc::new(abstentions),
+            Arc::new(ks),
+        ])
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let rows = column(values, 0)?.len();
+        let mut single = Votes::default();
+        single.update_batch(values, &(0..rows).collect::<Vec<_>>(), filter, rows)?;
+        single.state(EmitTo::All)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.answer_bytes + self.questions.capacity() * size_of::<Question>()
     }
 }
 

@@ -1,14 +1,13 @@
 //! `pass_at_k(correct, k)`: the chance that of k attempts at least one is correct.
 
-use datafusion::arrow::array::{Array as _, ArrayRef};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
-use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
-use datafusion::scalar::ScalarValue;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
-use super::{Constant, boolean, column, count, int64, sum};
+use super::attempts::Attempts;
+use super::one_group::OneGroup;
 
 /// Unbiased pass@k of one question: 1 − C(n−c, k) / C(n, k), as the product 1 − ∏ (1 − k/i) for i from n−c+1 to n.
 ///
@@ -35,6 +34,13 @@ impl Default for PassAtK {
     }
 }
 
+fn attempts() -> Attempts {
+    Attempts::new("pass_at_k", |question| {
+        let k = u64::try_from(question.k.0?).ok()?;
+        pass_at_k(question.n, question.c, k)
+    })
+}
+
 impl AggregateUDFImpl for PassAtK {
     fn name(&self) -> &str {
         "pass_at_k"
@@ -48,53 +54,24 @@ impl AggregateUDFImpl for PassAtK {
         Ok(DataType::Float64)
     }
 
-    fn accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::<Attempts>::default())
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        OneGroup::boxed(attempts(), &args)
+    }
+
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(attempts()))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let field = |name| Field::new(format_state_name(args.name, name), DataType::Int64, true).into();
-        Ok(vec![field("attempts"), field("correct"), field("k")])
+        Ok(Attempts::state_fields(&args))
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::Insensitive
-    }
-}
-
-#[derive(Debug, Default)]
-struct Attempts {
-    n: u64,
-    c: u64,
-    k: Constant,
-}
-
-impl Accumulator for Attempts {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let correct = boolean(column(values, 0)?)?;
-        self.k.update("pass_at_k", column(values, 1)?)?;
-        self.n += (correct.len() - correct.null_count()) as u64;
-        self.c += correct.true_count() as u64;
-        Ok(())
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let k = self.k.0.and_then(|k| u64::try_from(k).ok());
-        Ok(ScalarValue::Float64(k.and_then(|k| pass_at_k(self.n, self.c, k))))
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![count(self.n), count(self.c), ScalarValue::Int64(self.k.0)])
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.n += sum(column(states, 0)?)?;
-        self.c += sum(column(states, 1)?)?;
-        int64(column(states, 2)?)?.iter().try_for_each(|k| self.k.merge("pass_at_k", k))
     }
 }
 

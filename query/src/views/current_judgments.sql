@@ -5,8 +5,12 @@ WITH verdicts AS (
     SELECT
         *,
         stage = 'override' AS overridden,
-        CASE WHEN stage = 'override' THEN coalesce(json_get_str(criteria, 'stage'), 'correctness') ELSE stage END
-            AS judged_stage
+        -- The inner CASE keeps the JSON of all other judgments from being read.
+        CASE
+            WHEN stage = 'override'
+                THEN coalesce(json_get_str(CASE WHEN stage = 'override' THEN criteria END, 'stage'), 'correctness')
+            ELSE stage
+        END AS judged_stage
     FROM judgments
 ),
 ranked AS (

@@ -1,13 +1,18 @@
--- Trajectories to fine-tune on: accepted by the whole funnel, ended by the policy itself (a forced answer is left
--- out), not restricted, and not over a benchmark's question.
+-- Trajectories to fine-tune on: accepted by the whole funnel, not restricted, and not over a benchmark's question. That
+-- a forced answer is left out is decided by the funnel's quality rules, unless they are told otherwise.
 WITH accepted AS (
     SELECT trajectory_id
     FROM funnel
     WHERE outcome = 'accepted'
-        AND termination <> 'forced'
         AND NOT restricted
         AND method IS DISTINCT FROM 'benchmark'
+),
+-- Of the whole rows, which are large, only those accepted are gone through for the last of each trajectory.
+attempts AS (
+    SELECT t.*, row_number() OVER (PARTITION BY t.trajectory_id ORDER BY t.event_time DESC, t.event_id DESC) AS position
+    FROM trajectories AS t
+    LEFT SEMI JOIN accepted AS a ON a.trajectory_id = t.trajectory_id
 )
-SELECT t.*
-FROM current_trajectories AS t
-LEFT SEMI JOIN accepted AS a ON a.trajectory_id = t.trajectory_id
+SELECT * EXCLUDE (position)
+FROM attempts
+WHERE position = 1

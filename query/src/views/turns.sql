@@ -1,5 +1,9 @@
--- One row per assistant turn of every trajectory, from its parallel lists; `turn` counts from 0.
+-- One row per assistant turn of every trajectory, from its parallel lists; `turn` counts from 0. There are as many as
+-- `n_turns` says, or as `turn_tool` has where that is more; the other lists are cut or filled up with nulls to that.
 -- Token ids and log-probabilities stay in `trajectories`: unnesting them would read them for every query here.
+WITH counted AS (
+    SELECT *, CAST(greatest(n_turns, coalesce(array_length(turn_tool), 0)) AS BIGINT) AS turns FROM trajectories
+)
 SELECT
     trajectory_id,
     qa_id,
@@ -7,14 +11,12 @@ SELECT
     policy_model,
     attempt,
     event_time,
-    unnest(range(0, CAST(greatest(
-        n_turns, coalesce(array_length(turn_thought), 0), coalesce(array_length(turn_tool), 0)
-    ) AS BIGINT))) AS turn,
-    unnest(turn_thought) AS thought,
-    unnest(turn_tool) AS tool,
-    unnest(turn_arguments) AS arguments,
-    unnest(turn_observation) AS observation,
-    unnest(turn_observation_digest) AS observation_digest,
-    unnest(turn_policy_version) AS policy_version,
-    unnest(turn_ms) AS ms
-FROM trajectories
+    unnest(range(0, turns)) AS turn,
+    unnest(array_resize(turn_thought, turns)) AS thought,
+    unnest(array_resize(turn_tool, turns)) AS tool,
+    unnest(array_resize(turn_arguments, turns)) AS arguments,
+    unnest(array_resize(turn_observation, turns)) AS observation,
+    unnest(array_resize(turn_observation_digest, turns)) AS observation_digest,
+    unnest(array_resize(turn_policy_version, turns)) AS policy_version,
+    unnest(array_resize(turn_ms, turns)) AS ms
+FROM counted

@@ -178,6 +178,48 @@ async fn per_question_values_and_nulls() {
 }
 
 #[tokio::test]
+async fn attempts_are_counted_with_filters_over_windows_and_without_groups() {
+    let engine = Memory::default().engine();
+    let attempts = "WITH attempts (n, answer, correct) AS (VALUES (1, 'x', true), (2, 'y', false), (3, 'x', true))";
+    let sql = format!(
+        "{attempts} SELECT cons(correct) FILTER (WHERE n > 1), pass_at_k(correct, 1) FILTER (WHERE n < 3),
+                    maj_at_k(answer, correct, 2) FILTER (WHERE n <> 2) FROM attempts"
+    );
+    assert_eq!(csv(&engine, &sql).await, ["0.5,0.5,1.0"]);
+    let sql = format!(
+        "{attempts} SELECT cons(correct) OVER (ORDER BY n), maj_at_k(answer, correct, 1) OVER (ORDER BY n) FROM attempts"
+    );
+    assert_eq!(csv(&engine, &sql).await, ["1.0,1.0", "0.5,0.5", "0.6666666666666666,0.6666666666666666"]);
+    assert_eq!(csv(&engine, &format!("{attempts} SELECT cons(correct) FROM attempts WHERE n > 9")).await, ["\"\""]);
+}
+
+#[tokio::test]
+async fn percentiles_lie_between_values_in_full_precision() {
+    let engine = Memory::default().engine();
+    let sql = "SELECT value % 2 AS odd, percentile_cont(0.99) WITHIN GROUP (ORDER BY value),
+                      percentile_cont(0.25) WITHIN GROUP (ORDER BY value DESC),
+                      percentile_cont(0.5) WITHIN GROUP (ORDER BY value) FILTER (WHERE value > 1000),
+                      quantile_cont(value, 0)
+               FROM generate_series(1, 102) GROUP BY odd ORDER BY odd";
+    // The even numbers are 2, 4 … 102: at 0.99 · 50 = 49.5 lies 101; three quarters up, at 37.5, lies 77.
+    assert_eq!(csv(&engine, sql).await, ["0,101.0,77.0,,2.0", "1,100.0,76.0,,1.0"]);
+    let sql =
+        "SELECT percentile_cont(0.3333333333) WITHIN GROUP (ORDER BY x) FROM (VALUES (0), (NULL), (100)) AS t (x)";
+    let between: f64 = csv(&engine, sql).await[0].parse().unwrap();
+    assert!((between - 33.33333333).abs() < 1e-12, "{between}");
+    let sql = "SELECT percentile_cont(2) WITHIN GROUP (ORDER BY x) FROM (VALUES (0)) AS t (x)";
+    assert!(error(&engine, sql).await.to_string().contains("give one from 0 to 1"));
+}
+
+#[tokio::test]
+async fn repeated_words_are_counted() {
+    let engine = Memory::default().engine();
+    let sql = "SELECT max_ngram_count(text, 2) FROM (VALUES ('a b a b'), (NULL), ('a')) AS t (text)";
+    assert_eq!(csv(&engine, sql).await, ["2", "\"\"", "0"]);
+    assert!(error(&engine, "SELECT max_ngram_count('a', 0)").await.to_string().contains("n is 0"));
+}
+
+#[tokio::test]
 async fn k_is_a_constant_of_at_least_one() {
     let engine = Memory::default().engine();
     let from = "FROM (VALUES (true, 'x', 1), (false, 'y', 2)) AS t (correct, answer, k)";

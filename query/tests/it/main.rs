@@ -9,6 +9,7 @@
 )]
 
 mod aggregates;
+mod first_row;
 mod lake;
 mod limits;
 mod output;

@@ -29,6 +29,49 @@ async fn turns_unnest_the_parallel_lists() {
     assert_eq!(csv(&engine, sql).await, ["t1,0,search,x", "t3,0,visit,"]);
 }
 
+/// The view is computed by a plan of its own; its SQL says what it must give.
+#[tokio::test]
+async fn turns_are_what_their_sql_says_whatever_the_lists_lengths() {
+    let trajectory = |id: &str, n_turns: i64, rest: Value| {
+        let mut row = json!({"trajectory_id": id, "qa_id": "q", "run_id": format!("run of {id}"), "n_turns": n_turns});
+        row.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        row
+    };
+    let trajectories = [
+        trajectory(
+            "fits",
+            2,
+            json!({"turn_tool": ["a", null], "turn_thought": ["x", "y"], "turn_ms": [1, 2],
+            "turn_arguments": ["{}", null], "turn_observation": ["o", null], "turn_observation_digest": ["d", null]}),
+        ),
+        trajectory("more tools", 1, json!({"turn_tool": ["a", "b", "c"], "turn_thought": ["x"]})),
+        trajectory("more thoughts", 1, json!({"turn_tool": ["a"], "turn_thought": ["x", "y", "z"]})),
+        trajectory("none", 0, json!({"turn_thought": ["x"], "turn_ms": null})),
+        trajectory("negative", -3, json!({"turn_tool": [null], "turn_ms": []})),
+        trajectory("null list", 2, json!({"turn_tool": ["a", "b"], "turn_ms": null, "turn_policy_version": [null, 7]})),
+    ];
+    let engine = Memory::default().with(Kind::Trajectory, &trajectories).engine();
+    let view = webdancer_query::views::find("turns").unwrap();
+    let said = csv(&engine, &format!("SELECT * FROM ({}) ORDER BY trajectory_id, turn", view.sql)).await;
+    assert_eq!(csv(&engine, "SELECT * FROM turns ORDER BY trajectory_id, turn").await, said);
+    assert_eq!(said.len(), 2 + 3 + 1 + 1 + 2);
+    // Each column by itself is the same as among all.
+    let all = "SELECT trajectory_id, turn, thought, ms FROM turns WHERE trajectory_id = 'more tools' ORDER BY turn";
+    assert_eq!(csv(&engine, all).await, ["more tools,0,x,", "more tools,1,,", "more tools,2,,"]);
+    assert_eq!(csv(&engine, "SELECT count(*) FROM turns").await, ["9"]);
+    assert_eq!(csv(&engine, "SELECT count(ms), count(policy_version) FROM turns").await, ["2,1"]);
+}
+
+#[tokio::test]
+async fn a_query_of_turns_reads_the_lists_that_it_names() {
+    let row = json!({"trajectory_id": "t", "qa_id": "q", "n_turns": 1});
+    let engine = Memory::default().with(Kind::Trajectory, &[row]).engine();
+    let sql = "EXPLAIN SELECT tool, count(*) FROM tool_calls WHERE run_id = 'r' AND tool <> 'x' GROUP BY tool";
+    let plan = csv(&engine, sql).await.join("\n");
+    assert!(plan.contains("TableScan: turns projection=[run_id, tool], partial_filters=[turns.run_id"), "{plan}");
+    assert!(!plan.contains("turn_observation") && !plan.contains("turn_thought"), "{plan}");
+}
+
 #[tokio::test]
 async fn the_current_judgment_is_of_the_highest_rule_version_then_the_latest() {
     let time = |hour: u32| format!("2026-01-01T{hour:02}:00:00Z");
@@ -131,7 +174,7 @@ fn funnel() -> Memory {
         ("broken", ["fail", "pass", "pass"]),
         ("poor", ["pass", "pass", "fail"]),
         ("unsure", ["pass", "error", "pass"]),
-        ("forced", ["pass", "pass", "pass"]),
+        ("forced", ["pass", "pass", "fail"]),
         ("of-benchmark", ["pass", "pass", "pass"]),
     ] {
         let stages = ["validity", "correctness", "quality"].into_iter().zip(verdicts);
@@ -175,13 +218,50 @@ async fn the_funnel_says_where_each_trajectory_ended() {
         [
             "accepted,accepted",
             "broken,validity",
-            "forced,accepted",
+            "forced,quality",
             "fresh,pending",
             "half,pending",
             "of-benchmark,accepted",
             "poor,quality",
             "unsure,error",
             "wrong,correctness",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_funnel_names_the_stage_at_which_a_trajectory_stopped_and_why() {
+    let with_reason = |stage: &str, verdict: &str, reason: &str| {
+        let mut row = judgment(reason, stage, verdict);
+        row["criteria"] = json!(json!({"reason": reason}).to_string());
+        row
+    };
+    let judgments = [
+        with_reason("validity", "fail", "no_answer"),
+        judgment("wrong_answer", "validity", "pass"),
+        with_reason("correctness", "fail", "wrong_answer"),
+        judgment("judge_failed", "validity", "pass"),
+        with_reason("correctness", "error", "judge_failed"),
+        judgment("fine", "validity", "pass"),
+        judgment("fine", "correctness", "pass"),
+        judgment("fine", "quality", "pass"),
+        // Judged by hand, without a reason.
+        judgment("by hand", "validity", "fail"),
+    ];
+    let trajectories: Vec<Value> = ["no_answer", "wrong_answer", "judge_failed", "fine", "by hand", "fresh"]
+        .iter()
+        .map(|id| json!({"trajectory_id": id, "qa_id": "q"}))
+        .collect();
+    let engine = Memory::default().with(Kind::Trajectory, &trajectories).with(Kind::Judgment, &judgments).engine();
+    assert_eq!(
+        csv(&engine, "SELECT trajectory_id, outcome, stage, reason FROM funnel ORDER BY trajectory_id").await,
+        [
+            "by hand,validity,validity,",
+            "fine,accepted,,",
+            "fresh,pending,validity,",
+            "judge_failed,error,correctness,judge_failed",
+            "no_answer,validity,validity,no_answer",
+            "wrong_answer,correctness,correctness,wrong_answer",
         ]
     );
 }

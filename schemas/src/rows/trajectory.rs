@@ -121,5 +121,7 @@ row! {
         advantage: Option<f64>,
         /// Policy version that wrote the trajectory.
         policy_version: Option<i64>,
+        /// What it was computed by: weights, tools, the judgment of the answer, and why the format was not obeyed.
+        criteria: Option<JsonText>,
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use icu_normalizer::DecomposingNormalizerBorrowed;
+use serde::{Deserialize, Serialize};
 
 use super::world::{Country, World};
 
 /// Kinds of entities, each with a path of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EntityKind {
     /// A country or territory.
     Country,
@@ -81,8 +83,9 @@ pub struct Entity {
     pub path: String,
     /// The countries it is about, as indices into [`World::countries`], in the order of their names.
     pub countries: Vec<usize>,
-    /// What tells it from others of its kind: a country's or currency's code, else the name.
-    pub(super) key: String,
+    /// What tells it from others of its kind: a country's or currency's code, a capital's country's code, `/` and its
+    /// name, else the name.
+    pub key: String,
 }
 
 /// Every entity of a world, with its place on the site.
@@ -125,17 +128,18 @@ impl Atlas {
         self.entities.get(id.0)
     }
 
-    pub(super) fn find(&self, kind: EntityKind, key: &str) -> Option<EntityId> {
+    /// The entity of a kind with this [key](Entity::key).
+    pub fn find(&self, kind: EntityKind, key: &str) -> Option<EntityId> {
         self.by_key.get(&(kind, key.to_string())).copied()
     }
 
-    pub(super) fn country(&self, index: usize) -> Option<&Country> {
+    pub(crate) fn country(&self, index: usize) -> Option<&Country> {
         self.world.countries().get(index)
     }
 }
 
 /// Key of a capital: towns of the same name in two countries are two.
-pub(super) fn capital_key(country: &Country, name: &str) -> String {
+pub(crate) fn capital_key(country: &Country, name: &str) -> String {
     format!("{}/{name}", country.code)
 }
 
@@ -217,7 +221,7 @@ fn numbered(text: String, used: &mut usize, joint: &str) -> String {
 }
 
 /// Letters without their marks, in lower case: what search and paths compare.
-pub(super) fn fold(text: &str) -> String {
+pub(crate) fn fold(text: &str) -> String {
     let decomposed = DecomposingNormalizerBorrowed::new_nfd().normalize(text);
     let letters = decomposed.chars().filter(|c| !('\u{300}'..='\u{36f}').contains(c));
     letters
@@ -235,7 +239,7 @@ pub(super) fn fold(text: &str) -> String {
 }
 
 /// Words of folded text: runs of letters and digits.
-pub(super) fn words(folded: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(folded: &str) -> impl Iterator<Item = &str> {
     folded.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 

@@ -9,7 +9,7 @@ pub(super) const SITE: &str = "Atlas";
 
 impl Atlas {
     /// The page of an entity.
-    pub(super) fn entity_page(&self, entity: &Entity) -> String {
+    pub(crate) fn entity_page(&self, entity: &Entity) -> String {
         let article = self.article(entity);
         let kind = entity.kind;
         let trail = format!(

@@ -1,4 +1,4 @@
-//! The closed web and the crawler, against real HTTP on loopback.
+//! The closed web and the crawler, against real HTTP on loopback; the funnel, over batches of trajectories.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,9 +9,18 @@
 )]
 
 mod atlas;
+mod atlasqa;
+mod brute_force;
 mod canonical;
 mod docs;
+mod funnel_rules;
+mod funnel_stages;
 mod hostile;
 mod manners;
 mod memory_log;
+mod model_qa;
+mod models;
 mod resume;
+mod rewards;
+mod scripted;
+mod trajectories;

@@ -338,6 +338,7 @@ impl World {
                 reward: 0.1 + 0.9 * answer,
                 advantage: Some(rng.random_range(-2.0..2.0)),
                 policy_version: Some((run_number(id, self.trajectories) * TRAINING_RUNS / SAMPLING_RUNS) as i64),
+                criteria: None,
             };
             events.push(self.event(&reward, &run, at, 0)?);
         }

@@ -38,6 +38,8 @@ fn crates_use_only_what_lies_below_them() {
             assert!(may_use.contains(&used.as_str()), "{folder} must not use {used}");
         }
     }
+    // Any crate may test with the library of this one, so it uses none.
+    assert_eq!(ours("tests"), [""; 0]);
     // Every crate of the workspace is in the table above, or is the crate of tests.
     let workspace: toml::Table = std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
     for member in workspace["workspace"]["members"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-"""A peer's session over the same Delta tables: `sql_peer.py ENGINE LAKE`, a query's number per line on standard input.
+"""A peer's session over the same Delta tables: `sql_session.py ENGINE LAKE`, a query's number per line on standard input.
 
 Answers each with a line of JSON: {"seconds": …, "rows": […], "columns": […]} or {"error": …}. Times are from the text of
 the query to all rows as Python values. `scan` is no engine but the limit: it reads the columns that a query depends on
@@ -11,6 +11,8 @@ import pathlib
 import sys
 import time
 import types
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import common
 import sql_queries

@@ -1,0 +1,127 @@
+//! What endpoints send: chunks of a stream, and whole answers, which are read as one chunk.
+//!
+//! Servers differ in what they leave out, set to null or add. What matters is read in every form that is known; the rest
+//! is passed over.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::Usage;
+
+/// A chunk of a stream, or a whole answer.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Chunk {
+    #[serde(deserialize_with = "null_as_default")]
+    pub(super) choices: Vec<Choice>,
+    pub(super) usage: Option<WireUsage>,
+    pub(super) error: Option<Value>,
+    /// vLLM, in the first chunk.
+    pub(super) prompt_token_ids: Option<Vec<i32>>,
+    /// sglang, in the last chunk.
+    pub(super) sglext: Option<SglExt>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Choice {
+    pub(super) index: Option<u32>,
+    #[serde(alias = "message", deserialize_with = "null_as_default")]
+    pub(super) delta: Delta,
+    pub(super) finish_reason: Option<String>,
+    pub(super) logprobs: Option<LogProbs>,
+    /// vLLM: those of this chunk. sglang: all, in a whole answer.
+    pub(super) token_ids: Option<Vec<i32>>,
+    /// sglang, in a whole answer.
+    pub(super) prompt_token_ids: Option<Vec<i32>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Delta {
+    pub(super) content: Option<String>,
+    /// DeepSeek, DashScope, sglang, vLLM up to 0.11.
+    pub(super) reasoning_content: Option<String>,
+    /// vLLM, OpenRouter. Where both are sent they say the same.
+    pub(super) reasoning: Option<String>,
+    /// OpenAI, in place of content.
+    pub(super) refusal: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LogProbs {
+    pub(super) content: Option<Vec<LogProb>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LogProb {
+    pub(super) token: Option<String>,
+    pub(super) logprob: Option<f32>,
+}
+
+impl LogProb {
+    /// The id, where vLLM was told to write tokens as `token_id:123`.
+    pub(super) fn token_id(&self) -> Option<i32> {
+        self.token.as_deref()?.strip_prefix("token_id:")?.parse().ok()
+    }
+}
+
+/// sglang's extension.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SglExt {
+    pub(super) input_ids: Option<Vec<i32>>,
+    pub(super) output_ids: Option<OutputIds>,
+}
+
+/// Ids of each choice; of the only one, perhaps.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OutputIds {
+    OfChoices(Vec<Vec<i32>>),
+    Plain(Vec<i32>),
+}
+
+impl OutputIds {
+    pub(super) fn first(self) -> Option<Vec<i32>> {
+        match self {
+            OutputIds::OfChoices(choices) => choices.into_iter().next(),
+            OutputIds::Plain(ids) => Some(ids),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WireUsage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    prompt_tokens_details: Option<PromptDetails>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PromptDetails {
+    cached_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    /// The counts, if both are there and can be true.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let credible = |count: Option<u64>| count.filter(|count| u32::try_from(*count).is_ok());
+        let input_tokens = credible(self.prompt_tokens)?;
+        let cached = credible(self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens));
+        Some(Usage {
+            input_tokens,
+            output_tokens: credible(self.completion_tokens)?,
+            cached_input_tokens: cached.unwrap_or_default().min(input_tokens),
+            estimated: false,
+        })
+    }
+}
+
+fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -1,0 +1,154 @@
+//! A memory before a judge: equal cases are judged once.
+//!
+//! A judgment holds for (question, gold, answer, judge, prompt version). The first three are the case's
+//! [id](Case::id), the last two the judge's; so what is handed in must be judgments of the same judge and version, and
+//! the memory is filled as it goes. A failed judge leaves no memory: the case is asked again the next time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Case, CaseId, Decision, Judge, Verdict};
+
+/// Decisions that are remembered at most: about 300 MB of them with reasons of 200 bytes.
+const ENTRIES_MAX: usize = 1_000_000;
+
+/// A decision that was recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PastJudgment {
+    /// The case.
+    pub case: CaseId,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+/// A judge with a memory. Of equal cases that come at once, one is asked about and all get its decision.
+#[derive(Debug)]
+pub struct CachedJudge {
+    judge: Arc<dyn Judge>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    decided: HashMap<CaseId, Decision>,
+    asked: HashMap<CaseId, watch::Receiver<Option<Decision>>>,
+    counts: CacheCounts,
+}
+
+/// What a judge was spared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CacheCounts {
+    /// Cases decided from memory, or together with an equal one.
+    pub remembered: u64,
+    /// Cases that the judge was asked about.
+    pub asked: u64,
+    /// Of these, those in which it failed.
+    pub errors: u64,
+}
+
+impl CachedJudge {
+    /// A memory before `judge`, of `past`: judgments by a judge of its name and version. Errors among them are left
+    /// out; of several for a case the last counts.
+    pub fn new(judge: Arc<dyn Judge>, past: impl IntoIterator<Item = PastJudgment>) -> CachedJudge {
+        let known = past.into_iter().filter(|past| past.decision.verdict != Verdict::Error).take(ENTRIES_MAX);
+        let decided = known.map(|past| (past.case, past.decision)).collect();
+        CachedJudge { judge, memory: Mutex::new(Memory { decided, ..Memory::default() }) }
+    }
+
+    /// What it was asked so far.
+    pub fn counts(&self) -> CacheCounts {
+        self.memory.lock().counts
+    }
+
+    fn turn(&self, case: CaseId) -> Turn<'_> {
+        let mut memory = self.memory.lock();
+        if let Some(decision) = memory.decided.get(&case).cloned() {
+            memory.counts.remembered += 1;
+            return Turn::Known(decision);
+        }
+        if let Some(asked) = memory.asked.get(&case) {
+            return Turn::Wait(asked.clone());
+        }
+        let (answer, waiting) = watch::channel(None);
+        memory.asked.insert(case, waiting);
+        Turn::Ask(Asking { memory: &self.memory, case, answer })
+    }
+}
+
+/// What to do about a case.
+enum Turn<'a> {
+    /// Nothing.
+    Known(Decision),
+    /// Somebody is asking.
+    Wait(watch::Receiver<Option<Decision>>),
+    /// Ask, and tell the others.
+    Ask(Asking<'a>),
+}
+
+/// Who asks about a case. Dropped before it has an answer, it lets another ask.
+struct Asking<'a> {
+    memory: &'a Mutex<Memory>,
+    case: CaseId,
+    answer: watch::Sender<Option<Decision>>,
+}
+
+impl Asking<'_> {
+    fn tell(self, decision: &Decision) {
+        let mut memory = self.memory.lock();
+        memory.counts.asked += 1;
+        match decision.verdict {
+            Verdict::Error => memory.counts.errors += 1,
+            _ if memory.decided.len() < ENTRIES_MAX => {
+                memory.decided.insert(self.case, decision.clone());
+            }
+            _ => {}
+        }
+        drop(memory);
+        self.answer.send_replace(Some(decision.clone()));
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.memory.lock().asked.remove(&self.case);
+    }
+}
+
+#[async_trait]
+impl Judge for CachedJudge {
+    fn name(&self) -> &str {
+        self.judge.name()
+    }
+
+    fn rule_version(&self) -> i32 {
+        self.judge.rule_version()
+    }
+
+    async fn judge(&self, case: &Case<'_>) -> Decision {
+        if let Some(settled) = case.settled() {
+            return settled;
+        }
+        loop {
+            match self.turn(case.id()) {
+                Turn::Known(decision) => return decision,
+                Turn::Ask(asking) => {
+                    let decision = self.judge.judge(case).await;
+                    asking.tell(&decision);
+                    return decision;
+                }
+                Turn::Wait(mut asked) => {
+                    // An error here is an asker that was dropped: whoever comes next asks.
+                    let answered = asked.wait_for(Option::is_some).await.ok().and_then(|decision| decision.clone());
+                    if let Some(decision) = answered {
+                        self.memory.lock().counts.remembered += 1;
+                        return decision;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Keys reach the server and nothing else: no error, no `Debug`, no message.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use serde_json::json;
+use tracing_subscriber::fmt::MakeWriter;
+use webdancer_agent::chat::{ChatModel as _, ModelRole, Models, RolesConfig, Secret};
+use webdancer_tests::stub_model::{Answer, Part, StubModel, delta};
+
+use super::*;
+
+const KEY: &str = "sk-live-Zq3\"8vX";
+const HEADER: &str = "team-7Hq2LmW9";
+
+/// Messages of every level.
+#[derive(Clone, Default)]
+struct Messages(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Messages {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Messages {
+    type Writer = Messages;
+
+    fn make_writer(&'a self) -> Messages {
+        self.clone()
+    }
+}
+
+/// Servers that repeat the key wherever they can.
+fn echoes() -> Vec<Answer> {
+    let said = format!("Incorrect API key provided: {KEY} of {HEADER}.");
+    let error = json!({"error": {"message": said, "code": KEY, "type": HEADER}});
+    let page = |text: String, media| Answer::parts([Part::Bytes(Bytes::from(text))]).header("content-type", media);
+    // A long message is clipped where the key stands.
+    let clipped = format!("{}{KEY}", "x".repeat(480));
+    let cut = format!("{}{KEY}", " ".repeat((64 << 10) - 8));
+    vec![
+        Answer::json(&error).with_status(401),
+        Answer::json(&error).with_status(500),
+        Answer::json(&json!({"unknown": said})).with_status(400),
+        Answer::json(&error),
+        Answer::stream(&[delta("Par"), error.clone()]),
+        Answer::status(429).header("retry-after", KEY),
+        Answer::status(307).header("location", &format!("http://127.0.0.1:1/{HEADER}")),
+        page(format!("<html>{said}</html>"), "text/html"),
+        page(format!("data: {{\"choices\": {KEY}\n\n"), "text/event-stream"),
+        page(clipped, "text/plain").with_status(400),
+        page(cut, "text/plain").with_status(400),
+        page(String::new(), HEADER),
+    ]
+}
+
+#[tokio::test]
+async fn keys_are_in_no_error_no_debug_and_no_message() {
+    let messages = Messages::default();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(messages.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key");
+    std::fs::write(&key_file, format!("{KEY}\n")).unwrap();
+    let mut shown = String::new();
+    for answer in echoes() {
+        let server = StubModel::in_order([answer]).await;
+        let endpoint = EndpointConfig {
+            api_key_file: Some(key_file.clone()),
+            headers: BTreeMap::from([("x-team".to_string(), Secret::new(HEADER))]),
+            attempts_max: 2,
+            ..config(&server.url())
+        };
+        let roles = RolesConfig { agent: Some("stub".to_string()), ..RolesConfig::default() };
+        let endpoints = BTreeMap::from([("stub".to_string(), endpoint)]);
+        let models = Models::new(endpoints, roles, BudgetConfig::default(), Jumping::new(), 7).unwrap();
+        let agent = models.role(ModelRole::Agent).unwrap();
+        let error = agent.complete(&question()).await.unwrap_err();
+        shown += &format!("{error}\n{error:?}\n{agent:?}\n{models:?}\n{:#?}\n", agent.config());
+        let asked = &server.asked()[0];
+        assert_eq!(asked.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+        assert_eq!(asked.header("x-team"), Some(HEADER));
+    }
+    assert!(shown.contains("Incorrect API key provided: *** of ***."), "{shown}");
+    let messages = String::from_utf8(messages.0.lock().clone()).unwrap();
+    assert!(messages.contains("the model did not answer; asking again"), "{messages}");
+    for text in [shown, messages] {
+        // Not even a part of it.
+        let lower = text.to_ascii_lowercase();
+        for part in ["sk-liv", "zq3", "8vx", "7hq2lmw9"] {
+            assert!(!lower.contains(part), "{part} in: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_goes_into_the_header_that_the_endpoint_wants() {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key");
+    std::fs::write(&key_file, "azure-key").unwrap();
+    let setup = Setup::with([Answer::says("Paris")], |config| {
+        config.api_key_file = Some(key_file);
+        config.api_key_header = "api-key".to_string();
+    })
+    .await;
+    setup.ask().await;
+    let asked = &setup.server.asked()[0];
+    assert_eq!((asked.header("api-key"), asked.header("authorization")), (Some("azure-key"), None));
+}

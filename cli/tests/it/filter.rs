@@ -1,0 +1,210 @@
+//! `filter` and `reward` over the sample that ships with the project: eight trajectories over seven of ten questions.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::{text, webdancer};
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// A folder whose lake `l` holds the sample.
+fn sample() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (what, file) in [("trajectories", "demo_trajectories.jsonl"), ("qa", "demo_qa.jsonl")] {
+        let file = repository("deploy/demo").join(file).display().to_string();
+        ok(folder.path(), &["import", what, &file]);
+    }
+    folder
+}
+
+/// Runs a command that must succeed; its output.
+fn ok(folder: &Path, arguments: &[&str]) -> String {
+    let output = webdancer(folder, &[&["--lake", "l"], arguments].concat(), b"");
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn document(folder: &Path, arguments: &[&str]) -> Value {
+    let output = ok(folder, &[&["--json"], arguments].concat());
+    serde_json::from_str(&output).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {output}"))
+}
+
+/// Rows of a query as CSV, without the header.
+fn sql(folder: &Path, query: &str) -> Vec<String> {
+    ok(folder, &["sql", query]).lines().skip(1).map(str::to_string).collect()
+}
+
+/// Verdicts by stage and version.
+fn verdicts(folder: &Path) -> Vec<String> {
+    let query = "SELECT stage, rule_version, verdict, count(*) AS n FROM judgments GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
+    sql(folder, query)
+}
+
+const FIRST: [&str; 4] = ["correctness,1,fail,4", "correctness,1,pass,4", "quality,1,pass,4", "validity,1,pass,8"];
+
+#[test]
+fn a_stage_whose_parameters_stay_the_same_judges_once_and_another_makes_the_next_version() {
+    let folder = sample();
+    let folder = folder.path();
+    let report = document(folder, &["filter"]);
+    assert_eq!(report["trajectories"], 8);
+    assert_eq!(report["stages"]["correctness"]["reasons"], json!({"wrong_answer": 4}));
+    assert_eq!(report["stages"]["quality"]["new"], true);
+    assert_eq!(verdicts(folder), FIRST);
+
+    let report = document(folder, &["filter"]);
+    assert_eq!((&report["trajectories"], &report["stages"]["quality"]["new"]), (&json!(0), &json!(false)));
+    assert_eq!(verdicts(folder), FIRST);
+
+    // Other thresholds: quality is judged anew, the rest is not.
+    let report = document(folder, &["filter", "--actions-min", "3"]);
+    assert_eq!((&report["trajectories"], &report["stages"]["quality"]["rule_version"]), (&json!(4), &json!(2)));
+    assert_eq!(report["stages"]["validity"]["pass"], 0);
+    let second = [&FIRST[..3], &["quality,2,fail,1", "quality,2,pass,3"], &FIRST[3..]].concat();
+    assert_eq!(verdicts(folder), second);
+    let held = "SELECT outcome, reason, count(*) AS n FROM funnel GROUP BY 1, 2 ORDER BY 1, 2";
+    assert_eq!(sql(folder, held), ["accepted,,3", "correctness,wrong_answer,4", "quality,too_few_actions,1"]);
+
+    // The old ones again are a new version: the newest judgments are those that hold.
+    assert_eq!(document(folder, &["filter"])["stages"]["quality"]["rule_version"], 3);
+    assert_eq!(sql(folder, held), ["accepted,,4", "correctness,wrong_answer,4"]);
+    assert_eq!(
+        sql(folder, "SELECT state, count(*) AS n FROM runs WHERE kind = 'filter' GROUP BY 1 ORDER BY 1"),
+        ["finished,3", "started,3"]
+    );
+}
+
+#[test]
+fn stages_can_be_judged_one_by_one_and_an_override_holds() {
+    let folder = sample();
+    let folder = folder.path();
+    assert_eq!(document(folder, &["filter", "--stage", "quality"])["trajectories"], 0);
+    ok(folder, &["filter", "--stage", "validity"]);
+    assert_eq!(verdicts(folder), ["validity,1,pass,8"]);
+    ok(folder, &["filter", "--stage", "correctness", "--judge", "gaia"]);
+    assert_eq!(verdicts(folder), ["correctness,1,fail,5", "correctness,1,pass,3", "validity,1,pass,8"]);
+    let overridden = r#"{"specversion":"1.0","id":"o","source":"me","type":"webdancer.judgment.v1","data":{"trajectory_id":"ID","stage":"override","verdict":"pass","rule_version":0}}"#;
+    let wrong = sql(folder, "SELECT trajectory_id FROM funnel WHERE reason = 'wrong_answer' ORDER BY 1 LIMIT 1");
+    let output = webdancer(folder, &["--lake", "l", "append"], overridden.replace("ID", &wrong[0]).as_bytes());
+    assert!(output.status.success());
+    ok(folder, &["filter", "--stage", "quality"]);
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM sft_pool"), ["4"]);
+}
+
+#[test]
+fn a_corrected_gold_answer_is_judged_again_and_nothing_else() {
+    let folder = sample();
+    let folder = folder.path();
+    ok(folder, &["filter"]);
+    let wrong = sql(folder, "SELECT qa_id FROM evaluations WHERE answer = 'Sydney'");
+    let corrected = json!({"specversion": "1.0", "id": "1", "source": "me", "type": "webdancer.qa.v1", "data": {
+        "qa_id": wrong[0], "method": "import", "question": "?", "answer": "Canberra",
+        "attributes": {"answers": ["Canberra", "Sydney"]}}});
+    let output = webdancer(folder, &["--lake", "l", "append"], corrected.to_string().as_bytes());
+    assert!(output.status.success());
+    let report = document(folder, &["filter"]);
+    assert_eq!((&report["trajectories"], &report["stages"]["correctness"]["pass"]), (&json!(1), &json!(1)));
+    assert_eq!(report["stages"]["correctness"]["new"], false);
+    assert_eq!(document(folder, &["filter"])["trajectories"], 0);
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM sft_pool"), ["5"]);
+}
+
+#[test]
+fn the_report_is_a_table_with_bars_a_document_and_a_plot() {
+    let folder = sample();
+    let folder = folder.path();
+    ok(folder, &["filter"]);
+    let shown = ok(folder, &["filter", "report", "--svg", "f.svg"]);
+    let line = |name: &str| shown.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+    assert_eq!(line("sampled").split_whitespace().collect::<Vec<_>>(), ["sampled", "8", "8"]);
+    assert_eq!(line("wrong_answer").split_whitespace().collect::<Vec<_>>(), ["wrong_answer", "−4", "−4"]);
+    assert!(shown.contains("████") && shown.contains("50.0 %"), "{shown}");
+    assert!(std::fs::read_to_string(folder.join("f.svg")).unwrap().contains("<svg "));
+    let report = document(folder, &["filter", "report"]);
+    assert_eq!(report["methods"], json!(["import"]));
+    let accepted = report["steps"].as_array().unwrap().last().unwrap();
+    assert_eq!((&accepted["name"], &accepted["counts"]), (&json!("accepted"), &json!([4])));
+}
+
+#[test]
+fn one_command_pins_both_pools_and_no_question_is_in_both() {
+    let folder = sample();
+    let folder = folder.path();
+    ok(folder, &["filter"]);
+    let pins = document(folder, &["filter", "pin", "train"]);
+    assert_eq!((&pins["sft"]["rows"], &pins["rl"]["rows"]), (&json!(4), &json!(6)));
+    let both = "SELECT count(*) AS n FROM pin('train-sft') s JOIN pin('train-rl') r ON r.qa_id = s.qa_id";
+    assert_eq!(sql(folder, both), ["0"]);
+    // Every question is in one of them.
+    let either = "SELECT count(DISTINCT qa_id) AS n FROM \
+                  (SELECT qa_id FROM pin('train-sft') UNION ALL SELECT qa_id FROM pin('train-rl'))";
+    assert_eq!(sql(folder, either), ["10"]);
+    ok(folder, &["pin", "verify", "train-rl"]);
+    assert_eq!(document(folder, &["filter", "pin", "tried", "--attempted"])["rl"]["rows"], 3);
+    // What is judged later changes neither, and the name stays what it was.
+    ok(folder, &["filter", "--actions-min", "3"]);
+    let output = webdancer(folder, &["--lake", "l", "filter", "pin", "train"], b"");
+    assert!(text(&output.stderr).contains("has other rows"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn rewards_follow_the_judgments_and_are_given_once() {
+    let folder = sample();
+    let folder = folder.path();
+    let rewarded = document(folder, &["reward"]);
+    assert_eq!(rewarded, json!({"rewarded": 0, "mean": null, "withheld": {"not_judged": 8}}));
+    ok(folder, &["filter"]);
+    let rewarded = document(folder, &["reward"]);
+    assert_eq!((&rewarded["rewarded"], &rewarded["withheld"]), (&json!(8), &json!({})));
+    assert!((rewarded["mean"].as_f64().unwrap() - 0.55).abs() < 1e-9, "{rewarded}");
+    assert_eq!(document(folder, &["reward"])["rewarded"], 0);
+    let parts = "SELECT format, answer, reward, count(*) AS n FROM rewards GROUP BY 1, 2, 3 ORDER BY 3";
+    assert_eq!(sql(folder, parts), ["1.0,0.0,0.1,4", "1.0,1.0,1.0,4"]);
+    // Another judge gives other judgments, and these other rewards.
+    ok(folder, &["filter", "--judge", "gaia"]);
+    assert_eq!(document(folder, &["reward"])["rewarded"], 8);
+}
+
+#[test]
+fn what_cannot_be_done_is_told_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "[funnel.quality]\nngrams = 3\n").unwrap();
+    for (arguments, code, part) in [
+        (&["filter", "--judge", "nobody"][..], 2, "no model plays the role \"nobody\""),
+        (&["filter", "--reviewer", "nobody"], 2, "no model plays the role \"nobody\""),
+        (&["filter", "--ngram-words", "0"], 2, "quality.ngram_words must be from 1 to 1,000"),
+        (&["filter", "pin", "a'b"], 2, "is no name for pins"),
+        (&["--config", "bad.toml", "filter"], 2, "unknown field `ngrams`"),
+    ] {
+        let output = webdancer(folder.path(), &[&["--lake", "l"], arguments].concat(), b"");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+        assert!(message.contains(part) && message.trim_end().lines().count() == 1, "{arguments:?}: {message}");
+    }
+    // An empty lake is nothing to judge, and no fault.
+    assert_eq!(document(folder.path(), &["filter"])["trajectories"], 0);
+    assert_eq!(document(folder.path(), &["filter", "report"])["methods"], json!([]));
+}
+
+#[test]
+fn the_queries_of_the_document_run_as_printed() {
+    let folder = sample();
+    let folder = folder.path();
+    ok(folder, &["filter"]);
+    ok(folder, &["filter", "--actions-min", "3"]);
+    ok(folder, &["reward"]);
+    ok(folder, &["filter", "pin", "train"]);
+    let document = std::fs::read_to_string(repository("docs/data-construction.md")).unwrap();
+    let blocks = document.split("```sql\n").skip(1).filter_map(|rest| rest.split_once("```"));
+    let statements: Vec<String> = blocks
+        .flat_map(|(block, _)| block.split(';').map(str::trim).map(str::to_string).collect::<Vec<_>>())
+        .filter(|statement| !statement.is_empty() && !statement.starts_with("--"))
+        .collect();
+    assert!(statements.len() >= 10, "{} statements", statements.len());
+    for statement in statements {
+        ok(folder, &["sql", &statement]);
+    }
+}

@@ -1,0 +1,328 @@
+//! E2HQA: a simple question made hard by a model (paper section 2.1).
+//!
+//! A step chooses an entity E of the question, looks it up, and replaces it by a description R of it, so that the
+//! question asks for more and its answer stays. That it stays is checked: from the description and the page alone the
+//! reader must tell the entity, and from the pages of all steps it must find the old answer to the new question. A step
+//! that fails the check is an event too, with `invariant` false, and ends the chain; its question is not kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use webdancer_agent::chat::{ChatError, ChatRequest, Sampling};
+use webdancer_agent::conversation::{Message, Role};
+use webdancer_agent::published::qa_id;
+use webdancer_agent::tool::Web;
+use webdancer_schemas::column::JsonText;
+use webdancer_schemas::event::Event;
+use webdancer_schemas::id::EventId;
+use webdancer_schemas::row::HasKind;
+use webdancer_schemas::rows::{Page, Qa, Rewrite};
+
+use crate::atlasqa::events::SOURCE;
+use crate::crawlqa::prompt::{message, numbered, with_evidence};
+use crate::crawlqa::{Asked, Models, RunOf, SynthError, Threshold, at_least};
+use crate::question::{leaks, normalised};
+use crate::reply::{object_with, text_of};
+use crate::scripted::hit;
+
+/// Entities of a question that are tried in one step.
+const ENTITIES_MAX: usize = 3;
+
+const CHOOSE: &str = "You make questions harder. Name one entity that the question mentions (a person, place, work, \
+    organisation, product, date), word for word as it stands there, which could be described without being named; and a \
+    search query that finds a page about it. Do not choose the answer, nor any of the entities you are told to leave. \
+    Reply with one JSON object: {\"entity\": \"…\", \"query\": \"…\"}, or {\"entity\": null} if there is none.";
+
+const DESCRIBE: &str = "You make questions harder. You are given pages about an entity and a question that names it. Write a \
+    description of the entity, from the pages alone, that fits nothing else and does not name it, nor give away the \
+    answer; it should take a search to understand. Then write the question again with the description in the entity's \
+    place and nothing else changed but what grammar asks for. Reply with one JSON object: {\"description\": \"…\", \
+    \"question\": \"…\"}, or {\"description\": null} if the pages do not allow it.";
+
+const IDENTIFY: &str = "Which one thing does the description mean? Use the given pages and what you know. If it fits several \
+    things or none, the answer is unknown. Reply with one JSON object: {\"answer\": \"…\"}.";
+
+/// Limits and thresholds, each with its default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct E2hqaConfig {
+    /// Rewrites of a question. 4 by default.
+    pub rewrites: u32,
+    /// Pages that a description is written from. 3 by default.
+    pub pages_max: usize,
+    /// Characters of a page that models see. 6,000 by default.
+    pub page_chars_max: usize,
+    /// Characters of a question. 1,000 by default.
+    pub question_chars_max: usize,
+    /// The check of the entity and that of the answer: 3 of 4 by default.
+    pub invariant: Threshold,
+    /// How the writer samples.
+    pub writing: Sampling,
+    /// How the reader samples.
+    pub reading: Sampling,
+    /// Tokens of a reply. 4,096 by default.
+    pub reply_tokens_max: u32,
+}
+
+impl Default for E2hqaConfig {
+    fn default() -> E2hqaConfig {
+        E2hqaConfig {
+            rewrites: 4,
+            pages_max: 3,
+            page_chars_max: 6_000,
+            question_chars_max: 1_000,
+            invariant: Threshold { calls: 4, right: 3 },
+            writing: Sampling::default(),
+            reading: Sampling::default(),
+            reply_tokens_max: 4_096,
+        }
+    }
+}
+
+/// Where pages about an entity come from.
+#[async_trait]
+pub trait PageFinder: Send + Sync {
+    /// The best pages for a query, at most `pages_max`.
+    async fn find(&self, query: &str, pages_max: usize) -> Vec<Arc<Page>>;
+}
+
+/// The pages that a web's search finds among known ones.
+#[derive(Debug)]
+pub struct WebFinder {
+    web: Arc<dyn Web>,
+    by_url: HashMap<String, Arc<Page>>,
+}
+
+impl WebFinder {
+    /// Finds `pages` by the search of `web`, such as a closed web of the same pages.
+    pub fn new(web: Arc<dyn Web>, pages: impl IntoIterator<Item = Arc<Page>>) -> WebFinder {
+        WebFinder { web, by_url: pages.into_iter().map(|page| (page.url.clone(), page)).collect() }
+    }
+}
+
+#[async_trait]
+impl PageFinder for WebFinder {
+    async fn find(&self, query: &str, pages_max: usize) -> Vec<Arc<Page>> {
+        let observed = self.web.call("search", &json!({ "query": [query] }).to_string()).await;
+        let urls = observed.text.lines().filter_map(hit).map(|(_, url)| url);
+        urls.filter_map(|url| self.by_url.get(&url).cloned()).take(pages_max).collect()
+    }
+}
+
+/// Why a chain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// It has the rewrites asked for.
+    Enough,
+    /// No entity is left that could be described.
+    NoEntityLeft,
+    /// The last rewrite changed the answer, or may have.
+    NotInvariant,
+}
+
+/// A chain's events, and how it ended.
+#[derive(Debug, Clone)]
+pub struct Rewritten {
+    /// For each rewrite the `rewrite`, and the `qa` where it is kept.
+    pub events: Vec<Event>,
+    /// Rewrites that are kept.
+    pub rewrites: u32,
+    /// Why there are no more.
+    pub stopped: Stop,
+}
+
+/// Rewrites questions.
+pub struct E2hqa<'a> {
+    /// Who writes, answers and judges.
+    pub models: &'a Models,
+    /// Where pages come from.
+    pub finder: &'a dyn PageFinder,
+    /// Limits and thresholds.
+    pub config: &'a E2hqaConfig,
+}
+
+impl std::fmt::Debug for E2hqa<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("E2hqa").field("models", &self.models).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A chain under way.
+struct Chain {
+    question: String,
+    answer: String,
+    qa_id: String,
+    /// Entities that were described away, and those of the root.
+    entities: Vec<String>,
+    evidence: Vec<Arc<Page>>,
+}
+
+/// A rewrite that was written and not yet checked.
+struct Draft {
+    entity: String,
+    query: String,
+    pages: Vec<Arc<Page>>,
+    description: String,
+    question: String,
+}
+
+impl E2hqa<'_> {
+    /// Rewrites a question; `evidence` are the pages that it was made from.
+    ///
+    /// # Errors
+    /// A model failed.
+    pub async fn rewrite(&self, root: &Qa, evidence: Vec<Arc<Page>>, run: &RunOf) -> Result<Rewritten, SynthError> {
+        let mut chain = Chain {
+            question: root.question.clone(),
+            answer: root.answer.clone(),
+            qa_id: root.qa_id.clone(),
+            entities: root.entity_chain.clone(),
+            evidence,
+        };
+        let mut events = Vec::new();
+        for step in 1..=self.config.rewrites {
+            let Some(draft) = self.draft(&chain).await? else {
+                return Ok(Rewritten { events, rewrites: step - 1, stopped: Stop::NoEntityLeft });
+            };
+            let mut evidence = chain.evidence.clone();
+            evidence.extend(draft.pages.iter().filter(|page| !chain.evidence.contains(page)).cloned());
+            let invariant = self.is_invariant(&chain, &draft, &evidence).await?;
+            let new_id = qa_id(&draft.question);
+            events.push(rewrite_event(&chain, &draft, &new_id, step, invariant, run)?);
+            if !invariant {
+                return Ok(Rewritten { events, rewrites: step - 1, stopped: Stop::NotInvariant });
+            }
+            chain.entities.push(draft.entity);
+            let row = Qa {
+                qa_id: new_id.clone(),
+                method: "e2hqa".to_string(),
+                question: draft.question.clone(),
+                answer: root.answer.clone(),
+                r#type: root.r#type.clone(),
+                language: root.language.clone(),
+                rewrites: i32::try_from(step).ok(),
+                entity_chain: chain.entities.clone(),
+                evidence_page_digests: evidence.iter().filter_map(|page| page.digest.clone()).collect(),
+                parent_qa_id: Some(chain.qa_id.clone()),
+                generator: Some(self.models.writer.name().to_string()),
+                attributes: Some(JsonText(json!({
+                    "root_qa_id": root.qa_id,
+                    "urls": evidence.iter().map(|page| page.url.as_str()).collect::<Vec<_>>(),
+                }))),
+            };
+            events.push(event(&row, &new_id, 0, run)?.with_parents(vec![chain.qa_id.clone()]));
+            chain = Chain { question: draft.question, qa_id: new_id, evidence, ..chain };
+        }
+        Ok(Rewritten { events, rewrites: self.config.rewrites, stopped: Stop::Enough })
+    }
+
+    /// A rewrite of the question as it is, if there is an entity that can be described.
+    async fn draft(&self, chain: &Chain) -> Result<Option<Draft>, ChatError> {
+        let mut left: Vec<String> = chain.entities.clone();
+        for _ in 0..ENTITIES_MAX {
+            let asked = format!("Question: {}\nAnswer: {}\nLeave: {}", chain.question, chain.answer, left.join("; "));
+            let reply = self.write(CHOOSE, &asked).await?;
+            let chosen = object_with(&reply, &["entity"]);
+            let entity = chosen.as_ref().and_then(|object| text_of(object, "entity"));
+            let Some((object, entity)) = chosen.as_ref().zip(entity) else { return Ok(None) };
+            let query = text_of(object, "query").unwrap_or_else(|| entity.clone());
+            left.push(entity.clone());
+            let known = chain.entities.iter().any(|other| normalised(other) == normalised(&entity));
+            if known || !leaks(&chain.question, &entity) || normalised(&entity) == normalised(&chain.answer) {
+                continue;
+            }
+            let pages = self.finder.find(&query, self.config.pages_max).await;
+            if pages.is_empty() {
+                continue;
+            }
+            if let Some((description, question)) = self.describe(chain, &entity, &pages).await? {
+                return Ok(Some(Draft { entity, query, pages, description, question }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A description and the question with it, if neither names the entity or gives the answer away.
+    async fn describe(
+        &self,
+        chain: &Chain,
+        entity: &str,
+        pages: &[Arc<Page>],
+    ) -> Result<Option<(String, String)>, ChatError> {
+        let pages = numbered(pages, self.config.page_chars_max);
+        let asked = format!("{pages}\n\nEntity: {entity}\nQuestion: {}\nAnswer: {}", chain.question, chain.answer);
+        let reply = self.write(DESCRIBE, &asked).await?;
+        let Some(object) = object_with(&reply, &["description"]) else { return Ok(None) };
+        let (Some(description), Some(question)) = (text_of(&object, "description"), text_of(&object, "question"))
+        else {
+            return Ok(None);
+        };
+        let named = [&description, &question].into_iter().any(|text| leaks(text, entity) || leaks(text, &chain.answer));
+        let long = question.chars().count() > self.config.question_chars_max;
+        let same = normalised(&question) == normalised(&chain.question);
+        Ok((!named && !long && !same).then_some((description, question)))
+    }
+
+    /// Whether the description means the entity, and the new question has the old answer.
+    async fn is_invariant(&self, chain: &Chain, draft: &Draft, evidence: &[Arc<Page>]) -> Result<bool, ChatError> {
+        let chars = self.config.page_chars_max;
+        let asked = format!("{}\n\nDescription: {}", numbered(&draft.pages, chars), draft.description);
+        let identify = [message(Role::System, IDENTIFY), message(Role::User, &asked)];
+        let which = format!("Which one thing is meant by: {}?", draft.description);
+        if !self.agrees(&which, &draft.entity, &identify).await? {
+            return Ok(false);
+        }
+        self.agrees(&draft.question, &chain.answer, &with_evidence(&draft.question, evidence, chars)).await
+    }
+
+    async fn agrees(&self, question: &str, gold: &str, messages: &[Message]) -> Result<bool, ChatError> {
+        let (sampling, tokens_max) = (self.config.reading, self.config.reply_tokens_max);
+        let asked = Asked { question, gold, messages, sampling, tokens_max };
+        let (agrees, _) = at_least(self.models, &asked, self.config.invariant).await?;
+        // What could not be judged was not checked.
+        Ok(agrees == Some(true))
+    }
+
+    async fn write(&self, instructions: &str, asked: &str) -> Result<String, ChatError> {
+        let request = ChatRequest {
+            messages: vec![message(Role::System, instructions), message(Role::User, asked)],
+            sampling: self.config.writing,
+            max_tokens: Some(self.config.reply_tokens_max),
+            ..ChatRequest::default()
+        };
+        Ok(self.models.writer.complete(&request).await?.text)
+    }
+}
+
+fn rewrite_event(
+    chain: &Chain,
+    draft: &Draft,
+    new_id: &str,
+    step: u32,
+    invariant: bool,
+    run: &RunOf,
+) -> Result<Event, SynthError> {
+    let row = Rewrite {
+        qa_id: new_id.to_string(),
+        step: i32::try_from(step).unwrap_or(i32::MAX),
+        entity: draft.entity.clone(),
+        query: Some(draft.query.clone()),
+        evidence_page_digests: draft.pages.iter().filter_map(|page| page.digest.clone()).collect(),
+        description: draft.description.clone(),
+        new_question: draft.question.clone(),
+        invariant: Some(invariant),
+    };
+    let subject = format!("{}/{new_id}", chain.qa_id);
+    Ok(event(&row, &subject, u64::from(step), run)?.with_parents(vec![chain.qa_id.clone()]))
+}
+
+fn event<R: HasKind>(row: &R, subject: &str, step: u64, run: &RunOf) -> Result<Event, SynthError> {
+    let id = EventId::derive(DateTime::UNIX_EPOCH, SOURCE, R::KIND, subject, step);
+    let event = Event::new(SOURCE, row).map_err(|e| SynthError::Unwritable(e.to_string()))?;
+    Ok(event.with_id(id).with_run(&run.run_id).at(run.start))
+}

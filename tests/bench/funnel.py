@@ -1,0 +1,206 @@
+"""`make bench-funnel`: the funnel's rules over a million trajectories, beside DuckDB doing what of them SQL can.
+
+BENCH_ROWS is the number of trajectories (default 1,000,000); BENCH_ROUNDS how often each contestant runs (default 5). Both
+read the same Parquet files, made once by tests/examples/bench_funnel, and need not agree on anything but the result: how
+many trajectories end for which reason. That is compared before anything is timed.
+
+DuckDB gets the rules twice: without the 10-grams, and with them over a tenth of the files, written as its users would, with
+lists, since grouping the unnested n-grams of all files needs more memory than most machines have.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import common
+
+ROWS = int(os.environ.get("BENCH_ROWS", 1_000_000))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
+SEED = 1
+EXAMPLE = pathlib.Path(common.WEBDANCER).parent / "examples" / "bench_funnel"
+
+# What a turn that its parts do not render back to must look like, as far as a regular expression can tell.
+TURN = r"(?s)^\s*<think>.*</think>\s*<(tool_call|answer)>.*</(tool_call|answer)>\s*$"
+REASONS = f"""
+    CASE
+        WHEN termination = 'error' THEN 'attempt_failed'
+        WHEN termination IN ('calls', 'tokens', 'time') THEN 'out_of_budget'
+        WHEN coalesce(len(turn_thought), 0) = 0 THEN 'no_turns'
+        WHEN len(turn_tool) <> len(turn_thought) OR len(turn_arguments) <> len(turn_thought)
+            OR len(turn_raw) <> len(turn_thought) OR len(turn_observation_digest) <> len(turn_thought)
+            THEN 'unequal_lists'
+        WHEN len(list_filter(turn_raw, raw -> NOT regexp_matches(raw, '{TURN}'))) > 0 THEN 'not_in_format'
+        WHEN len(list_filter(turn_thought, thought -> thought IS NULL OR contains(thought, '</think>'))) > 0
+            THEN 'not_in_format'
+        WHEN len(list_filter(turn_arguments,
+                arguments -> arguments IS NOT NULL
+                    AND (NOT json_valid(arguments) OR json_type(arguments) <> 'OBJECT'))) > 0
+            THEN 'bad_arguments'
+        WHEN len(list_filter(turn_tool[:-2], tool -> tool IS NULL)) > 0 THEN 'early_answer'
+        WHEN len(list_filter(turn_observation_digest[:-2], digest -> digest IS NULL)) > 0 THEN 'no_observation'
+        WHEN turn_tool[-1] IS NOT NULL OR coalesce(trim(answer), '') = '' THEN 'no_answer'
+        WHEN termination = 'forced' THEN 'forced_answer'
+        WHEN NOT list_has_all(['search', 'visit'], list_filter(turn_tool, tool -> tool IS NOT NULL)) THEN 'unknown_tool'
+        WHEN len(list_filter(turn_thought, thought -> contains(thought, 'tool_response>'))) > 0
+            OR contains(answer, 'tool_response>') THEN 'simulated_observation'
+        WHEN len(list_filter(turn_tool, tool -> tool IS NOT NULL)) + 1 < 2 THEN 'too_few_actions'
+        {{repetition}}
+        ELSE 'accepted'
+    END"""
+# The segments are told apart by words that no n-gram can hold, as none may span two of them.
+REPETITION = """
+        WHEN list_max(map_values(list_histogram(list_filter(
+            list_transform(range(1, len(words) - 8), i -> array_to_string(words[i:i + 9], ' ')),
+            gram -> NOT contains(gram, chr(1)))))) > 4
+            THEN 'repetition'"""
+WORDS = """
+    string_split(
+        array_to_string(
+            list_concat(turn_thought, list_filter(turn_arguments, arguments -> arguments IS NOT NULL), [answer]),
+            ' ' || chr(1) || ' '),
+        ' ') AS words"""
+
+
+def query(files, repetition):
+    """The counts by reason, as SQL."""
+    reasons = REASONS.format(repetition=REPETITION if repetition else "")
+    columns = f"*, {WORDS}" if repetition else "*"
+    return f"""
+        SELECT reason, count(*) AS n
+        FROM (SELECT {reasons} AS reason FROM (SELECT {columns} FROM read_parquet({files!r})))
+        GROUP BY reason"""
+
+
+def duckdb_main(files, repetition):
+    """What the peer's process does."""
+    import duckdb
+
+    session = duckdb.connect()
+    session.execute(f"SET threads = {common.threads()}")
+    counts = dict(session.execute(query(files, repetition)).fetchall())
+    print(json.dumps({"rows": sum(counts.values()), "reasons": counts, "version": duckdb.__version__}))
+
+
+@functools.cache
+def peer_python():
+    """The python that has DuckDB."""
+    requirements = common.ROOT / "tests/bench/requirements.txt"
+    return subprocess.check_output([common.ROOT / "deploy/py-env", requirements], text=True).strip()
+
+
+def data():
+    """The folder of Parquet files, made if it is not there."""
+    folder = common.SCRATCH / f"funnel-{ROWS}"
+    if not (folder / "complete").exists():
+        common.say(f"making {ROWS:,} trajectories")
+        common.measure([EXAMPLE, "make", folder, ROWS, SEED])
+        (folder / "complete").touch()
+    return folder
+
+
+def tenth(folder):
+    """A folder of links to every tenth file, the first among them."""
+    part = common.SCRATCH / f"funnel-{ROWS}-tenth"
+    part.mkdir(parents=True, exist_ok=True)
+    for file in sorted(folder.glob("*.parquet"))[::10]:
+        link = part / file.name
+        if not link.exists():
+            link.symlink_to(file)
+    return part
+
+
+def ours(folder):
+    return common.measure([EXAMPLE, "rules", folder, common.threads()])
+
+
+def duckdb(folder, repetition):
+    files = sorted(str(file) for file in folder.glob("*.parquet"))
+    rules = "all" if repetition else "simple"
+    environment = {"PYTHONDONTWRITEBYTECODE": "1"}
+    return common.measure([peer_python(), __file__, "peer", json.dumps(files), rules], env=environment)
+
+
+def reasons(sample):
+    """How many ended for which reason."""
+    return json.loads(sample.stdout)["reasons"]
+
+
+def without_repetition(counts):
+    """Counts as if nothing were too repetitive: it is the last rule."""
+    rest = {reason: n for reason, n in counts.items() if reason != "repetition"}
+    rest["accepted"] = rest.get("accepted", 0) + counts.get("repetition", 0)
+    return rest
+
+
+def check(name, ours_counts, theirs):
+    if ours_counts != theirs:
+        raise RuntimeError(f"{name} ends trajectories otherwise:\n{theirs}\nours:\n{ours_counts}")
+
+
+def main():
+    everything = data()
+    part = tenth(everything)
+    ours_all, ours_part = reasons(ours(everything)), reasons(ours(part))
+    check("DuckDB without 10-grams", without_repetition(ours_all), reasons(duckdb(everything, False)))
+    peer = duckdb(part, True)
+    check("DuckDB", ours_part, reasons(peer))
+    common.say("all agree; timing")
+    results = common.in_turns(
+        {
+            "ours, all rules": lambda: ours(everything),
+            "DuckDB, without 10-grams": lambda: duckdb(everything, False),
+            "ours, all rules, a tenth": lambda: ours(part),
+            "DuckDB, all rules, a tenth": lambda: duckdb(part, True),
+        },
+        ROUNDS,
+    )
+    rows = {name: json.loads(samples[0].stdout)["rows"] for name, samples in results.items()}
+    lines = []
+    for name, samples in results.items():
+        wall = common.median(samples)
+        cpu = sorted(sample.cpu_s for sample in samples)[len(samples) // 2]
+        rss = max(sample.rss_mib for sample in samples)
+        lines.append(
+            (name, f"{rows[name]:,}", common.seconds(wall), f"{rows[name] / wall:,.0f}", common.seconds(cpu), f"{rss:,.0f} MiB")
+        )
+    rate = {name: rows[name] / common.median(samples) for name, samples in results.items()}
+    ratios = [
+        ("all rules, beside DuckDB without the 10-grams", common.ratio(rate["ours, all rules"] / rate["DuckDB, without 10-grams"])),
+        ("all rules on both sides", common.ratio(rate["ours, all rules, a tenth"] / rate["DuckDB, all rules, a tenth"])),
+    ]
+    ended = sorted(ours_all.items(), key=lambda item: -item[1])
+    common.write_report(
+        "funnel",
+        "The funnel's rules",
+        "make bench-funnel",
+        [("DuckDB", json.loads(peer.stdout)["version"]), ("trajectories", f"{ROWS:,}, seed {SEED}"), ("rounds", ROUNDS)],
+        [
+            ("", table_of(lines)),
+            ("Ratios of rows per second", common.table(("", "ours ÷ DuckDB"), ratios)),
+            (
+                "What was found",
+                "Counts by reason, on which both agree before anything is timed.\n\n"
+                + common.table(("reason", "trajectories"), [(reason, f"{n:,}") for reason, n in ended]),
+            ),
+            (
+                "How the work was made equal",
+                "Both read the same Parquet files (zstd, row groups of 8,192) from the page cache, only the columns that the "
+                "rules need, with as many threads, start to end of the process. DuckDB checks turns that are kept as raw text "
+                "with a regular expression, we with the parser. The 10-grams of SQL are those of words parted by one space.",
+            ),
+        ],
+    )
+
+
+def table_of(lines):
+    return common.table(("", "trajectories", "time", "rows/s", "processor time", "peak memory"), lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["peer"]:
+        duckdb_main(json.loads(sys.argv[2]), sys.argv[3] == "all")
+    else:
+        main()
