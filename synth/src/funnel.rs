@@ -4,9 +4,9 @@
 //!
 //! | stage | asks | by |
 //! |---|---|---|
-//! | validity | is all that the agent wrote in the ReAct format? | [rules](rules::validity) |
+//! | validity | is all that the agent wrote in the ReAct format? | [`rules`] |
 //! | correctness | is the answer correct? | a [`Judge`] |
-//! | quality | is it worth learning from? | [rules](rules::quality), then a model on three criteria, the [`Critic`] |
+//! | quality | is it worth learning from? | [`rules`], then a model on three criteria, the [`Critic`] |
 //!
 //! Data flow: record batches of trajectories, with what is known of them, are handed in; [`Funnel::sift`] judges what
 //! is not known yet, batch by batch, and hands out one `judgment` event for each verdict. An accepted trajectory belongs

@@ -93,7 +93,7 @@ acknowledges what the page cache holds. With flush.messages=1 it syncs each batc
 Goal: at least SQLite's events/s at 10 producers and more: {"reached" if reached else "not reached"}. The disk synced
 {syncs:,.0f} writes of {BYTES:,} bytes a second; a group of all that wait needs one sync."""
     common.write_report(
-        "append", "Durable appends", "make bench-append", [("SQLite", sqlite3.sqlite_version)], [("", text)]
+        "append", "Durable appends", common.command("bench-append"), [("SQLite", sqlite3.sqlite_version)], [("", text)]
     )
 
 

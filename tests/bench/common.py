@@ -136,6 +136,12 @@ def threads():
     return len(os.sched_getaffinity(0))
 
 
+def command(name):
+    """How this run is made again: the environment that makes it other than the default, and the target."""
+    given = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith("BENCH_")]
+    return " ".join([*given, "make", name])
+
+
 def commit():
     """The commit the sources are at, and whether they were changed since."""
     said = subprocess.run(

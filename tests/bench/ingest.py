@@ -209,7 +209,7 @@ not. The peers write what their authors write by default: kafka-delta-ingest's d
 `tests/examples/bench/value_consumer.rs` follows its documentation); the Python consumer commits every 64 MiB;
 Spark runs `availableNow` with all cores."""
     sections.insert(0, ("", how))
-    common.write_report("ingest", "Kafka to table", "make bench-ingest", [("peers", versions)], sections)
+    common.write_report("ingest", "Kafka to table", common.command("bench-ingest"), [("peers", versions)], sections)
 
 
 main()

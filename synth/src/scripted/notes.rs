@@ -1,7 +1,7 @@
 //! What a conversation shows so far: the question, which pages were found and what was read in them.
 //!
 //! Everything is taken from the messages. Tools may word their answers in their own way: a hit is any `[title](url)`,
-//! a page begins at "The useful information in <url>", or is the whole observation where one page was visited.
+//! a page begins at "The useful information in `URL`", or is the whole observation where one page was visited.
 
 use std::collections::HashMap;
 
