@@ -15,6 +15,7 @@ pub mod location;
 pub mod maintain;
 pub mod pins;
 pub mod probe;
+pub mod profiles;
 pub mod table;
 
 pub use error::{LakeError, Result};

@@ -87,7 +87,7 @@ impl Lake {
     /// [`LakeError::Usage`] when the name belongs to another pin.
     pub async fn commit_pin(&self, manifest: &PinManifest) -> Result<bool> {
         self.ensure_writable().await?;
-        check_name(&manifest.name)?;
+        check_name("a pin", &manifest.name)?;
         let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let name_path = Path::from("pins/names").join(manifest.name.as_str());
         match self.store().put_opts(&name_path, manifest.digest.clone().into(), create()).await {
@@ -135,7 +135,7 @@ impl Lake {
 
     /// The pin of this name, digest or unambiguous beginning of a digest (at least 6 digits).
     pub async fn find_pin(&self, name_or_digest: &str) -> Result<PinManifest> {
-        if check_name(name_or_digest).is_ok() {
+        if check_name("a pin", name_or_digest).is_ok() {
             let path = Path::from("pins/names").join(name_or_digest);
             match self.store().head(&path).await {
                 Ok(_) => {
@@ -205,7 +205,7 @@ impl Lake {
 }
 
 /// Names are file names on every store, and words in SQL.
-fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(of: &str, name: &str) -> Result<()> {
     let valid = !name.is_empty()
         && name.len() <= 128
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -214,7 +214,7 @@ fn check_name(name: &str) -> Result<()> {
         Ok(())
     } else {
         Err(LakeError::Usage(format!(
-            "{name:?} is no name for a pin: give 1 to 128 of letters, digits, '.', '_', '-', not starting with '.'"
+            "{name:?} is no name for {of}: give 1 to 128 of letters, digits, '.', '_', '-', not starting with '.'"
         )))
     }
 }

@@ -1,4 +1,5 @@
-//! The trajectory format and the published files: handwritten fixtures, generated input, the real files.
+//! The trajectory format and the published files: handwritten fixtures, generated input, the real files; tools against
+//! real HTTP on loopback, webs, and the ReAct loop played by scripts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,11 +9,18 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod canonical;
 mod demo;
 mod fixtures;
 mod fuzz;
+mod hostile;
 mod published_files;
+mod react;
 mod round_trip;
+mod scripted;
+mod services;
+mod site;
+mod webs;
 
 use std::path::PathBuf;
 

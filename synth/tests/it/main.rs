@@ -9,7 +9,7 @@
 )]
 
 mod atlas;
-mod canonical;
+mod closed_web;
 mod docs;
 mod hostile;
 mod manners;
