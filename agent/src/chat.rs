@@ -41,6 +41,22 @@ pub trait ChatModel: Send + Sync + std::fmt::Debug {
 
     /// The next message of the conversation. Retries what may pass; what it returns as an error is final for this call.
     async fn complete(&self, request: &ChatRequest) -> Result<Completion, ChatError>;
+
+    /// What is known of the weights that answer now.
+    fn policy(&self) -> Policy {
+        Policy::default()
+    }
+}
+
+/// What is known of the weights behind a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Digest of the checkpoint.
+    pub checkpoint_digest: Option<String>,
+    /// Digest of the tokenizer that token ids belong to.
+    pub tokenizer_digest: Option<String>,
+    /// Update step within a training run.
+    pub version: Option<i64>,
 }
 
 /// What a model is asked.

@@ -18,9 +18,9 @@ use webdancer_schemas::rows::Trajectory;
 use crate::format::{Action, Turn, parse_observation, parse_turn, render_observation};
 
 /// What stands before the question in the first user message.
-const QUESTION_MARK: &str = "User: ";
+pub(crate) const QUESTION_MARK: &str = "User: ";
 /// What stands before the date in the last line of the system message.
-const DATE_MARK: &str = "Current date: ";
+pub(crate) const DATE_MARK: &str = "Current date: ";
 
 /// A chat message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,8 @@ pub fn parse_messages(messages: &[Message]) -> Result<Trajectory, Rejection> {
 
 /// The messages that `row` holds: for a row made by [`parse_messages`], the very messages, byte for byte.
 ///
-/// A row without system prompt gives no system message; a turn with raw text gives that text.
+/// A row without system prompt gives no system message; a turn with raw text gives that text. What asked for a forced
+/// answer is a user message of its own, after the last observation.
 ///
 /// # Errors
 /// A row without question, with lists of unequal length, or with a turn that lacks the parts to be rendered.
@@ -142,6 +143,9 @@ pub fn render_messages(row: &Trajectory) -> Result<Vec<Message>, RenderError> {
     let turns = thoughts_and_tools.zip(arguments_and_raw).zip(&row.turn_observation);
     for (turn, (((thought, tool), (arguments, raw)), observation)) in turns.enumerate() {
         let is_last = turn + 1 == n_turns;
+        if let Some(instruction) = row.final_instruction.as_ref().filter(|_| is_last) {
+            messages.push(Message { role: Role::User, content: instruction.clone() });
+        }
         let content = match (raw, thought, tool, arguments, &row.answer) {
             (Some(raw), ..) => raw.clone(),
             (None, Some(thought), Some(tool), Some(arguments), _) => {

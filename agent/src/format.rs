@@ -32,7 +32,9 @@ use serde_json::value::RawValue;
 const THINK: Tag = Tag { open: "<think>", close: "</think>" };
 const TOOL_CALL: Tag = Tag { open: "<tool_call>", close: "</tool_call>" };
 const ANSWER: Tag = Tag { open: "<answer>", close: "</answer>" };
-const TOOL_RESPONSE: Tag = Tag { open: "<tool_response>", close: "</tool_response>" };
+const TOOL_RESPONSE: Tag = Tag { open: TOOL_RESPONSE_OPEN, close: "</tool_response>" };
+/// What stands before an observation.
+pub(crate) const TOOL_RESPONSE_OPEN: &str = "<tool_response>";
 
 /// Characters of foreign text that an error message quotes at most.
 const QUOTED_CHARS_MAX: usize = 40;

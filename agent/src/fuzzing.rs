@@ -1,7 +1,8 @@
 //! The fuzz entry point.
 
-use crate::conversation::{parse_messages, render_messages};
+use crate::conversation::{parse_messages, prompt_date, render_messages};
 use crate::format::{FormatError, parse_observation, parse_turn, render_observation};
+use crate::profile::Profile;
 use crate::published::{Importer, messages_of_line, parse_qa_line, parse_trajectory_line};
 
 /// Hands `bytes` to every parser of this crate, as a line of each file and as a message.
@@ -26,6 +27,12 @@ fn fuzz_line(bytes: &[u8]) {
             assert!(events.is_ok(), "a trajectory gave no events: {events:?}");
         }
         Err(rejection) => assert!(events.is_err(), "a rejected line gave events: {rejection}"),
+    }
+    if let (Ok(profile), Ok(messages)) = (Profile::from_published("fuzz", [bytes]), messages_of_line(bytes)) {
+        let [system, user, ..] = messages.as_slice() else { return };
+        let date = prompt_date(&system.content).unwrap_or_default();
+        assert_eq!(profile.system_message(date), system.content, "a profile renders another system message");
+        assert!(user.content.starts_with(&profile.user_prefix(&[])), "a profile renders another user message");
     }
     let questions = importer.qa(bytes);
     assert_eq!(questions.is_ok(), parse_qa_line(bytes).is_ok(), "a question and its event disagree");

@@ -110,6 +110,17 @@ pub(crate) enum ImportCommand {
         /// The file
         file: PathBuf,
     },
+    /// The prompts that a file of trajectories was made with, for a checkpoint that was trained on them
+    Profile {
+        /// The file: JSON lines with messages, gzip too
+        file: PathBuf,
+        /// The profile's name, forever
+        #[arg(long, default_value = "published")]
+        name: String,
+        /// Write the document to this file instead of the lake
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]

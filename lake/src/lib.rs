@@ -15,6 +15,7 @@ pub mod location;
 pub mod maintain;
 pub mod pins;
 pub mod probe;
+pub mod profiles;
 mod refusal;
 mod scan;
 pub mod table;

@@ -204,24 +204,31 @@ impl Lake {
     }
 }
 
-/// Checks a name: it must be a file name on every store, and not be taken for a digest.
+/// Checks a pin's name: it must be a file name on every store, and not be taken for a digest.
 ///
 /// Names of tables and views are names of pins as well: a pin is only ever named as such, in `pin('qa')`.
 ///
 /// # Errors
 /// [`LakeError::Usage`] when it is none.
 pub fn check_name(name: &str) -> Result<()> {
-    let valid = !name.is_empty()
-        && name.len() <= 128
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        && !name.starts_with('.');
-    if !valid {
-        return Err(LakeError::Usage(format!(
-            "{name:?} is no name for a pin: give 1 to 128 of letters, digits, '.', '_', '-', not starting with '.'"
-        )));
-    }
+    check_file_name("a pin", name)?;
     if name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(LakeError::Usage(format!("{name:?} is no name for a pin: it would be taken for a digest")));
     }
     Ok(())
+}
+
+/// Names are file names on every store, and words in SQL.
+pub(crate) fn check_file_name(of: &str, name: &str) -> Result<()> {
+    let valid = !name.is_empty()
+        && name.len() <= 128
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !name.starts_with('.');
+    if valid {
+        Ok(())
+    } else {
+        Err(LakeError::Usage(format!(
+            "{name:?} is no name for {of}: give 1 to 128 of letters, digits, '.', '_', '-', not starting with '.'"
+        )))
+    }
 }

@@ -5,7 +5,7 @@
 //! forbids is not fetched and has no event; it is counted in the [`CrawlReport`]. Roots are the exception: the user
 //! named them, so they always have an event.
 //!
-//! What is one page: URLs are [canonical](url). A redirect is followed, the event keeps both URLs. A page that names
+//! What is one page: URLs are [canonical](webdancer_agent::fetch::url). A redirect is followed, the event keeps both URLs. A page that names
 //! another URL of its site as its canonical one (`rel=canonical`) has that as its final URL, and that URL is crawled
 //! too. Of pages with the same main text every one is recorded, with the same digest, and the links of one are
 //! followed.
@@ -14,26 +14,20 @@
 //! the next crawl with the same roots and limits. Ids of page events are derived from run and URL, so a page fetched
 //! again between its event and its journal line shows once.
 
-mod address;
-mod charset;
 mod config;
-pub mod extract;
-mod fetch;
 mod frontier;
-mod hosts;
 mod journal;
 mod level;
 mod report;
-mod robots;
-pub mod url;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::url::Url;
 use chrono::{DateTime, SubsecRound as _, Utc};
+use url::Url;
 use uuid::Uuid;
+use webdancer_agent::fetch::{self, Fetcher};
 use webdancer_schemas::column::JsonText;
 use webdancer_schemas::event::Event;
 use webdancer_schemas::id::EventId;
@@ -41,13 +35,10 @@ use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog, LogError};
 use webdancer_schemas::rows;
 
-pub use address::is_public;
 pub use config::{CrawlConfig, Scope};
-pub use fetch::USER_AGENT;
 pub use report::{Counts, CrawlReport, FailedRoot, Progress, Skip};
 
 use config::Sites;
-use fetch::Fetcher;
 use frontier::Frontier;
 use journal::{Header, Journal, Line};
 
@@ -134,7 +125,7 @@ impl Crawl {
         let mut canonical: Vec<Url> = Vec::new();
         for root in roots {
             let root = root.as_ref();
-            let url = url::parse(root).ok_or_else(|| CrawlError::Root { root: root.to_string() })?;
+            let url = fetch::url::parse(root).ok_or_else(|| CrawlError::Root { root: root.to_string() })?;
             if !canonical.contains(&url) {
                 canonical.push(url);
             }
@@ -165,7 +156,7 @@ impl Crawl {
         let mut frontier = Frontier::new(&self.roots, sites, self.config.depth_max, self.config.frontier_max);
         let (journal, run) = self.open_journal(&mut frontier)?;
         frontier.report.resumed = frontier.report.pages;
-        let fetcher = Fetcher::new(self.config.clone()).map_err(|e| CrawlError::Internal(e.to_string()))?;
+        let fetcher = Fetcher::new(self.config.fetch.clone()).map_err(|e| CrawlError::Internal(e.to_string()))?;
         let mut work = Work {
             fetcher: Arc::new(fetcher),
             config: self.config.clone(),

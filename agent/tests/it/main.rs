@@ -1,5 +1,5 @@
-//! The trajectory format and the published files: handwritten fixtures, generated input, the real files. Chat models
-//! against a stub server.
+//! The trajectory format and the published files: handwritten fixtures, generated input, the real files; tools against
+//! real HTTP on loopback, webs, and the ReAct loop played by scripts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,13 +9,23 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod canonical;
 mod chat;
 mod demo;
+mod demo;
+mod fixtures;
 mod fixtures;
 mod fuzz;
+mod fuzz;
+mod hostile;
 mod judges;
 mod published_files;
+mod react;
 mod round_trip;
+mod scripted;
+mod services;
+mod site;
+mod webs;
 
 use std::path::PathBuf;
 

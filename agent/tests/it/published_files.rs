@@ -4,8 +4,11 @@ use std::collections::HashSet;
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use webdancer_agent::conversation::render_messages;
+use webdancer_agent::conversation::{prompt_date, render_messages};
+use webdancer_agent::profile::Profile;
 use webdancer_agent::published::{Importer, messages_of_line, parse_qa_line, parse_trajectory_line};
+use webdancer_agent::tool::{ObservationLimits, Outcome, Web as _};
+use webdancer_agent::web::Recorded;
 use webdancer_schemas::kind::Kind;
 
 /// The lines of a published file, or None with a message where it is absent.
@@ -66,4 +69,54 @@ fn the_published_files_give_one_event_per_trajectory_and_distinct_question() {
     for event in &events {
         event.kind().check_row(event.data.get()).unwrap();
     }
+}
+
+#[test]
+fn a_profile_of_the_published_file_renders_its_messages_byte_for_byte() {
+    let Some(lines) = published("sample_traj.jsonl.gz") else { return };
+    let profile = Profile::from_published("published", lines.iter().map(Vec::as_slice)).unwrap();
+    let profile = Profile::from_json(&profile.to_json()).unwrap();
+    let mut dates = HashSet::new();
+    for (index, line) in lines.iter().enumerate() {
+        let messages = messages_of_line(line).unwrap();
+        let date = prompt_date(&messages[0].content).unwrap();
+        assert_eq!(profile.system_message(date), messages[0].content, "line {}", index + 1);
+        let question = parse_trajectory_line(line).unwrap().trajectory.question.unwrap();
+        assert_eq!(format!("{}{question}", profile.user_prefix(&[])), messages[1].content, "line {}", index + 1);
+        dates.insert(date);
+    }
+    assert_eq!(dates.len(), 155);
+    assert_eq!(
+        profile.observations.chars_max, 16_283,
+        "the longest observation of the file, its line break not counted"
+    );
+}
+
+#[test]
+fn the_observations_of_the_published_file_are_served_again_whole_and_in_parts() {
+    let Some(lines) = published("sample_traj.jsonl.gz") else { return };
+    let mut web = Recorded::new("published", ObservationLimits::default());
+    let rows: Vec<_> = lines.iter().map(|line| parse_trajectory_line(line).unwrap().trajectory).collect();
+    rows.iter().for_each(|row| web.add(row));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut whole, mut parts) = (0, 0);
+    for row in &rows {
+        for (turn, tool) in row.turn_tool.iter().enumerate() {
+            let (Some(tool), Some(arguments)) = (tool, &row.turn_arguments[turn]) else { continue };
+            let found = runtime.block_on(web.call(tool, arguments));
+            assert_eq!(found.outcome, Outcome::Done);
+            whole += 1;
+            // A query of several, asked alone: the section of the observation that is its own.
+            let arguments: serde_json::Value = serde_json::from_str(arguments).unwrap();
+            for query in arguments["query"].as_array().into_iter().flatten() {
+                let alone = serde_json::json!({"query": [query]}).to_string();
+                let found = runtime.block_on(web.call(tool, &alone));
+                assert_eq!(found.outcome, Outcome::Done);
+                assert!(found.text.starts_with(&format!("A Google search for '{}' found ", query.as_str().unwrap())));
+                assert_eq!(found.text.matches("A Google search for '").count(), 1);
+                parts += 1;
+            }
+        }
+    }
+    assert_eq!((whole, parts), (222, 588));
 }

@@ -18,7 +18,6 @@ pub(crate) async fn run(context: &Context, args: &CrawlArgs) -> Result<(), Failu
     let mut config = CrawlConfig {
         depth_max: args.depth,
         pages_max: args.max_pages,
-        allow_private: args.allow_private,
         scope: match args.hosts.as_slice() {
             [] => Scope::SameHost,
             [any] if any == "any" => Scope::Any,
@@ -29,7 +28,8 @@ pub(crate) async fn run(context: &Context, args: &CrawlArgs) -> Result<(), Failu
     if let Some(connections) = args.connections {
         config = config.impolite(connections.max(1));
     }
-    config.delay_ms = args.delay_ms.unwrap_or(config.delay_ms);
+    config.fetch.allow_private = args.allow_private;
+    config.fetch.delay_ms = args.delay_ms.unwrap_or(config.fetch.delay_ms);
     config.state_folder = Some(match &args.state {
         Some(folder) => folder.clone(),
         None => state_folder(context, &args.urls)?,

@@ -75,7 +75,8 @@ pub(crate) async fn run(args: &DemoArgs, global: &Args) -> Result<(), Failure> {
     let world = World::real().map_err(|e| Failure::failed(e.to_string()))?;
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let server = atlas::serve(world, address).await.map_err(|e| Failure::failed(format!("serving the atlas: {e}")))?;
-    let config = CrawlConfig { allow_private: true, ..CrawlConfig::default().impolite(8) };
+    let mut config = CrawlConfig::default().impolite(8);
+    config.fetch.allow_private = true;
     let log = context.event_log().await?;
     let crawled = super::crawl::crawl(log.clone(), &[server.url()], config, context.quiet).await?;
     server.stop().await.map_err(|e| Failure::failed(format!("stopping the atlas: {e}")))?;

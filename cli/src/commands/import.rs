@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use webdancer_agent::profile::Profile;
 use webdancer_agent::published::{Importer, line_event_id};
 use webdancer_ingest::dead_letter::{Origin, of_bytes};
 use webdancer_schemas::digest::sha256_hex;
@@ -33,11 +34,14 @@ pub(crate) struct ImportReport {
 }
 
 pub(crate) async fn run(context: &Context, command: &ImportCommand) -> Result<(), Failure> {
-    let log = context.event_log().await?;
     let (file, what) = match command {
         ImportCommand::Trajectories { file } => (file, Kind::Trajectory),
         ImportCommand::Qa { file } => (file, Kind::Qa),
+        ImportCommand::Profile { file, name, output } => {
+            return import_profile(context, file, name, output.as_deref()).await;
+        }
     };
+    let log = context.event_log().await?;
     let report = import(log, file, what, context.quiet).await?;
     if context.json {
         output::json(&report)?;
@@ -52,6 +56,29 @@ pub(crate) async fn run(context: &Context, command: &ImportCommand) -> Result<()
         )));
     }
     Ok(())
+}
+
+/// Takes the prompt profile out of a file of trajectories, into the lake or into a file.
+async fn import_profile(context: &Context, file: &Path, name: &str, to: Option<&Path>) -> Result<(), Failure> {
+    let content = read(file)?;
+    let profile = Profile::from_published(name, content.split(|byte| *byte == b'\n'))
+        .map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+    let document = profile.to_json();
+    let place = match to {
+        Some(path) => {
+            std::fs::write(path, document).map_err(|e| Failure::usage(format!("writing {}: {e}", path.display())))?;
+            path.display().to_string()
+        }
+        None => {
+            context.lake.put_profile(name, document.into()).await?;
+            format!("{}profiles/{name}.json", context.lake.uri())
+        }
+    };
+    if context.json {
+        let digest = profile.digest();
+        return output::json(&serde_json::json!({"name": name, "id": profile.id(), "digest": digest, "uri": place}));
+    }
+    output::line(&format!("profile {}: {place}", profile.id()))
 }
 
 /// Imports the lines of `file` as events of `what`: trajectories (with their questions) or questions.

@@ -240,6 +240,38 @@ fn endpoints_are_checked_each_on_its_own() {
 }
 
 #[test]
+fn a_profile_is_imported_once_under_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let published = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/demo/demo_trajectories.jsonl");
+    let import = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["--lake", "l", "import", "profile"].iter().chain(arguments).copied().collect();
+        webdancer(folder.path(), &arguments, b"")
+    };
+    let output = import(&[published, "--name", "demo", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["name"], "demo");
+    let document = std::fs::read_to_string(folder.path().join("l/profiles/demo.json")).unwrap();
+    assert!(document.contains("You are a careful researcher with a search engine and a browser."));
+    assert_eq!(import(&[published, "--name", "demo"]).status.code(), Some(0), "the same again is no error");
+
+    let line = std::fs::read_to_string(published).unwrap().lines().next().unwrap().replace("careful", "careless");
+    std::fs::write(folder.path().join("other.jsonl"), &line).unwrap();
+    let output = import(&["other.jsonl", "--name", "demo"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("the name \"demo\" belongs to another profile"), "{}", text(&output.stderr));
+    assert_eq!(import(&["other.jsonl", "--output", "other.json"]).status.code(), Some(0));
+    assert!(folder.path().join("other.json").is_file());
+
+    let mixed = format!("{}\n{line}\n", std::fs::read_to_string(published).unwrap().trim_end());
+    std::fs::write(folder.path().join("mixed.jsonl"), mixed).unwrap();
+    let message = text(&import(&["mixed.jsonl"]).stderr);
+    assert!(
+        message.contains("mixed.jsonl: line 9: has another system or user text than the lines before"),
+        "{message}"
+    );
+}
+
+#[test]
 fn help_teaches_and_completions_are_there() {
     let folder = tempfile::tempdir().unwrap();
     let help = text(&webdancer(folder.path(), &["--help"], b"").stdout);

@@ -37,7 +37,8 @@ row! {
         question: Option<String>,
         /// The final answer, null if none was given.
         answer: Option<String>,
-        /// Why it ended: `answer`, `forced`, `calls`, `tokens`, `time`, `error` (gen_ai.response.finish_reasons).
+        /// Why it ended: `answer`, `forced`, `calls`, `tokens`, `time`, `malformed`, `error`
+        /// (gen_ai.response.finish_reasons).
         termination: String,
         /// Assistant turns.
         n_turns: i32,
@@ -77,6 +78,11 @@ row! {
         turn_policy_version: Option<Vec<Option<i64>>>,
         /// Wall-clock milliseconds of each turn, model and tool together.
         turn_ms: Option<Vec<Option<i64>>>,
+        /// How each call went: `done`, `invalid`, `miss`, `unreachable`, `outage`; `malformed` for a turn that was no
+        /// thought and one action. Null where nothing was called.
+        turn_outcome: Option<Vec<Option<String>>>,
+        /// User message that asked for the answer before the last turn, where calls or context were spent.
+        final_instruction: Option<String>,
     }
 }
 

@@ -32,7 +32,8 @@ struct Site {
 /// The atlas of `world` as a site: `/`, a list and an article per entity, `/search?q=`, `/robots.txt`, `/sitemap.xml`.
 ///
 /// `/search` takes `q`, `limit` (10 by default, at most 50) and `format=json`; it answers with JSON also where `Accept`
-/// asks for it: `{"query", "total", "results": [{"title", "path", "snippet"}]}`.
+/// asks for it: `{"query", "total", "results": [{"title", "path", "snippet"}]}`, and with the members that a SearXNG
+/// instance has (`number_of_results`; `url` and `content` of a result), so that what searches there searches here.
 pub fn router(world: World) -> Router {
     let atlas = Atlas::new(world);
     let index = Index::new(&atlas);
@@ -82,7 +83,19 @@ async fn search(State(site): State<Arc<Site>>, headers: HeaderMap, Query(query):
     let (total, hits) = site.index.search(&site.atlas, &query.q, limit);
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if query.format == "json" || accepted.contains("application/json") {
-        let answer = serde_json::json!({ "query": query.q, "total": total, "results": hits });
+        let origin = origin(&headers);
+        let results: Vec<_> = hits
+            .iter()
+            .map(|hit| {
+                serde_json::json!({
+                    "title": hit.title, "path": hit.path, "snippet": hit.snippet,
+                    "url": format!("{origin}{}", hit.path), "content": hit.snippet,
+                })
+            })
+            .collect();
+        let answer = serde_json::json!({
+            "query": query.q, "total": total, "number_of_results": total, "results": results,
+        });
         return ([(CONTENT_TYPE, "application/json")], answer.to_string()).into_response();
     }
     Html(site.atlas.search_page(&query.q, total, &hits)).into_response()

@@ -8,26 +8,24 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::url::Url;
 use futures::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use url::Url;
+use webdancer_agent::fetch::extract::Extract;
+use webdancer_agent::fetch::url::site;
+use webdancer_agent::fetch::{Fetched, Fetcher, Verdict};
 use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::rows;
 
-use super::charset::decode;
 use super::config::Sites;
-use super::extract::{self, Extract};
-use super::fetch::{Fetched, Fetcher};
 use super::frontier::Item;
 use super::journal::{Entry, Line};
 use super::report::{Progress, Skip};
-use super::robots::Verdict;
-use super::url::site;
-use super::{CrawlConfig, CrawlError, Run, SOURCE, Work};
+use super::{CrawlError, Run, SOURCE, Work};
 
 /// Bytes of text and links that end a batch early.
 const BATCH_BYTES: usize = 8 << 20;
@@ -49,7 +47,6 @@ impl Visit {
 /// What lanes share.
 struct Shared {
     fetcher: Arc<Fetcher>,
-    config: Arc<CrawlConfig>,
     roots: Arc<Vec<String>>,
     run: Run,
     sites: Sites,
@@ -116,13 +113,12 @@ impl<P: Progress> Work<'_, P> {
         let concurrency = self.config.concurrency.max(1);
         let shared = Arc::new(Shared {
             fetcher: self.fetcher.clone(),
-            config: self.config.clone(),
             roots: self.roots.clone(),
             run: self.run.clone(),
             sites: self.frontier.sites().clone(),
             depth: self.frontier.depth(),
         });
-        let mut queues = queues(items, self.config.connections_per_host.max(1)).into_iter();
+        let mut queues = queues(items, self.config.fetch.connections_per_host.max(1)).into_iter();
         let (sender, mut visits) = mpsc::channel(concurrency * 2);
         let mut sender = Some(sender);
         let mut lanes = JoinSet::new();
@@ -220,9 +216,8 @@ async fn lane(shared: Arc<Shared>, queue: Queue, visits: mpsc::Sender<Result<Vis
 impl Shared {
     async fn visit(&self, position: u32, item: Item) -> Result<Visit, CrawlError> {
         let mut fetched = self.fetch(&item).await;
-        let body = std::mem::replace(&mut fetched.body, Ok(Vec::new()));
-        let bytes = body.as_ref().map_or(0, Vec::len) as u64;
-        let (extract, error) = match self.extract(&fetched, body).await {
+        let bytes = fetched.body.as_ref().map_or(0, Vec::len) as u64;
+        let (extract, error) = match self.fetcher.extract(&mut fetched).await {
             Ok(extract) => (extract, None),
             Err(reason) => (Extract::default(), Some(reason)),
         };
@@ -273,25 +268,7 @@ impl Shared {
             return Fetched::refused(&item.url, refusal);
         }
         // A root may say where it lives now; a link may not lead out of the scope by a detour.
-        self.fetcher.fetch(&item.url, (!root).then_some(&self.sites)).await
-    }
-
-    async fn extract(&self, fetched: &Fetched, body: Result<Vec<u8>, String>) -> Result<Extract, String> {
-        let body = body?;
-        let url = fetched.final_url.clone();
-        let charset = fetched.charset.clone();
-        let media = fetched.content_type.clone();
-        let limits = extract::Limits {
-            links_max: self.config.links_max,
-            parse_time_max: Duration::from_millis(self.config.parse_timeout_ms),
-        };
-        let work = move || match media.as_deref() {
-            Some("text/plain") => Ok(extract::plain(&decode(&body, charset.as_deref(), false), false)),
-            Some("text/markdown") => Ok(extract::plain(&decode(&body, charset.as_deref(), false), true)),
-            _ => extract::html(&decode(&body, charset.as_deref(), true), &url, limits),
-        };
-        // A parser that fails on one page must not end the crawl.
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err("the document could not be parsed".to_string()))
+        self.fetcher.fetch(&item.url, &|url| root || self.sites.contain(url)).await
     }
 }
 

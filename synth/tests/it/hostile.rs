@@ -171,13 +171,10 @@ async fn every_oddity_is_one_page_with_its_reason() {
     assert!(BOMB.len() < 1 << 20, "it must fit the limit while packed");
     let server = serve(Router::new().fallback(answer)).await;
     let root = server.url();
-    let config = CrawlConfig {
-        request_timeout_ms: 1_000,
-        body_bytes_max: 1 << 20,
-        scope: Scope::Any,
-        retries_max: 0,
-        ..loopback().impolite(16)
-    };
+    let mut config = CrawlConfig { scope: Scope::Any, ..loopback().impolite(16) };
+    config.fetch.request_timeout_ms = 1_000;
+    config.fetch.body_bytes_max = 1 << 20;
+    config.fetch.retries_max = 0;
     let (report, pages, _) = crawl(&root, config).await;
 
     // Path; status, title, text.
@@ -283,7 +280,8 @@ async fn names_of_private_addresses_are_refused_after_dns() {
         "{error}"
     );
     // With leave it is fetched.
-    let config = CrawlConfig { allow_private: true, depth_max: 0, ..loopback() };
+    let mut config = CrawlConfig { depth_max: 0, ..loopback() };
+    config.fetch.allow_private = true;
     let (report, _, _) = crawl(&format!("http://localhost:{port}/"), config).await;
     assert_eq!((report.pages, report.errors), (1, 0));
     drop(server);
@@ -309,7 +307,7 @@ async fn a_crawl_stays_on_its_host_unless_told_otherwise() {
 
     let (report, pages, _) = crawl(&root, loopback()).await;
     assert_eq!((report.pages, report.skipped), (2, [(Skip::OutOfScope, 1)].into()));
-    let error = format!("redirects to {target}out, which is outside the crawl's scope");
+    let error = format!("redirects to {target}out, which is out of scope");
     assert_eq!(at(&pages, &root, "out").error.as_deref(), Some(error.as_str()));
 
     let listed = Scope::Hosts(vec![other.address().to_string()]);

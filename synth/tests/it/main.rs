@@ -12,6 +12,7 @@ mod atlas;
 mod atlasqa;
 mod brute_force;
 mod canonical;
+mod closed_web;
 mod docs;
 mod funnel_rules;
 mod funnel_stages;

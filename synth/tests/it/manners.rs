@@ -8,7 +8,8 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use parking_lot::Mutex;
-use webdancer_synth::crawl::{CrawlConfig, Skip, USER_AGENT};
+use webdancer_agent::fetch::USER_AGENT;
+use webdancer_synth::crawl::{CrawlConfig, Skip};
 use webdancer_synth::site::Server;
 
 use crate::memory_log::{at, crawl, loopback};
@@ -63,7 +64,9 @@ fn shortest_pause(notes: &Notes) -> Duration {
 async fn one_connection_and_a_pause_by_default() {
     let notes = Arc::new(Notes::default());
     let server = site(notes.clone(), none).await;
-    let config = CrawlConfig { delay_ms: 100, connections_per_host: 1, concurrency: 8, ..loopback() };
+    let mut config = CrawlConfig { concurrency: 8, ..loopback() };
+    config.fetch.delay_ms = 100;
+    config.fetch.connections_per_host = 1;
     let (report, _, _) = crawl(&server.url(), config).await;
     assert_eq!((report.pages, report.errors), (6, 0));
     assert_eq!(notes.most_inside.load(Ordering::SeqCst), 1);
@@ -130,7 +133,8 @@ async fn a_busy_host_is_asked_again_when_it_says() {
         }
     };
     let server = Server::start(Router::new().fallback(handler), "127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let config = CrawlConfig { retries_max: 2, ..loopback().impolite(1) };
+    let mut config = loopback().impolite(1);
+    config.fetch.retries_max = 2;
     let (_, pages, _) = crawl(&server.url(), config).await;
     assert_eq!(at(&pages, &server.url(), "busy").text.as_deref(), Some("Now then."));
     assert_eq!(at(&pages, &server.url(), "always").error.as_deref(), Some("status 503"));

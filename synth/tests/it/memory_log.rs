@@ -62,12 +62,11 @@ impl MemoryLog {
 
 /// Limits for a site on loopback.
 pub(crate) fn loopback() -> CrawlConfig {
-    CrawlConfig {
-        allow_addresses: vec!["127.0.0.1".parse().unwrap()],
-        backoff_ms: 10,
-        retries_max: 1,
-        ..CrawlConfig::default().impolite(4)
-    }
+    let mut config = CrawlConfig::default().impolite(4);
+    config.fetch.allow_addresses = vec!["127.0.0.1".parse().unwrap()];
+    config.fetch.backoff_ms = 10;
+    config.fetch.retries_max = 1;
+    config
 }
 
 pub(crate) async fn crawl(root: &str, config: CrawlConfig) -> (CrawlReport, BTreeMap<String, Page>, Arc<MemoryLog>) {

@@ -136,7 +136,9 @@ async fn two_crawls_do_not_share_a_folder() {
     let log = Arc::new(MemoryLog::default());
     let begun = Arc::new(Notify::new());
     let tell = begun.clone();
-    let first = Crawl::new([server.url()], CrawlConfig { delay_ms: 200, ..config(Some(folder.path())) }).unwrap();
+    let mut slow = config(Some(folder.path()));
+    slow.fetch.delay_ms = 200;
+    let first = Crawl::new([server.url()], slow).unwrap();
     let first = tokio::spawn(first.run(log.clone(), move |_: Counts| tell.notify_one()));
     begun.notified().await;
     let second = Crawl::new([server.url()], config(Some(folder.path()))).unwrap().run(log, ()).await.unwrap_err();

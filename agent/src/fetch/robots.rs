@@ -27,11 +27,14 @@ pub(super) enum Robots {
     Unreachable(String),
 }
 
-/// The answer about one URL.
+/// What robots.txt says about one URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
+    /// It may be fetched.
     Allowed,
+    /// It may not.
     Disallowed,
+    /// robots.txt could not be read, for this reason: it may not.
     Unreachable(String),
 }
 
@@ -62,7 +65,7 @@ impl Robots {
 
 impl Verdict {
     /// Why not, where not.
-    pub(super) fn refusal(&self) -> Option<String> {
+    pub fn refusal(&self) -> Option<String> {
         match self {
             Verdict::Allowed => None,
             Verdict::Disallowed => Some("robots.txt disallows it".to_string()),

@@ -13,10 +13,10 @@ use dom_smoothie::Readability;
 use html5ever::tendril::TendrilSink as _;
 use html5ever::tree_builder::TreeBuilderOpts;
 use html5ever::{ParseOpts, parse_document};
-use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::url::canonical;
+use crate::conversation::sha256_hex;
 
 /// Deepest nesting of elements, as in browsers. Deeper trees make parsers quadratic and recursive readers overflow.
 pub const NESTING_MAX: usize = 512;
@@ -86,22 +86,12 @@ pub fn plain(source: &str, markdown: bool) -> Extract {
     Extract { title: heading.filter(|_| markdown).and_then(one_line), ..of_text(source.to_string()) }
 }
 
-/// SHA-256, hex.
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn of_text(text: String) -> Extract {
     let text = clean(&text);
     if text.is_empty() {
         return Extract::default();
     }
-    Extract {
-        digest: Some(sha256_hex(text.as_bytes())),
-        language: language(&text),
-        text: Some(text),
-        ..Extract::default()
-    }
+    Extract { digest: Some(sha256_hex(&text)), language: language(&text), text: Some(text), ..Extract::default() }
 }
 
 /// Without control characters, space at the ends of lines, and more than one empty line at once.
@@ -256,7 +246,7 @@ mod tests {
         );
         assert_eq!(page.title.as_deref(), Some("A title"));
         assert_eq!(page.text.as_deref(), Some("# Head\n\nShort link.\n\n| a |\n| - |\n| 1 |"));
-        assert_eq!(page.digest, Some(sha256_hex(page.text.unwrap().as_bytes())));
+        assert_eq!(page.digest, Some(sha256_hex(page.text.unwrap())));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use url::Url;
-use webdancer_synth::crawl::url::{canonical, parse};
+use webdancer_agent::fetch::url::{canonical, parse};
 
 #[test]
 fn spellings_of_one_url_become_one() {
@@ -39,7 +39,7 @@ fn spellings_of_one_url_become_one() {
 }
 
 #[test]
-fn what_no_crawl_fetches_has_none() {
+fn what_is_never_fetched_has_none() {
     let long = format!("http://example.com/{}", "a".repeat(5000));
     for written in [
         "ftp://example.com/",

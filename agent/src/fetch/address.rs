@@ -1,21 +1,47 @@
 //! Which addresses may be connected to.
 //!
-//! A crawler follows what strangers write. Without this a page could make it read what only this machine can reach:
-//! loopback services, the local network, a cloud's metadata. Hosts written as addresses are checked before each
+//! Crawls and visits follow what strangers write. Without this a page could make them read what only this machine can
+//! reach: loopback services, the local network, a cloud's metadata. Hosts written as addresses are checked before each
 //! request; names are checked by the resolver that the connection itself uses, so no second look-up can differ.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// The addresses a crawl may connect to.
-#[derive(Debug, Clone, Default)]
+/// How names become addresses.
+#[async_trait]
+pub trait Lookup: Send + Sync + std::fmt::Debug {
+    /// The addresses of a host.
+    ///
+    /// # Errors
+    /// The name has none, or nobody answers.
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The system's resolver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemLookup;
+
+#[async_trait]
+impl Lookup for SystemLookup {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(tokio::net::lookup_host((host, 0)).await?.map(|at| at.ip()).collect())
+    }
+}
+
+/// The addresses that may be connected to.
+#[derive(Debug, Clone)]
 pub(super) struct Addresses {
     /// Any address.
     pub(super) any: bool,
     /// Addresses allowed though they are not public.
     pub(super) listed: Vec<IpAddr>,
+    /// Who resolves names.
+    pub(super) names: Arc<dyn Lookup>,
 }
 
 impl Addresses {
@@ -53,11 +79,11 @@ impl Resolve for Addresses {
         let addresses = self.clone();
         Box::pin(async move {
             let host = name.as_str().to_string();
-            let found: Vec<_> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            let (allowed, refused): (Vec<_>, Vec<_>) = found.into_iter().partition(|at| addresses.allow(at.ip()));
+            let found = addresses.names.lookup(&host).await?;
+            let (allowed, refused): (Vec<_>, Vec<_>) = found.into_iter().partition(|at| addresses.allow(*at));
             match refused.first() {
-                Some(at) if allowed.is_empty() => Err(Forbidden { name: Some(host), address: at.ip() }.into()),
-                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+                Some(at) if allowed.is_empty() => Err(Forbidden { name: Some(host), address: *at }.into()),
+                _ => Ok(Box::new(allowed.into_iter().map(|at| SocketAddr::new(at, 0))) as Addrs),
             }
         })
     }
@@ -174,7 +200,7 @@ mod tests {
 
     #[test]
     fn spellings_of_loopback_in_urls_are_seen_through() {
-        let none = Addresses::default();
+        let none = Addresses { any: false, listed: Vec::new(), names: Arc::new(SystemLookup) };
         for url in [
             "http://127.0.0.1/",
             "http://2130706433/",
@@ -186,7 +212,7 @@ mod tests {
             assert!(none.check(&Url::parse(url).unwrap()).is_err(), "{url}");
         }
         assert!(none.check(&Url::parse("http://93.184.216.34/").unwrap()).is_ok());
-        let listed = Addresses { any: false, listed: vec!["127.0.0.1".parse().unwrap()] };
+        let listed = Addresses { listed: vec!["127.0.0.1".parse().unwrap()], ..none };
         assert!(listed.check(&Url::parse("http://127.0.0.1/").unwrap()).is_ok());
         assert!(listed.check(&Url::parse("http://127.0.0.2/").unwrap()).is_err());
     }

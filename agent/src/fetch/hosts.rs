@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Every host that a crawl has talked to.
+/// Every host that has been talked to.
 #[derive(Debug)]
 pub(super) struct Hosts {
     connections: usize,

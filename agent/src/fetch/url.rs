@@ -12,7 +12,7 @@ pub const URL_BYTES_MAX: usize = 4096;
 /// Parameters that say where a visitor came from; `utm_*` besides.
 const TRACKING: &[&str] = &["fbclid", "gclid", "msclkid"];
 
-/// The canonical form; None for what no crawl fetches: other schemes, no host, too long.
+/// The canonical form; None for what is never fetched: other schemes, no host, too long.
 pub fn canonical(url: &Url) -> Option<Url> {
     if !matches!(url.scheme(), "http" | "https") {
         return None;

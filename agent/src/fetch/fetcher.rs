@@ -1,4 +1,4 @@
-//! One URL over HTTP: redirects, retries, limits, manners.
+//! One URL over HTTP: redirects, retries, limits, manners; and the text of what came back.
 //!
 //! Redirects are followed here, not by the HTTP client: every hop is checked for scheme, scope, robots.txt and address
 //! like a link is.
@@ -7,17 +7,17 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, StatusCode};
-use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::address::{Addresses, Forbidden};
-use super::charset::media_type;
-use super::config::{CrawlConfig, Sites};
+use super::address::{Addresses, Forbidden, Lookup, SystemLookup};
+use super::charset::{decode, media_type};
+use super::config::FetchConfig;
+use super::extract::{self, Extract};
 use super::hosts::Hosts;
 use super::robots::{Known, ROBOTS_BYTES_MAX, Robots, Verdict};
+use super::transport::{self, describe, read, retry_after};
 use super::url::{canonical, site};
 
 /// Name and version that servers see.
@@ -28,33 +28,33 @@ const READABLE: &[&str] = &["text/html", "application/xhtml+xml", "text/plain", 
 
 /// What became of a URL.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub struct Fetched {
     /// URL after redirects.
-    pub(super) final_url: Url,
+    pub final_url: Url,
     /// HTTP status; 0 without an answer.
-    pub(super) status: u16,
+    pub status: u16,
     /// Media type without parameters.
-    pub(super) content_type: Option<String>,
+    pub content_type: Option<String>,
     /// Charset of the `Content-Type`.
-    pub(super) charset: Option<String>,
+    pub charset: Option<String>,
     /// Milliseconds of the requests, without waits between them.
-    pub(super) fetch_ms: i64,
-    /// The decoded body, or why there is none.
-    pub(super) body: Result<Vec<u8>, String>,
+    pub fetch_ms: i64,
+    /// The body without its transfer encodings, or why there is none.
+    pub body: Result<Vec<u8>, String>,
 }
 
 impl Fetched {
     /// Not fetched, and why.
-    pub(super) fn refused(url: &Url, reason: String) -> Fetched {
+    pub fn refused(url: &Url, reason: String) -> Fetched {
         Fetched { final_url: url.clone(), status: 0, content_type: None, charset: None, fetch_ms: 0, body: Err(reason) }
     }
 }
 
-/// Fetches for one crawl.
+/// Fetches for one crawl, or for the visits of one process.
 #[derive(Debug)]
-pub(super) struct Fetcher {
+pub struct Fetcher {
     client: Client,
-    config: Arc<CrawlConfig>,
+    config: FetchConfig,
     addresses: Addresses,
     hosts: Hosts,
     robots: Known,
@@ -85,10 +85,23 @@ enum Wanted {
 }
 
 impl Fetcher {
-    pub(super) fn new(config: Arc<CrawlConfig>) -> Result<Fetcher, reqwest::Error> {
+    /// A fetcher that asks the system's resolver for names.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made here: there are no certificates to trust, say.
+    pub fn new(config: FetchConfig) -> Result<Fetcher, reqwest::Error> {
+        Fetcher::with_lookup(config, Arc::new(SystemLookup))
+    }
+
+    /// A fetcher that asks `names` for names. Its answers are checked like any other.
+    ///
+    /// # Errors
+    /// As [`new`](Fetcher::new).
+    pub fn with_lookup(config: FetchConfig, names: Arc<dyn Lookup>) -> Result<Fetcher, reqwest::Error> {
         let addresses = Addresses {
             any: config.allow_private,
             listed: config.allow_addresses.iter().map(std::net::IpAddr::to_canonical).collect(),
+            names,
         };
         let millis = Duration::from_millis;
         let client = Client::builder()
@@ -107,8 +120,16 @@ impl Fetcher {
         Ok(Fetcher { client, config, addresses, hosts, robots: Known::default() })
     }
 
+    /// The limits.
+    pub fn config(&self) -> &FetchConfig {
+        &self.config
+    }
+
     /// What robots.txt of the URL's origin says about it; read once per origin. A `Crawl-delay` takes effect with it.
-    pub(super) async fn verdict(&self, url: &Url) -> Verdict {
+    pub async fn verdict(&self, url: &Url) -> Verdict {
+        if !self.config.robots {
+            return Verdict::Allowed;
+        }
         let origin = self.robots.origin(url);
         let robots = origin
             .get_or_init(|| async {
@@ -144,14 +165,42 @@ impl Fetcher {
         Robots::None
     }
 
-    /// Fetches `url`. Redirects leave `sites` only where None.
-    pub(super) async fn fetch(&self, url: &Url, sites: Option<&Sites>) -> Fetched {
+    /// Fetches `url`; whether robots.txt allows it has been asked before. Redirects are followed to where `in_scope`
+    /// says, and where robots.txt does not forbid it.
+    pub async fn fetch(&self, url: &Url, in_scope: &(dyn Fn(&Url) -> bool + Sync)) -> Fetched {
         let mut fetched = Fetched::refused(url, String::new());
-        fetched.body = self.follow(url, sites, &mut fetched).await;
+        fetched.body = self.follow(url, in_scope, &mut fetched).await;
         fetched
     }
 
-    async fn follow(&self, url: &Url, sites: Option<&Sites>, fetched: &mut Fetched) -> Result<Vec<u8>, String> {
+    /// Takes the body out of `fetched` and reads it.
+    ///
+    /// # Errors
+    /// There is no body, or no text can be made of it; said in words.
+    pub async fn extract(&self, fetched: &mut Fetched) -> Result<Extract, String> {
+        let body = std::mem::replace(&mut fetched.body, Ok(Vec::new()))?;
+        let url = fetched.final_url.clone();
+        let charset = fetched.charset.clone();
+        let media = fetched.content_type.clone();
+        let limits = extract::Limits {
+            links_max: self.config.links_max,
+            parse_time_max: Duration::from_millis(self.config.parse_timeout_ms),
+        };
+        let work = move || match media.as_deref() {
+            Some("text/plain") => Ok(extract::plain(&decode(&body, charset.as_deref(), false), false)),
+            Some("text/markdown") => Ok(extract::plain(&decode(&body, charset.as_deref(), false), true)),
+            _ => extract::html(&decode(&body, charset.as_deref(), true), &url, limits),
+        };
+        // A parser that fails on one page must not end the work on the others.
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err("the document could not be parsed".to_string()))
+    }
+
+    async fn follow(
+        &self,
+        url: &Url,
+        in_scope: &(dyn Fn(&Url) -> bool + Sync),
+        fetched: &mut Fetched,
+    ) -> Result<Vec<u8>, String> {
         let wanted = Wanted::Page { bytes_max: self.config.body_bytes_max };
         let mut at = url.clone();
         for _ in 0..=self.config.redirects_max {
@@ -168,8 +217,8 @@ impl Fetcher {
             }
             let next = next_hop(&at, &answer.headers)
                 .ok_or_else(|| format!("status {} without a Location that can be followed", fetched.status))?;
-            if sites.is_some_and(|sites| !sites.contain(&next)) {
-                return Err(format!("redirects to {next}, which is outside the crawl's scope"));
+            if !in_scope(&next) {
+                return Err(format!("redirects to {next}, which is out of scope"));
             }
             self.addresses.check(&next).map_err(|forbidden| format!("redirects to {next}: {forbidden}"))?;
             if let Some(refusal) = self.verdict(&next).await.refusal() {
@@ -235,32 +284,11 @@ impl Fetcher {
 
     /// Wait before the next try: doubled each time, half of it spread by the URL so that hosts are not met in step.
     fn backoff(&self, url: &Url, tries: u32) -> Duration {
-        let full = self.config.backoff_ms.saturating_mul(1 << tries.min(16));
-        let digest = Sha256::new().chain_update(url.as_str()).chain_update(tries.to_be_bytes()).finalize();
-        let spread = u64::from(digest.first().copied().unwrap_or_default());
-        self.cap(Duration::from_millis(full / 2 + full / 2 * spread / 255))
+        self.cap(transport::backoff(self.config.backoff_ms, url.as_str(), tries))
     }
 
     fn cap(&self, wait: Duration) -> Duration {
         wait.min(Duration::from_millis(self.config.backoff_ms_max))
-    }
-}
-
-/// Up to `bytes_max` bytes of the decoded body, and whether there is more.
-async fn read(response: &mut reqwest::Response, bytes_max: usize) -> Result<(Vec<u8>, bool), String> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) => {
-                let room = bytes_max - body.len();
-                body.extend_from_slice(chunk.get(..chunk.len().min(room)).unwrap_or_default());
-                if chunk.len() > room {
-                    return Ok((body, true));
-                }
-            }
-            Ok(None) => return Ok((body, false)),
-            Err(error) => return Err(format!("the body broke off: {}", describe(&error.without_url()))),
-        }
     }
 }
 
@@ -279,16 +307,6 @@ fn next_hop(at: &Url, headers: &HeaderMap) -> Option<Url> {
     canonical(&next).map(|_| next)
 }
 
-/// `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = DateTime::parse_from_rfc2822(value).ok()?.with_timezone(&Utc);
-    (date - Utc::now()).to_std().ok()
-}
-
 fn failure(error: reqwest::Error) -> Failure {
     let lost = error.is_connect() || !error.is_timeout();
     let error = error.without_url();
@@ -301,15 +319,4 @@ fn failure(error: reqwest::Error) -> Failure {
     }
     let reason = describe(&error);
     if lost { Failure::Lost(reason) } else { Failure::Final(reason) }
-}
-
-/// An error with its causes.
-fn describe(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

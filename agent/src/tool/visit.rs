@@ -1,0 +1,287 @@
+//! `visit`: pages read for a goal.
+//!
+//! The observation of one URL, and of several joined by a line `=======`:
+//!
+//! ```text
+//! The useful information in https://gazetteer.example/maribor for user goal Name of the river as follows:·
+//!
+//! Evidence in page:·
+//! The river Drava flows through the city.
+//!
+//! Summary:·
+//! Maribor lies on the Drava.
+//! ```
+//!
+//! where `·` is a space at the end of its line. The words are those that published checkpoints were trained on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt as _};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::arguments::{string, strings};
+use super::limits::{ObservationLimits, shorten};
+use super::summary::{Summariser, Summary, of_passages};
+use super::{Observation, Outcome, Tool, one_line, toolset};
+use crate::fetch::url::parse;
+
+/// Name of the tool.
+pub const NAME: &str = "visit";
+/// URLs of a call that are read at once.
+const CONCURRENCY: usize = 5;
+/// Characters of a goal that are repeated.
+const GOAL_CHARS_MAX: usize = 1_000;
+/// Characters of the reason why a page cannot be read.
+const REASON_CHARS_MAX: usize = 300;
+
+/// What a page says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageText {
+    /// Its title.
+    pub title: Option<String>,
+    /// Its main text, Markdown.
+    pub text: String,
+}
+
+/// Why a page cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PageFailed {
+    /// It is not there, refused, too large, or no text: nobody's fault.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Whoever should read it failed, after its retries. Holds no keys.
+    #[error("{0}")]
+    Outage(String),
+}
+
+/// Where pages come from.
+#[async_trait]
+pub trait PageSource: Send + Sync + std::fmt::Debug {
+    /// The page at `url`, which is canonical.
+    ///
+    /// # Errors
+    /// There is no text.
+    async fn page(&self, url: &Url) -> Result<PageText, PageFailed>;
+}
+
+/// The tool.
+#[derive(Debug)]
+pub struct Visit {
+    pages: Arc<dyn PageSource>,
+    summariser: Option<Arc<Summariser>>,
+    limits: ObservationLimits,
+}
+
+/// One URL of a call.
+struct Part {
+    url: String,
+    summary: Summary,
+    outcome: Outcome,
+}
+
+impl Visit {
+    /// Visits of `pages`; without a summariser the best-matching passages are shown.
+    pub fn new(pages: Arc<dyn PageSource>, summariser: Option<Arc<Summariser>>, limits: ObservationLimits) -> Visit {
+        Visit { pages, summariser, limits }
+    }
+
+    async fn part(&self, url: String, goal: &str) -> Part {
+        let failed = |reason: &str, outcome| Part { url: url.clone(), summary: no_page(reason), outcome };
+        let Some(parsed) = parse(&url) else {
+            return failed("it is no URL that begins with http:// or https://", Outcome::Invalid);
+        };
+        let page = match self.pages.page(&parsed).await {
+            Ok(page) => page,
+            Err(PageFailed::Unreachable(reason)) => return failed(&reason, Outcome::Unreachable),
+            Err(PageFailed::Outage(reason)) => {
+                tracing::warn!(url, reason, "a visit failed");
+                return failed("the reader failed", Outcome::Outage);
+            }
+        };
+        match self.summary(&page, goal).await {
+            Ok(summary) => Part { url, summary, outcome: Outcome::Done },
+            Err(error) => {
+                tracing::warn!(url, %error, "a page could not be summarised");
+                failed("the summariser failed", Outcome::Outage)
+            }
+        }
+    }
+
+    async fn summary(&self, page: &PageText, goal: &str) -> Result<Summary, crate::chat::ChatError> {
+        let text = titled(page);
+        let words = self.limits.page_words_max;
+        match &self.summariser {
+            Some(summariser) => summariser.summarise(&text, goal, words).await,
+            None => Ok(of_passages(&text, goal, words).await),
+        }
+    }
+}
+
+#[async_trait]
+impl Tool for Visit {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn specification(&self) -> Value {
+        specification()
+    }
+
+    async fn call(&self, arguments: &Map<String, Value>) -> Observation {
+        let (urls, goal) = match urls_and_goal(arguments, &self.limits) {
+            Ok(read) => read,
+            Err(reason) => return toolset::invalid(NAME, &reason),
+        };
+        let parts = stream::iter(urls).map(|url| self.part(url, &goal));
+        let parts: Vec<Part> = parts.buffered(CONCURRENCY).collect().await;
+        let text = self.limits.join(&parts, |part, room| section(part, &goal, room));
+        Observation { text, outcome: Outcome::of_parts(parts.iter().map(|part| part.outcome)) }
+    }
+}
+
+/// What the prompt says about the tool.
+pub(crate) fn specification() -> Value {
+    json!({
+        "name": NAME,
+        "description": "Reads web pages and returns what they say about a goal.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "url": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "The URLs of the pages."
+                },
+                "goal": {
+                    "type": "string",
+                    "description": "What to find out from the pages."
+                }
+            },
+            "required": ["url", "goal"]
+        }
+    })
+}
+
+/// The URLs of a call as written, and the goal in one line.
+///
+/// # Errors
+/// What is wrong, as a sentence for the model.
+pub(crate) fn urls_and_goal(
+    arguments: &Map<String, Value>,
+    limits: &ObservationLimits,
+) -> Result<(Vec<String>, String), String> {
+    let urls = strings(arguments, "url", limits.batch_max)?.iter().map(|url| one_line(url)).collect();
+    Ok((urls, shorten(&one_line(&string(arguments, "goal")?), GOAL_CHARS_MAX)))
+}
+
+/// How the observation of a URL begins.
+pub(crate) fn head(url: &str, goal: &str) -> String {
+    format!("The useful information in {url} for user goal {goal} as follows: \n\n")
+}
+
+/// The page's text under its title, unless it begins with it.
+fn titled(page: &PageText) -> String {
+    match page.title.as_deref().map(one_line).filter(|title| !title.is_empty()) {
+        Some(title) if !page.text.trim_start_matches(['#', ' ', '\n']).starts_with(&title) => {
+            format!("# {title}\n\n{}", page.text)
+        }
+        _ => page.text.clone(),
+    }
+}
+
+fn no_page(reason: &str) -> Summary {
+    Summary {
+        rational: String::new(),
+        evidence: format!("The page could not be read: {}.", shorten(&one_line(reason), REASON_CHARS_MAX)),
+        summary: "Nothing is known about this page. Try another one.".to_string(),
+    }
+}
+
+/// Evidence gives way to the summary where there is not room for both.
+fn section(part: &Part, goal: &str, room: usize) -> String {
+    let Summary { evidence, summary, .. } = &part.summary;
+    let url = &part.url;
+    let render = |evidence: &str, summary: &str| {
+        format!("{}Evidence in page: \n{evidence}\n\nSummary: \n{summary}", head(url, goal))
+    };
+    let room = room.saturating_sub(render("", "").chars().count());
+    let summary = shorten(summary, room);
+    render(&shorten(evidence, room.saturating_sub(summary.chars().count())), &summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Two;
+
+    #[async_trait]
+    impl PageSource for Two {
+        async fn page(&self, url: &Url) -> Result<PageText, PageFailed> {
+            match url.path() {
+                "/maribor" => Ok(PageText {
+                    title: Some("Maribor".to_string()),
+                    text: "A city in Slovenia. The river Drava flows through it.".to_string(),
+                }),
+                "/long" => Ok(PageText { title: None, text: "The river is long. ".repeat(2_000) }),
+                "/gone" => Err(PageFailed::Unreachable("status 404".to_string())),
+                _ => Err(PageFailed::Outage("jina: status 500 (4 attempts)".to_string())),
+            }
+        }
+    }
+
+    async fn call(arguments: Value) -> Observation {
+        let visit = Visit::new(Arc::new(Two), None, ObservationLimits::default());
+        visit.call(arguments.as_object().unwrap()).await
+    }
+
+    const MARIBOR: &str = "The useful information in https://gazetteer.example/maribor for user goal Name of the river \
+        as follows: \n\nEvidence in page: \n# Maribor\n\nA city in Slovenia. The river Drava flows through it.\n\n\
+        Summary: \nThe river Drava flows through it.";
+
+    #[tokio::test]
+    async fn an_observation_has_evidence_and_summary_for_each_url() {
+        let goal = "Name of\nthe river";
+        let urls = ["https://gazetteer.example/maribor", "https://gazetteer.example/gone"];
+        let found = call(json!({"url": urls, "goal": goal})).await;
+        let expected = format!(
+            "{MARIBOR}\n=======\nThe useful information in https://gazetteer.example/gone for user goal Name of the \
+             river as follows: \n\nEvidence in page: \nThe page could not be read: status 404.\n\nSummary: \nNothing is \
+             known about this page. Try another one.\n"
+        );
+        assert_eq!(found, Observation { text: expected, outcome: Outcome::Done });
+        let found = call(json!({"url": "https://gazetteer.example/maribor", "goal": goal})).await;
+        assert_eq!(found, Observation { text: format!("{MARIBOR}\n"), outcome: Outcome::Done });
+    }
+
+    #[tokio::test]
+    async fn each_way_to_fail_has_its_outcome() {
+        for (url, outcome, said) in [
+            ("https://gazetteer.example/gone", Outcome::Unreachable, "status 404."),
+            ("https://gazetteer.example/down", Outcome::Outage, "the reader failed."),
+            ("gazetteer.example", Outcome::Invalid, "it is no URL that begins with http:// or https://."),
+            ("file:///etc/passwd", Outcome::Invalid, "it is no URL that begins with http:// or https://."),
+        ] {
+            let found = call(json!({"url": [url], "goal": "g"})).await;
+            assert_eq!(found.outcome, outcome, "{url}");
+            assert!(found.text.contains(&format!("The page could not be read: {said}")), "{}", found.text);
+        }
+        let found = call(json!({"url": ["https://gazetteer.example/maribor"]})).await;
+        let text = "The call of visit is not valid. The argument \"goal\" is missing: give a string.\n";
+        assert_eq!(found, Observation { text: text.to_string(), outcome: Outcome::Invalid });
+    }
+
+    #[tokio::test]
+    async fn long_pages_share_the_observation() {
+        let urls = ["https://gazetteer.example/long"; 3];
+        let found = call(json!({"url": urls, "goal": "How long is the river?"})).await;
+        let sections = found.text.split("\n=======\n").collect::<Vec<_>>();
+        assert_eq!(sections.len(), 3);
+        assert!(found.text.chars().count() <= 8_001, "{}", found.text.chars().count());
+        assert!(sections.iter().all(|section| section.chars().count() > 2_000), "{sections:?}");
+        assert!(sections.iter().all(|section| section.trim_end().ends_with("The river is long.")));
+    }
+}
