@@ -12,10 +12,7 @@
 mod canonical;
 mod chat;
 mod demo;
-mod demo;
 mod fixtures;
-mod fixtures;
-mod fuzz;
 mod fuzz;
 mod hostile;
 mod judges;

@@ -11,7 +11,7 @@ use url::Url;
 use super::plan::{Articles, Field};
 use super::reading;
 use crate::atlas::Atlas;
-use crate::crawl::extract::{self, Limits};
+use webdancer_agent::fetch::extract::{self, Limits};
 
 /// A page that a question rests on.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -70,7 +70,7 @@ async fn a_429_closes_the_endpoint_for_everybody() {
     let answers = [Answer::status(429).header("retry-after", "60"), Answer::says("Paris")];
     let setup = Setup::with(answers, |config| config.attempts_max = 1).await;
     assert!(setup.error().await.ends_with("unavailable after 1 attempts: status 429: stub error 429"));
-    assert_eq!(setup.clock.waits(), []);
+    assert!(setup.clock.waits().is_empty());
     // Another request waits before it asks.
     assert_eq!(setup.ask().await.text, "Paris");
     assert_eq!(setup.clock.waits().iter().sum::<Duration>().as_secs(), 60);
