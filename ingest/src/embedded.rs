@@ -15,11 +15,11 @@
 //! - *In a process*, the end that was found is remembered. As long as the last segment is the same and as long as it
 //!   was, nothing is read.
 //! - *Between processes*, a note (`checked`) says up to where the log is whole. It is written after that part was
-//!   synced, under the append lock, and by whoever wrote or read every checksum of it. So what is before the note was on disk
-//!   before the note was, and a crash or power cut can have torn only what is behind it: the checksums from there on
-//!   find a torn end as those of the whole segment would. Damage before the note (a disk that loses what it had
-//!   synced) is not seen by opening the log. It is seen by the drain, which reads the checksum of every group that is
-//!   not in the tables yet; what is in the tables is not needed any more.
+//!   synced, under the append lock, by one who wrote or read every group since the note before. So what is before the
+//!   note was on disk before the note was, and a crash or power cut can have torn only what is behind it: the checksums
+//!   from there on find a torn end as those of the whole segment would. Damage before the note (a disk that loses what
+//!   it had synced) is not seen by opening the log. It is seen by the drain, which reads the checksum of every group
+//!   that is not in the tables yet; what is in the tables is not needed any more.
 //! - *The drain* notes (`drained`) the position before which everything is in the tables, always one where a group
 //!   begins, and goes on reading there. The tables' own positions decide what is new.
 //!

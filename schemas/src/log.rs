@@ -31,8 +31,8 @@ pub enum LogError {
     /// Append again with the same ids: the log could not be reached or answered too late.
     #[error("the event log is unavailable: {0}")]
     Unavailable(String),
-    /// Look at the machine: the log's storage failed, is damaged or may not be written to. Until that is mended nothing can
-    /// be appended.
+    /// Look at the machine: the log's storage failed, is damaged or may not be written to. Until that is mended nothing
+    /// can be appended.
     #[error("the event log failed: {0}")]
     Failed(String),
 }

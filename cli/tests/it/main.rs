@@ -198,6 +198,29 @@ fn a_damaged_table_is_told_on_one_line() {
 }
 
 #[test]
+fn a_log_that_another_process_does_not_let_go_of_is_named_and_does_not_keep_from_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("webdancer.toml"), "[log]\nlock_timeout_ms = 50\n").unwrap();
+    let count = || webdancer(folder.path(), &["sql", "SELECT count(*) AS n FROM metrics"], b"");
+    webdancer(folder.path(), &["append"], event(1).as_bytes());
+    assert_eq!((count().status.code(), text(&count().stdout).as_str()), (Some(0), "n\n1\n"));
+
+    let lock = std::fs::File::open(folder.path().join("lake/log/append.lock")).unwrap();
+    lock.lock().unwrap();
+    let refused = webdancer(folder.path(), &["append"], event(2).as_bytes());
+    assert_eq!(refused.status.code(), Some(1));
+    let message = text(&refused.stderr);
+    assert!(message.starts_with("webdancer: ") && message.contains("append.lock for longer than 50 ms"), "{message}");
+    let read = count();
+    assert_eq!((read.status.code(), text(&read.stdout).as_str()), (Some(0), "n\n1\n"));
+    assert!(text(&read.stderr).starts_with("webdancer: reading the tables as they are: "), "{}", text(&read.stderr));
+
+    drop(lock);
+    webdancer(folder.path(), &["append"], event(2).as_bytes());
+    assert_eq!(text(&count().stdout), "n\n2\n");
+}
+
+#[test]
 fn append_then_sql_as_a_script_would() {
     let folder = tempfile::tempdir().unwrap();
     let input = format!("{}{}nonsense\n", event(1), event(1));

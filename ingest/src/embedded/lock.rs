@@ -1,9 +1,9 @@
 //! The append lock, waited for within a limit.
 //!
 //! `flock` knows no limit, and asking again and again is unfair: a process that appends all the time lets go for
-//! microseconds only. So when the lock is held, a thread waits in the kernel's queue and the caller waits for the thread.
-//! When the caller gives up, the thread goes on; it lets go at once when it gets the lock, unless another caller has
-//! come to wait with it. So there is one such thread at most, however often callers give up.
+//! microseconds only. So when the lock is held, a thread waits in the kernel's queue and the caller waits for the
+//! thread. When the caller gives up, the thread goes on; it lets go at once when it gets the lock, unless the caller has
+//! come back to wait with it. So there is one such thread at most, however often the caller gives up.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

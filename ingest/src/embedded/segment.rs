@@ -179,7 +179,7 @@ fn is_group(bytes: &[u8]) -> bool {
 
 /// The end of the last whole group, looked for from `from` on, where a group begins or the file ends.
 ///
-/// When what begins at `from` is no whole group, either that is a torn end or `from` is a mistake: the whole file tells.
+/// When what begins at `from` is no whole group, that is a torn end or `from` is a mistake: the whole file tells which.
 ///
 /// # Errors
 /// [`IngestError::Fatal`] when a whole group follows a damaged place: that is no torn end but a damaged file.
