@@ -196,7 +196,7 @@ fn every_threshold_is_a_parameter() {
 fn rows_keep_their_order_over_batches_and_threads() {
     let rows = |batch: usize| -> Vec<Row> {
         (0..batch % 4)
-            .map(|row| if (batch + row) % 2 == 0 { good("t") } else { with("t", |t| t.answer = None) })
+            .map(|row| if (batch + row).is_multiple_of(2) { good("t") } else { with("t", |t| t.answer = None) })
             .collect()
     };
     let batches: Vec<RecordBatch> = (0..40).map(|number| batch(&rows(number))).collect();
@@ -204,7 +204,7 @@ fn rows_keep_their_order_over_batches_and_threads() {
     let judged = judge(4);
     for (number, rulings) in judged.iter().enumerate() {
         let passed: Vec<bool> = rulings.iter().map(|ruling| ruling.passed()).collect();
-        assert_eq!(passed, (0..number % 4).map(|row| (number + row) % 2 == 0).collect::<Vec<_>>());
+        assert_eq!(passed, (0..number % 4).map(|row| (number + row).is_multiple_of(2)).collect::<Vec<_>>());
     }
     assert_eq!(judged, judge(1));
 }

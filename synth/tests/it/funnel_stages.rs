@@ -451,7 +451,8 @@ fn the_digest_of_a_stage_changes_with_what_it_judges_by_and_nothing_else() {
 
 #[tokio::test]
 async fn verdicts_go_by_their_place_over_many_batches() {
-    let rows = |number: usize| [answering(&format!("a{number}"), if number % 2 == 0 { "Drava" } else { "Sava" })];
+    let rows =
+        |number: usize| [answering(&format!("a{number}"), if number.is_multiple_of(2) { "Drava" } else { "Sava" })];
     let batches: Vec<_> = (0..20).map(|number| batch(&rows(number))).collect();
     let limits = FunnelLimits { concurrency: 4, ..limits() };
     let funnel = Funnel::new(FunnelParameters::default(), Arc::new(Normalised), None, limits).unwrap();
