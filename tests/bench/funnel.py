@@ -37,7 +37,7 @@ REASONS = f"""
             THEN 'not_in_format'
         WHEN len(list_filter(turn_arguments,
                 arguments -> arguments IS NOT NULL
-                    AND (NOT json_valid(arguments) OR json_type(arguments) <> 'OBJECT'))) > 0
+                    AND json_type(CASE WHEN json_valid(arguments) THEN arguments END) IS DISTINCT FROM 'OBJECT')) > 0
             THEN 'bad_arguments'
         WHEN len(list_filter(turn_tool[:-2], tool -> tool IS NULL)) > 0 THEN 'early_answer'
         WHEN len(list_filter(turn_observation_digest[:-2], digest -> digest IS NULL)) > 0 THEN 'no_observation'
