@@ -169,7 +169,7 @@ impl AggregateUDFImpl for MajAtK {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        OneGroup::new(Votes::default(), &args)
+        OneGroup::boxed(Votes::default(), &args)
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {

@@ -16,7 +16,7 @@ impl<G: GroupsAccumulator + Sync> OneGroup<G> {
     ///
     /// # Errors
     /// When it does not take the arguments' types.
-    pub(crate) fn new(mut groups: G, args: &AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>>
+    pub(crate) fn boxed(mut groups: G, args: &AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>>
     where
         G: 'static,
     {

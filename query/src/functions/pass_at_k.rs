@@ -55,7 +55,7 @@ impl AggregateUDFImpl for PassAtK {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        OneGroup::new(attempts(), &args)
+        OneGroup::boxed(attempts(), &args)
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {

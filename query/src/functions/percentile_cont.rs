@@ -89,7 +89,7 @@ impl AggregateUDFImpl for PercentileCont {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        OneGroup::new(Self::values(&args)?, &args)
+        OneGroup::boxed(Self::values(&args)?, &args)
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
