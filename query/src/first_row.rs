@@ -24,6 +24,8 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use aggregate::FirstRow;
 
+pub(crate) use aggregate::NAME as FIRST_ROW;
+
 /// Name of the row that the aggregate keeps.
 const ROW: &str = "__first_row";
 

@@ -5,20 +5,19 @@
 //! - what may change between runs is refused: `now()`, `random()`, `uuid()`, the catalogue's own tables;
 //! - rows come in a total order: the query's ORDER BY, completed by all columns (by `event_id` first, if the result
 //!   has it). So a LIMIT means the same rows, too;
-//! - the plan runs in one partition over tables in the order of their event ids ([`crate::ordered`]), so that sums of
-//!   floats add up in the same order.
+//! - where the result depends on the order in which rows are read, as sums of floats do, the plan runs in one partition
+//!   over tables in the order of their event ids ([`order`] has which do, [`crate::ordered`] how).
 //!
 //! What is left open: a LIMIT or an order-dependent aggregate *within* a query, over a UNION, sees the union's parts
 //! in whatever order they come. Give such a subquery an ORDER BY.
 
 mod diff;
+mod order;
 mod read;
+mod ties;
 mod verify;
+mod write;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-
-use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -29,9 +28,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, OrderBy, OrderByExpr, OrderByKind, OrderByOptions, Query, Statement as SqlStatement, Value,
 };
 use futures::StreamExt as _;
-use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use webdancer_lake::lake::At;
 use webdancer_lake::pins::{PinFile, PinManifest, check_name};
@@ -42,11 +39,12 @@ use crate::canonical::canonical_schema;
 use crate::catalog::PinStore;
 use crate::digest::{DatasetDigest, type_name};
 use crate::error::{QueryError, Result};
-use crate::output::parquet_properties;
 use crate::resolve::Versions;
 use crate::session::{Mode, Prepared, QueryEngine, Used};
 use crate::statement;
 use crate::stream::QueryResult;
+use ties::Ties;
+use write::{Part, PartsWriter, Writing};
 
 pub use diff::{Change, ChangedRow, PinDiff, diff};
 pub use read::{export, read};
@@ -54,8 +52,6 @@ pub use verify::{Recomputed, Verification, verify};
 
 /// Format of the manifests written here.
 const MANIFEST_FORMAT: u32 = 1;
-/// Rows of one batch are handed to the Parquet writer in pieces of about this size, so that files keep their target.
-const PIECE_BYTES: usize = 8 << 20;
 
 /// A pin that was made, or found made before.
 #[derive(Debug, Clone)]
@@ -77,7 +73,11 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
     // The query may run for hours: what can be told before is.
     check_name(name)?;
     let folder = temporary_folder(engine)?;
-    let writing = Writing { folder: folder.path().to_path_buf(), file_bytes: engine.limits().pin_file_bytes };
+    let writing = Writing {
+        folder: folder.path().to_path_buf(),
+        file_bytes: engine.limits().pin_file_bytes,
+        threads: engine.limits().target_partitions,
+    };
     let computed = compute(engine, sql, Versions::At(At::Latest), Some(writing)).await?;
     let store = engine.catalog();
     if let Some(holder) = found(store.find_pin(name).await)?.filter(|pin| pin.name == name)
@@ -147,64 +147,65 @@ struct Computed {
     parts: Vec<Part>,
 }
 
-/// Where to write the rows of a result, on local disk.
-#[derive(Debug, Clone)]
-struct Writing {
-    folder: PathBuf,
-    file_bytes: usize,
-}
-
-/// A Parquet file on local disk.
-#[derive(Debug)]
-struct Part {
-    path: PathBuf,
-    rows: u64,
-}
-
 /// Computes the result of a pin's SQL and its digest; writes its rows if asked to.
 async fn compute(engine: &QueryEngine, sql: &str, versions: Versions, writing: Option<Writing>) -> Result<Computed> {
     let deadline = crate::session::deadline_in(engine.limits().pin_timeout);
     let (owned, sql) = (engine.clone(), sql.to_string());
     let starting = async move { start(&owned, &sql, versions, deadline).await };
-    let mut result = engine.on_own_threads(starting, deadline).await?;
+    let (mut result, mut ties) = engine.on_own_threads(starting, deadline).await?;
     let schema = result.schema();
     let mut digest = DatasetDigest::new(&schema)?;
-    let (sender, receiver) = mpsc::channel(2);
-    let writer = writing.map(|writing| {
-        let schema = schema.clone();
-        tokio::task::spawn_blocking(move || write_parts(&writing, &schema, receiver))
-    });
-    while let Some(batch) = result.next().await {
-        let batch = batch?;
-        digest.update(&batch)?;
-        // A writer that is gone tells why below.
-        if writer.is_some() && sender.send(batch).await.is_err() {
+    let mut writer = writing.map(|writing| PartsWriter::new(writing, schema.clone())).transpose()?;
+    loop {
+        let next = result.next().await.transpose()?;
+        let ended = next.is_none();
+        let settled = match (next, &mut ties) {
+            (Some(batch), Some(ties)) => ties.push(batch)?,
+            (Some(batch), None) => vec![batch],
+            (None, Some(ties)) => ties.finish()?.into_iter().collect(),
+            (None, None) => Vec::new(),
+        };
+        for batch in settled {
+            if let Some(writer) = &mut writer {
+                writer.push(batch.clone()).await?;
+            }
+            digest.update(&batch)?;
+        }
+        if ended {
             break;
         }
     }
-    drop(sender);
     let parts = match writer {
-        Some(writer) => writer.await.map_err(|error| QueryError::failed("writing the pin's files", error))??,
+        Some(writer) => writer.finish().await?,
         None => Vec::new(),
     };
     Ok(Computed { schema, rows: digest.rows(), digest: digest.finish(), used: result.tables().clone(), parts })
 }
 
-async fn start(engine: &QueryEngine, sql: &str, versions: Versions, deadline: Instant) -> Result<QueryResult> {
+/// Starts the query in its total order, or by event id alone and [`Ties`] for the rest of the order.
+async fn start(
+    engine: &QueryEngine,
+    sql: &str,
+    versions: Versions,
+    deadline: Instant,
+) -> Result<(QueryResult, Option<Ties>)> {
     let prepared = engine.prepare(sql)?;
     if !statement::is_query(&prepared.statement) {
         return Err(QueryError::Refused("a pin is made of a query: SELECT, WITH or VALUES".to_string()));
     }
-    let mode = Mode { versions, reproducible: true, deadline };
-    let unordered = engine.resolve(&prepared, &mode).await?;
+    let in_order = Mode { versions, fixed_order: true, deadline };
+    let unordered = engine.resolve(&prepared, &in_order).await?;
     check_reproducible(&unordered.plan)?;
     let schema = canonical_schema(unordered.plan.schema().as_arrow());
     check_columns(&schema)?;
     // Planned again with the order completed, over the very versions just opened.
-    let ordered = in_total_order(prepared, &schema)?;
-    let mode = Mode { versions: Versions::Recorded(unordered.used), ..mode };
-    let resolved = engine.resolve(&ordered, &mode).await?;
-    engine.start(resolved, deadline).await
+    let (ordered, ties) = in_total_order(prepared, &schema)?;
+    let in_order = Mode { versions: Versions::Recorded(unordered.used), ..in_order };
+    let in_any_order = Mode { fixed_order: false, ..in_order.clone() };
+    let resolved = engine.resolve(&ordered, &in_any_order).await?;
+    let optimized = resolved.state.optimize(&resolved.plan)?;
+    let resolved = if order::is_free(&optimized)? { resolved } else { engine.resolve(&ordered, &in_order).await? };
+    Ok((engine.start(resolved, deadline).await?, ties))
 }
 
 /// Refuses what gives another result at another time.
@@ -265,16 +266,22 @@ fn check_columns(schema: &Schema) -> Result<()> {
     Ok(())
 }
 
-/// Completes the query's ORDER BY with every column of its result.
-fn in_total_order(mut prepared: Prepared, schema: &Schema) -> Result<Prepared> {
+/// Completes the query's ORDER BY with every column of its result, the event id first. Where that is all of the order,
+/// and there are no rows to be left out by it, the columns after it are left to [`Ties`].
+fn in_total_order(mut prepared: Prepared, schema: &Schema) -> Result<(Prepared, Option<Ties>)> {
     let Some(query) = query_of(&mut prepared.statement) else {
         return Err(QueryError::Refused("a pin is made of a query: SELECT, WITH or VALUES".to_string()));
     };
     if !query.pipe_operators.is_empty() {
         return Err(QueryError::Sql("a pin's query has no |> steps; write it as SELECT".to_string()));
     }
+    let event_id = schema.index_of(EVENT_ID).ok();
+    let key = event_id.filter(|_| query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none());
     let mut columns: Vec<usize> = (0..schema.fields().len()).collect();
-    columns.sort_by_key(|index| schema.field(*index).name() != EVENT_ID);
+    columns.sort_by_key(|index| Some(*index) != event_id);
+    if key.is_some() {
+        columns.truncate(1);
+    }
     let completion = columns.into_iter().map(|index| OrderByExpr {
         expr: Expr::value(Value::Number((index + 1).to_string(), false)),
         options: OrderByOptions::default(),
@@ -289,7 +296,7 @@ fn in_total_order(mut prepared: Prepared, schema: &Schema) -> Result<Prepared> {
         // ORDER BY ALL names every column already.
         Some(OrderBy { kind: OrderByKind::All(_), .. }) => {}
     }
-    Ok(prepared)
+    Ok((prepared, key.map(Ties::new)))
 }
 
 fn query_of(statement: &mut Statement) -> Option<&mut Query> {
@@ -300,45 +307,6 @@ fn query_of(statement: &mut Statement) -> Option<&mut Query> {
         },
         _ => None,
     }
-}
-
-/// Writes batches to Parquet files of bounded size, at least one.
-fn write_parts(writing: &Writing, schema: &SchemaRef, mut batches: mpsc::Receiver<RecordBatch>) -> Result<Vec<Part>> {
-    let mut parts: Vec<Part> = Vec::new();
-    let mut open: Option<(ArrowWriter<File>, Part)> = None;
-    while let Some(batch) = batches.blocking_recv() {
-        let pieces = batch.get_array_memory_size().div_ceil(PIECE_BYTES).max(1);
-        let piece_rows = batch.num_rows().div_ceil(pieces).max(1);
-        for start in (0..batch.num_rows()).step_by(piece_rows) {
-            let piece = batch.slice(start, piece_rows.min(batch.num_rows() - start));
-            let (mut writer, mut part) = match open.take() {
-                Some(open) => open,
-                None => open_part(&writing.folder, schema, parts.len())?,
-            };
-            writer.write(&piece)?;
-            part.rows += piece.num_rows() as u64;
-            if writer.bytes_written() + writer.in_progress_size() >= writing.file_bytes {
-                writer.close()?;
-                parts.push(part);
-            } else {
-                open = Some((writer, part));
-            }
-        }
-    }
-    if open.is_none() && parts.is_empty() {
-        open = Some(open_part(&writing.folder, schema, 0)?);
-    }
-    if let Some((writer, part)) = open {
-        writer.close()?;
-        parts.push(part);
-    }
-    Ok(parts)
-}
-
-fn open_part(folder: &Path, schema: &SchemaRef, index: usize) -> Result<(ArrowWriter<File>, Part)> {
-    let path = folder.join(format!("part-{index:05}.parquet"));
-    let file = File::create(&path)?;
-    Ok((ArrowWriter::try_new(file, schema.clone(), Some(parquet_properties()))?, Part { path, rows: 0 }))
 }
 
 /// Files are named by content too: another writer of the same pin never replaces bytes that a manifest names.

@@ -75,8 +75,8 @@ impl Drop for Inner {
 #[derive(Debug, Clone)]
 pub(crate) struct Mode {
     pub(crate) versions: Versions,
-    /// One partition, rows of tables in a fixed order: what a pin needs.
-    pub(crate) reproducible: bool,
+    /// One partition, rows of tables in a fixed order: for pins that depend on it.
+    pub(crate) fixed_order: bool,
     pub(crate) deadline: Instant,
 }
 
@@ -122,7 +122,7 @@ impl QueryEngine {
         let limits = &self.inner.limits;
         let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let max_rows = options.max_rows.map_or(limits.max_rows, |rows| rows.min(limits.max_rows));
-        let mode = Mode { versions: Versions::At(options.at), reproducible: false, deadline: deadline_in(timeout) };
+        let mode = Mode { versions: Versions::At(options.at), fixed_order: false, deadline: deadline_in(timeout) };
         let sql = sql.to_string();
         let engine = self.clone();
         let deadline = mode.deadline;
@@ -170,8 +170,8 @@ impl QueryEngine {
     /// Opens the tables and plans.
     pub(crate) async fn resolve(&self, prepared: &Prepared, mode: &Mode) -> Result<Resolved> {
         let Inner { catalog, limits, state, .. } = self.inner.as_ref();
-        let state = if mode.reproducible { reproducible(state.clone()) } else { state.clone() };
-        let resolver = Resolver::new(catalog.as_ref(), &state, limits, mode.versions.clone(), mode.reproducible);
+        let state = if mode.fixed_order { sequential(state.clone()) } else { state.clone() };
+        let resolver = Resolver::new(catalog.as_ref(), &state, limits, mode.versions.clone(), mode.fixed_order);
         let resolved = resolver.plan(prepared.statement.clone(), &prepared.references).await?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&resolved.plan).map_err(|error| QueryError::Refused(error.strip_backtrace()))?;
@@ -283,7 +283,7 @@ fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
 
 /// The same rows give the same result whatever the machine and the files: nothing runs side by side, and joins keep
 /// the sides that the SQL gives them.
-fn reproducible(mut state: SessionState) -> SessionState {
+fn sequential(mut state: SessionState) -> SessionState {
     let config = state.config_mut();
     *config = std::mem::take(config).with_target_partitions(1).with_batch_size(PIN_BATCH_ROWS);
     let options = config.options_mut();

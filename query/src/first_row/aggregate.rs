@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray as _, BooleanArray, StructArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray as _, BooleanArray, StructArray, new_empty_array};
 use datafusion::arrow::compute::{SortOptions, interleave};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::arrow::row::{RowConverter, Rows, SortField};
@@ -15,6 +15,8 @@ use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccu
 
 use crate::functions::one_group::OneGroup;
 
+/// Name of the aggregate.
+pub(crate) const NAME: &str = "first_row";
 /// Rows held beyond twice the number of groups before those that lost are thrown away.
 const SLACK_ROWS: usize = 1 << 16;
 
@@ -51,7 +53,9 @@ impl FirstRow {
             SortField::new_with_options(field.data_type().clone(), options)
         });
         Ok(FirstRows {
+            ties: Ties::new(args.expr_fields.get(..self.columns).unwrap_or_default())?,
             row: self.row(args.expr_fields),
+            types: args.expr_fields.iter().map(|field| field.data_type().clone()).collect(),
             converter: RowConverter::new(sort_fields.collect())?,
             chunks: Vec::new(),
             best: Vec::new(),
@@ -63,7 +67,7 @@ impl FirstRow {
 
 impl AggregateUDFImpl for FirstRow {
     fn name(&self) -> &str {
-        "first_row"
+        NAME
     }
 
     fn signature(&self) -> &Signature {
@@ -113,12 +117,38 @@ impl AggregateUDFImpl for FirstRow {
 /// The first row of every group so far.
 struct FirstRows {
     row: Fields,
+    /// Of the row's columns, then of the order's.
+    types: Vec<DataType>,
     converter: RowConverter,
+    ties: Ties,
     chunks: Vec<Chunk>,
     /// Of each group: the chunk and the row in it.
     best: Vec<Option<(u32, u32)>>,
     held_rows: usize,
     held_bytes: usize,
+}
+
+/// Orders rows that the order given leaves open: by what is in them, so that it does not matter which comes first.
+struct Ties(Option<RowConverter>, usize);
+
+impl Ties {
+    /// Columns of a type without an order leave it open.
+    fn new(columns: &[FieldRef]) -> Result<Ties> {
+        let fields: Vec<SortField> = columns.iter().map(|field| SortField::new(field.data_type().clone())).collect();
+        let converter = RowConverter::supports_fields(&fields).then(|| RowConverter::new(fields)).transpose()?;
+        Ok(Ties(converter, columns.len()))
+    }
+
+    fn compare(&self, a: &[ArrayRef], a_row: usize, b: &[ArrayRef], b_row: usize) -> Result<Ordering> {
+        let Some(converter) = &self.0 else { return Ok(Ordering::Equal) };
+        // The columns of the row come before those of the order; ties are too rare for this to cost.
+        let row = |columns: &[ArrayRef], row: usize, count: usize| {
+            let columns: Vec<ArrayRef> = columns.iter().take(count).map(|column| column.slice(row, 1)).collect();
+            converter.convert_columns(&columns)
+        };
+        let (a, b) = (row(a, a_row, self.1)?, row(b, b_row, self.1)?);
+        Ok(a.row(0).cmp(&b.row(0)))
+    }
 }
 
 /// Rows of the input that hold the first row of some group.
@@ -128,34 +158,31 @@ struct Chunk {
 }
 
 impl FirstRows {
-    fn update(
-        &mut self,
-        values: &[ArrayRef],
-        mut rows: impl Iterator<Item = (usize, usize)>,
-        groups: usize,
-    ) -> Result<()> {
+    fn update(&mut self, values: &[ArrayRef], rows: impl Iterator<Item = (usize, usize)>, groups: usize) -> Result<()> {
         self.best.resize(groups.max(self.best.len()), None);
         let chunk = Chunk { columns: values.to_vec(), orders: self.orders(values)? };
         let number = u32::try_from(self.chunks.len()).map_err(|_| internal_datafusion_err!("too many batches"))?;
         let mut holds = false;
-        rows.try_for_each(|(row, group)| {
-            let order = chunk.orders.row(row);
+        for (row, group) in rows {
             let Some(best) = self.best.get_mut(group) else {
                 return internal_err!("a group beyond the number of groups");
             };
-            let better = match *best {
+            let comes_first = match *best {
                 None => true,
                 Some((held, at)) => {
-                    let orders = self.chunks.get(held as usize).map_or(&chunk.orders, |held| &held.orders);
-                    order.cmp(&orders.row(at as usize)) == Ordering::Less
+                    let held = self.chunks.get(held as usize).unwrap_or(&chunk);
+                    let order = chunk.orders.row(row).cmp(&held.orders.row(at as usize));
+                    match order {
+                        Ordering::Equal => self.ties.compare(&chunk.columns, row, &held.columns, at as usize)?.is_lt(),
+                        order => order.is_lt(),
+                    }
                 }
             };
-            if better {
+            if comes_first {
                 *best = Some((number, row as u32));
                 holds = true;
             }
-            Ok(())
-        })?;
+        }
         if holds {
             self.hold(chunk);
         }
@@ -194,8 +221,10 @@ impl FirstRows {
             .iter()
             .map(|place| place.map(|(chunk, row)| (chunk as usize, row as usize)).ok_or_else(missing))
             .collect::<Result<_>>()?;
-        let columns = self.chunks.first().map_or(0, |chunk| chunk.columns.len());
-        (0..columns)
+        if places.is_empty() {
+            return Ok(self.types.iter().map(new_empty_array).collect());
+        }
+        (0..self.types.len())
             .map(|index| {
                 let arrays: Vec<&dyn Array> = self.chunks.iter().map(|chunk| chunk.columns[index].as_ref()).collect();
                 Ok(interleave(&arrays, &places)?)

@@ -1,5 +1,6 @@
 //! Whether a pin is still what it was.
 
+use bytes::Bytes;
 use webdancer_lake::pins::PinManifest;
 
 use super::compute;
@@ -48,9 +49,11 @@ impl Verification {
 /// When there is no such pin. What is wrong with it is part of the result.
 pub async fn verify(engine: &QueryEngine, reference: &str) -> Result<Verification> {
     let manifest = engine.catalog().find_pin(reference).await?;
-    let problems = check_files(engine, &manifest).await?;
     let versions = Versions::Recorded(manifest.tables.clone());
-    let recomputed = match compute(engine, &manifest.definition, versions, None).await {
+    let (problems, computed) =
+        tokio::join!(check_files(engine, &manifest), compute(engine, &manifest.definition, versions, None));
+    let problems = problems?;
+    let recomputed = match computed {
         Ok(computed) if computed.digest == manifest.digest => Recomputed::Same,
         Ok(computed) => Recomputed::Differs { digest: computed.digest },
         Err(error @ QueryError::Limit { .. }) => return Err(error),
@@ -75,19 +78,9 @@ async fn check_files(engine: &QueryEngine, manifest: &PinManifest) -> Result<Vec
             problems.push(problem);
             continue;
         }
-        let mut rows = 0;
-        for batch in batches(bytes)? {
-            let batch = batch?;
-            rows += batch.num_rows() as u64;
-            match &mut digest {
-                Some(digest) => digest.update(&batch)?,
-                None => {
-                    let mut started = DatasetDigest::new(&batch.schema())?;
-                    started.update(&batch)?;
-                    digest = Some(started);
-                }
-            }
-        }
+        let taken = tokio::task::spawn_blocking(move || add_rows(digest, bytes)).await;
+        let (so_far, rows) = taken.map_err(|error| QueryError::failed("reading the pin's files", error))??;
+        digest = so_far;
         if rows != file.rows {
             problems.push(format!("{} has {rows} rows, the manifest says {}", file.path, file.rows));
         }
@@ -103,4 +96,18 @@ async fn check_files(engine: &QueryEngine, manifest: &PinManifest) -> Result<Vec
         }
     }
     Ok(problems)
+}
+
+/// The digest with a file's rows in it, and how many they are.
+fn add_rows(mut digest: Option<DatasetDigest>, bytes: Bytes) -> Result<(Option<DatasetDigest>, u64)> {
+    let mut rows = 0;
+    for batch in batches(bytes)? {
+        let batch = batch?;
+        rows += batch.num_rows() as u64;
+        match &mut digest {
+            Some(digest) => digest.update(&batch)?,
+            None => digest.insert(DatasetDigest::new(&batch.schema())?).update(&batch)?,
+        }
+    }
+    Ok((digest, rows))
 }

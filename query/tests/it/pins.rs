@@ -76,6 +76,13 @@ async fn the_same_rows_have_the_same_digest_from_any_files() {
         "SELECT * FROM metrics ORDER BY name DESC",
         "SELECT name, step, parents FROM metrics",
         "SELECT parents, extra FROM metrics ORDER BY parents DESC NULLS FIRST",
+        "SELECT DISTINCT name, extra FROM metrics",
+        "SELECT name, count(*) AS n, max(step) AS last FROM metrics GROUP BY name",
+        // Several rows of one event id, in no order but that of their other columns.
+        "SELECT b.step, a.event_id, b.parents FROM metrics a JOIN metrics b ON a.name = b.name",
+        "SELECT b.step, a.event_id FROM metrics a JOIN metrics b ON a.name = b.name ORDER BY b.name",
+        "SELECT b.step, a.event_id FROM metrics a JOIN metrics b ON a.name = b.name LIMIT 9",
+        "SELECT step, event_id FROM metrics QUALIFY row_number() OVER (PARTITION BY name ORDER BY extra) = 1",
         // Floats do not add up the same in another order.
         "SELECT name, sum(value) AS sum, avg(value) AS avg, stddev(value) AS deviation FROM metrics GROUP BY name",
         "SELECT a.name, sum(a.value * b.value) AS s FROM metrics a JOIN metrics b ON a.step = b.step + 1 GROUP BY a.name",
