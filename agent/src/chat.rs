@@ -115,6 +115,8 @@ pub struct Completion {
 pub enum Finish {
     /// By itself or at a stop string.
     Stop,
+    /// At a stop string that the endpoint did not heed: it went on, and what followed was dropped.
+    Overrun,
     /// At `max_tokens` or the end of the context.
     Length,
     /// The endpoint withheld the rest.
