@@ -160,7 +160,7 @@ async fn a_page_that_takes_its_time_is_given_up() {
     for path in ["/slow/silent", "/slow/drip", "/slow/stuck"] {
         assert_eq!(reason(&impatient, &site.url(path)).await, within(300), "{path}");
     }
-    let waits_for_bytes = visit(FetchConfig { read_timeout_ms: 300, ..limits() });
+    let waits_for_bytes = visit(FetchConfig { read_timeout_ms: 1_000, ..limits() });
     let said = reason(&waits_for_bytes, &site.url("/slow/stuck")).await;
     assert_eq!(
         said,
@@ -185,8 +185,8 @@ async fn a_server_that_takes_no_connection_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_speak_http_is_given_up() {
-    let tools = visit(FetchConfig { request_timeout_ms: 2_000, robots: false, ..limits() });
-    let endless = "no complete answer within 2000 ms";
+    let tools = visit(FetchConfig { request_timeout_ms: 3_000, robots: false, ..limits() });
+    let endless = "no complete answer within 3000 ms";
     let cases: [(&'static [u8], &'static [u8], &[&str]); 9] = [
         (b"", b"", &["connection closed before message completed"]),
         (b"SSH-2.0-OpenSSH_9.2\r\n", b"", &["invalid HTTP version parsed"]),

@@ -49,8 +49,32 @@ const QUERIES: [(&str, &str); 20] = [
     ("PL/pgSQL error handling trapping errors", "plpgsql-control-structures.html"),
 ];
 
+/// Others, written once the ranking was settled: it is not made for the ones above.
+const LATER_QUERIES: [(&str, &str); 20] = [
+    ("common table expressions WITH RECURSIVE", "queries-with.html"),
+    ("how to use generated columns", "ddl-generated-columns.html"),
+    ("explicit locking deadlocks", "explicit-locking.html"),
+    ("upgrade a cluster with pg_upgrade", "pgupgrade.html"),
+    ("secure TCP/IP connections with SSL", "ssl-tcp.html"),
+    ("COPY data between a file and a table", "sql-copy.html"),
+    ("date/time functions and operators", "functions-datetime.html"),
+    ("aggregate functions", "functions-aggregate.html"),
+    ("psql meta-commands", "app-psql.html"),
+    ("create a materialized view", "sql-creatematerializedview.html"),
+    ("array types", "arrays.html"),
+    ("hstore key/value pairs", "hstore.html"),
+    ("create a new database role", "sql-createrole.html"),
+    ("initdb create a database cluster", "app-initdb.html"),
+    ("LISTEN for a notification", "sql-listen.html"),
+    ("collation support", "collation.html"),
+    ("UUID type", "datatype-uuid.html"),
+    ("sequence manipulation functions nextval", "functions-sequence.html"),
+    ("define a trigger CREATE TRIGGER", "sql-createtrigger.html"),
+    ("subquery expressions EXISTS IN ANY", "functions-subquery.html"),
+];
+
 /// Questions, the page that the agent reads of the first hit, and the answer that it takes out of it.
-const QUESTIONS: [(&str, &str, &str); 3] = [
+const QUESTIONS: [(&str, &str, &str); 2] = [
     (
         "What is the range of the smallint type?",
         "datatype-numeric.html",
@@ -61,7 +85,6 @@ const QUESTIONS: [(&str, &str, &str); 3] = [
         "transaction-iso.html",
         "*Read Committed* is the default isolation level in PostgreSQL.",
     ),
-    ("What does the command VACUUM FULL do?", "sql-vacuum.html", ""),
 ];
 
 #[test]
@@ -77,17 +100,11 @@ fn the_postgresql_manual_becomes_a_web_in_which_the_obvious_page_is_found_first(
     let pages = || Ok::<_, IndexError>(pinned_pages(&lake.path("lake/pins").join(digest), &pin));
     let index = Arc::new(PageIndex::in_folder(&lake.path("index"), pages).unwrap());
 
-    let mut missed = Vec::new();
-    for (query, page) in QUERIES {
-        let hits = index.find(query, 10).unwrap();
-        let place = hits.iter().position(|hit| hit.url == format!("{base}{page}"));
-        if place != Some(0) {
-            missed.push(format!("{query:?}: {page} at {place:?}, first {}", hits.first().map_or("", |hit| &hit.url)));
-        }
+    for queries in [QUERIES, LATER_QUERIES] {
+        let missed = missed(&index, &base, &queries);
+        say(&format!("{} of 20 first; {missed:#?}", 20 - missed.len()));
+        assert!(missed.len() <= 2, "{missed:#?}");
     }
-    say(&format!("{} of 20 first; {missed:#?}", 20 - missed.len()));
-    assert!(missed.len() <= 2, "{missed:#?}");
-
     for (question, page, answer) in QUESTIONS {
         let row = attempted(digest, index.clone(), question);
         assert_eq!((row.termination.as_str(), row.n_turns), ("answer", 3), "{question}");
@@ -101,6 +118,19 @@ fn the_postgresql_manual_becomes_a_web_in_which_the_obvious_page_is_found_first(
         let again = attempted(digest, Arc::new(again), question);
         assert_eq!(again.turn_observation_digest, row.turn_observation_digest);
     }
+}
+
+/// The queries whose page is not the first hit, with where it is.
+fn missed(index: &PageIndex, base: &str, queries: &[(&str, &str)]) -> Vec<String> {
+    let mut missed = Vec::new();
+    for (query, page) in queries {
+        let hits = index.find(query, 10).unwrap();
+        let place = hits.iter().position(|hit| hit.url == format!("{base}{page}"));
+        if place != Some(0) {
+            missed.push(format!("{query:?}: {page} at {place:?}, first {}", hits.first().map_or("", |hit| &hit.url)));
+        }
+    }
+    missed
 }
 
 /// The site's address while it was there, and the manifest of the pin of its pages.

@@ -228,7 +228,7 @@ pub(super) async fn full_queue() -> (SocketAddr, Vec<TcpStream>, TcpListener) {
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let mut waiting = Vec::new();
-    while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+    while let Ok(connected) = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
         waiting.push(connected.unwrap());
     }
     (address, waiting, listener)
