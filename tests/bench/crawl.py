@@ -30,7 +30,7 @@ OURS, SCRAPY, WGET, LIMIT = "webdancer crawl", "scrapy", "wget -r", "limit: got 
 
 
 def site(copies):
-    """The folder of a site: the manual so many times, each with its number in every page's first heading.
+    """The folder of a site: the manual so many times, each with its number in headings and text of every page.
 
     Without the number the texts of all copies would be the same, and the crawler follows the links of one of them.
     """
@@ -44,7 +44,7 @@ def site(copies):
         copy.mkdir(parents=True)
         for page in sorted(MANUAL.glob("*.html")):
             text = page.read_text(encoding="utf-8", errors="surrogateescape")
-            text = re.sub(r"(<(?:h[1-6]|p)\b[^>]*>)", rf"\1Copy {number}. ", text, count=1)
+            text = re.sub(r"(<(?:h[1-6]|p|dt|td)\b[^>]*>)", rf"\1Copy {number}. ", text)
             (copy / page.name).write_text(text, encoding="utf-8", errors="surrogateescape")
     links = "".join(f'<p><a href="{number}/index.html">Copy {number}</a></p>' for number in range(copies))
     (folder / "index.html").write_text(f"<html><body><h1>The manual</h1>{links}</body></html>")
