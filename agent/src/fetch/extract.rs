@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dom_query::{Document, NodeRef};
 use dom_smoothie::Readability;
+use html5ever::tendril::StrTendril;
 use url::Url;
 
 use super::parse::parse;
@@ -19,7 +20,7 @@ use crate::conversation::sha256_hex;
 /// Most elements that the readability heuristic looks at; of larger documents the body is taken.
 pub const ARTICLE_ELEMENTS_MAX: usize = 50_000;
 /// Bytes of text whose language is looked at.
-const LANGUAGE_BYTES: usize = 4096;
+const LANGUAGE_BYTES: usize = 2_048;
 /// Elements that never belong to the main text.
 const NOT_TEXT: &[&str] =
     &["script", "style", "meta", "head", "noscript", "template", "iframe", "svg", "img", "form", "button"];
@@ -58,19 +59,16 @@ pub struct Limits {
 /// The document is too deep, too large or too much work to [parse](super::parse); said in words.
 pub fn html(source: &str, url: &Url, limits: Limits) -> Result<Extract, String> {
     let document = parse(source, limits.parse_time_max)?;
-    let base = document
-        .select_single("base[href]")
-        .attr("href")
-        .and_then(|href| url.join(href.trim()).ok())
-        .unwrap_or_else(|| url.clone());
-    let links = links(&document, &base, url, limits.links_max);
-    let canonical_url = document
-        .select_single("link[rel~=canonical][href]")
-        .attr("href")
-        .and_then(|href| base.join(href.trim()).ok())
-        .and_then(|target| canonical(&target));
-    let title =
-        one_line(&document.select_single("title").text()).or_else(|| one_line(&document.select_single("h1").text()));
+    let marks = Marks::of(&document);
+    let base = marks.base.and_then(|href| url.join(href.trim()).ok()).unwrap_or_else(|| url.clone());
+    let target = |href: StrTendril| canonical(&base.join(href.trim()).ok()?);
+    let own = canonical(url);
+    let mut seen: HashSet<Url> = own.into_iter().collect();
+    let targets = marks.links.into_iter().filter_map(target);
+    let links = targets.filter(|target| seen.insert(target.clone())).take(limits.links_max).collect();
+    let canonical_url = marks.canonical.and_then(target);
+    let text = |node: Option<NodeRef<'_>>| node.and_then(|node| one_line(&node.text()));
+    let title = text(marks.title).or_else(|| text(marks.heading));
     Ok(Extract { title, links, canonical: canonical_url, ..of_text(main_text(document, source)) })
 }
 
@@ -116,17 +114,38 @@ fn language(text: &str) -> Option<String> {
     info.is_reliable().then(|| info.lang().code().to_string())
 }
 
-fn links(document: &Document, base: &Url, url: &Url, links_max: usize) -> Vec<Url> {
-    let mut seen = HashSet::new();
-    if let Some(own) = canonical(url) {
-        seen.insert(own);
+/// What a document says besides its text. One walk finds it; queries would take a walk each.
+#[derive(Default)]
+struct Marks<'a> {
+    base: Option<StrTendril>,
+    canonical: Option<StrTendril>,
+    title: Option<NodeRef<'a>>,
+    heading: Option<NodeRef<'a>>,
+    /// Of `<a>` and `<area>`, in order, as written.
+    links: Vec<StrTendril>,
+}
+
+impl Marks<'_> {
+    fn of(document: &Document) -> Marks<'_> {
+        let mut marks = Marks::default();
+        for node in document.root().descendants_it() {
+            let Some(name) = node.qual_name_ref() else { continue };
+            match &*name.local {
+                "a" | "area" => marks.links.extend(node.attr("href")),
+                "base" => marks.base = marks.base.or_else(|| node.attr("href")),
+                "link" if marks.canonical.is_none() && names_canonical(&node) => marks.canonical = node.attr("href"),
+                "title" if marks.title.is_none() => marks.title = Some(node),
+                "h1" if marks.heading.is_none() => marks.heading = Some(node),
+                _ => {}
+            }
+        }
+        marks
     }
-    let targets = document.select("a[href], area[href]");
-    let targets = targets.nodes().iter().filter_map(|node| {
-        let href = node.attr("href")?;
-        canonical(&base.join(href.trim()).ok()?)
-    });
-    targets.filter(|target| seen.insert(target.clone())).take(links_max).collect()
+}
+
+fn names_canonical(link: &NodeRef<'_>) -> bool {
+    let rel = link.attr("rel").unwrap_or_default();
+    rel.split_ascii_whitespace().any(|word| word.eq_ignore_ascii_case("canonical"))
 }
 
 fn main_text(document: Document, source: &str) -> String {
