@@ -65,24 +65,10 @@ async fn reason(tools: &Toolset, url: &str) -> String {
 const UNREADABLE: [(&str, &str); 23] = [
     ("to/itself", "more than 5 redirects"),
     ("to/ping", "more than 5 redirects"),
-    (
-        "to/private",
-        "redirects to http://127.0.0.2:9/: 127.0.0.2 is not a public address; `--allow-private` lets it be fetched",
-    ),
-    (
-        "to/metadata",
-        "redirects to http://169.254.169.254/latest/: 169.254.169.254 is not a public address; `--allow-private` lets it \
-         be fetched",
-    ),
-    (
-        "to/mapped",
-        "redirects to http://[::ffff:a00:1]/: ::ffff:10.0.0.1 is not a public address; `--allow-private` lets it be \
-         fetched",
-    ),
-    (
-        "to/octal",
-        "redirects to http://192.168.0.1/: 192.168.0.1 is not a public address; `--allow-private` lets it be fetched",
-    ),
+    ("to/private", "redirects to http://127.0.0.2:9/: 127.0.0.2 is not a public address"),
+    ("to/metadata", "redirects to http://169.254.169.254/latest/: 169.254.169.254 is not a public address"),
+    ("to/mapped", "redirects to http://[::ffff:a00:1]/: ::ffff:10.0.0.1 is not a public address"),
+    ("to/octal", "redirects to http://192.168.0.1/: 192.168.0.1 is not a public address"),
     ("to/file", "status 302 without a Location that can be followed"),
     ("to/nowhere", "status 302 without a Location that can be followed"),
     ("to/longest", "status 302 without a Location that can be followed"),
@@ -315,7 +301,7 @@ async fn a_name_that_changes_its_address_is_checked_at_every_connection() {
     // The first connection goes to the allowed address; the redirect back to the same name does not.
     assert_eq!(
         reason(&tools, &format!("http://rebind.test:{port}/to/rebound")).await,
-        "rebind.test is at 127.0.0.2, and 127.0.0.2 is not a public address; `--allow-private` lets it be fetched"
+        "rebind.test is at 127.0.0.2, and 127.0.0.2 is not a public address"
     );
     assert_eq!(*told.asked.lock(), [format!("rebind.test:{port}/to/rebound")]);
     // Of several addresses the private ones are left out.
