@@ -188,7 +188,8 @@ pub(crate) fn one_line(text: &str) -> String {
         .join(" ")
 }
 
-fn harmless(text: String) -> String {
+/// `text` without what could be taken for more than text, as [`Observation::new`] says.
+pub(crate) fn harmless(text: String) -> String {
     let text = if text.contains(is_unwanted) { text.replace(is_unwanted, "") } else { text };
     if !text.contains('<') {
         return text;
