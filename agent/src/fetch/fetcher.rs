@@ -273,7 +273,7 @@ impl Fetcher {
     }
 
     async fn request(&self, url: &Url, wanted: Wanted) -> Result<Answer, Failure> {
-        let mut response = self.client.get(url.clone()).send().await.map_err(failure)?;
+        let mut response = self.client.get(url.clone()).send().await.map_err(|error| self.failure(error))?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
         let body = match (status.is_success(), wanted) {
@@ -289,6 +289,19 @@ impl Fetcher {
             },
         };
         Ok(Answer { status, headers, body })
+    }
+
+    fn failure(&self, error: reqwest::Error) -> Failure {
+        let error = error.without_url();
+        let mut causes = std::iter::successors(error.source(), |cause| cause.source());
+        if let Some(forbidden) = causes.find_map(|cause| cause.downcast_ref::<Forbidden>()) {
+            return Failure::Final(forbidden.to_string());
+        }
+        match (error.is_connect(), error.is_timeout()) {
+            (true, true) => Failure::Lost(format!("no connection within {} ms", self.config.connect_timeout_ms)),
+            (false, true) => Failure::Final(describe(&error)),
+            (_, false) => Failure::Lost(describe(&error)),
+        }
     }
 
     /// Wait before the next try: doubled each time, half of it spread by the URL so that hosts are not met in step.
@@ -320,18 +333,4 @@ fn next_hop(at: &Url, headers: &HeaderMap) -> Option<Url> {
     let mut next = at.join(location.trim()).ok()?;
     next.set_fragment(None);
     canonical(&next).map(|_| next)
-}
-
-fn failure(error: reqwest::Error) -> Failure {
-    let lost = error.is_connect() || !error.is_timeout();
-    let error = error.without_url();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(forbidden) = inner.downcast_ref::<Forbidden>() {
-            return Failure::Final(forbidden.to_string());
-        }
-        cause = inner.source();
-    }
-    let reason = describe(&error);
-    if lost { Failure::Lost(reason) } else { Failure::Final(reason) }
 }
