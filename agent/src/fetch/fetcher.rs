@@ -293,7 +293,7 @@ impl Fetcher {
 
     fn failure(&self, error: reqwest::Error) -> Failure {
         let error = error.without_url();
-        let mut causes = std::iter::successors(error.source(), |cause| cause.source());
+        let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
         if let Some(forbidden) = causes.find_map(|cause| cause.downcast_ref::<Forbidden>()) {
             return Failure::Final(forbidden.to_string());
         }
