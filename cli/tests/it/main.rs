@@ -238,6 +238,29 @@ fn append_then_sql_as_a_script_would() {
 }
 
 #[test]
+fn a_pin_is_shown_with_its_own_query_and_the_digest_of_its_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = webdancer(folder.path(), arguments, b"");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    run(&["pin", "create", "one", "--sql", "SELECT 1 AS n"]);
+    run(&["pin", "create", "uno", "--sql", "SELECT 2 - 1 AS n"]);
+    let show = |name: &str| serde_json::from_str::<serde_json::Value>(&run(&["pin", "show", name, "--json"])).unwrap();
+    let (one, uno) = (show("one"), show("uno"));
+    assert_eq!(one["digest"], uno["digest"]);
+    assert_eq!((&one["definition"], &uno["definition"]), (&"SELECT 1 AS n".into(), &"SELECT 2 - 1 AS n".into()));
+    let digest = uno["digest"].as_str().unwrap();
+    let stored = std::fs::read(folder.path().join(format!("lake/pins/{digest}/manifest-uno.json"))).unwrap();
+    let sha256 = webdancer_schemas::digest::sha256_hex(&stored);
+    assert_eq!(uno["manifest_sha256"], sha256);
+    assert!(run(&["pin", "show", "uno"]).ends_with(&format!("manifest-uno.json\n         sha256 {sha256}\n")));
+    let rows = run(&["sql", "SELECT name, sql, split_part(manifest_uri, '/', -1) AS m FROM pins ORDER BY name"]);
+    assert_eq!(rows, "name,sql,m\none,SELECT 1 AS n,manifest-one.json\nuno,SELECT 2 - 1 AS n,manifest-uno.json\n");
+}
+
+#[test]
 fn endpoints_are_checked_each_on_its_own() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(StubModel::scripted(|asked, _| match asked.header("authorization") {
