@@ -25,8 +25,8 @@ pub struct Origin<'a> {
     pub line: i64,
 }
 
-/// The dead letter of bytes that a producer offered and that are no event. Its id follows from the bytes, so that a
-/// producer's retry adds nothing.
+/// The dead letter of bytes that a producer offered and that are no event. Its id follows from the bytes and their
+/// place: the same file offered again adds nothing, and equal lines of a file are as many dead letters.
 ///
 /// # Errors
 /// Never in practice: the row holds nothing that JSON has not.
@@ -38,7 +38,8 @@ pub fn of_bytes(
     origin: Origin<'_>,
 ) -> Result<Event, serde_json::Error> {
     let raw_sha256 = sha256_hex(bytes);
-    let id = EventId::derive(DateTime::UNIX_EPOCH, &raw_sha256, Kind::DeadLetter, origin.uri, 0);
+    let line = origin.line.unsigned_abs();
+    let id = EventId::derive(DateTime::UNIX_EPOCH, &raw_sha256, Kind::DeadLetter, origin.uri, line);
     let row = DeadLetter {
         raw_sha256,
         raw: Base64(bytes.to_vec()),

@@ -167,6 +167,7 @@ fn dead_letters_that_remain_are_told_and_empty_cells_are_empty() {
     let listed = text(&run(&["dead-letters", "list"]).stdout);
     assert_eq!(listed.lines().count(), 4, "{listed}");
     assert!(!listed.contains("null"), "{listed}");
+    assert!(listed.contains("-:1") && listed.contains("-:2"), "{listed}");
     assert!(text(&run(&["dead-letters", "list", "--json"]).stdout).contains("\"kind\":null"));
 
     // The one was only too large, the other is no event and stays.
