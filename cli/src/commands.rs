@@ -12,6 +12,7 @@ mod ingest;
 mod maintain;
 mod pin;
 mod reward;
+mod script;
 mod shell;
 mod sql;
 mod synth;

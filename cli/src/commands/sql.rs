@@ -13,6 +13,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 
+use super::shell::Session;
+
 impl From<FormatArg> for Format {
     fn from(format: FormatArg) -> Format {
         match format {
@@ -31,15 +33,6 @@ pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure
         max_rows: args.max_rows,
         timeout: args.timeout.map(Duration::from_secs),
     };
-    if !args.no_drain {
-        context.drain_embedded().await?;
-    }
-    let engine = context.engine()?;
-    let sql = match (&args.query, &args.file) {
-        (Some(query), _) => query.clone(),
-        (None, Some(file)) => read_query(file)?,
-        (None, None) => return super::shell::run(context, engine, args).await,
-    };
     let to_terminal = args.output.is_none() && std::io::stdout().is_terminal();
     let format = match args.format {
         Some(format) => format.into(),
@@ -52,6 +45,26 @@ pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure
     {
         return Err(Failure::usage("Parquet is not for a terminal: give --output FILE"));
     }
+    let sql = match (&args.query, &args.file) {
+        (Some(query), _) => Some(query.clone()),
+        (None, Some(file)) => Some(read_query(file)?),
+        (None, None) if args.output.is_some() => {
+            return Err(Failure::usage("--output is for one query: give it as an argument or with --file"));
+        }
+        (None, None) => None,
+    };
+    if !args.no_drain {
+        context.drain_embedded().await?;
+    }
+    let engine = context.engine()?;
+    let Some(sql) = sql else {
+        let session = Session { format, options, drain: !args.no_drain };
+        return if std::io::stdin().is_terminal() {
+            super::shell::run(context, engine, session).await
+        } else {
+            super::script::run(context, &engine, session).await
+        };
+    };
     match &args.output {
         Some(file) => {
             let temporary = file.with_extension("partial");
@@ -90,7 +103,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn check(&self) -> Result<(), Failure> {
+    /// Exit code 3 for a result that was cut.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.truncated {
             return Err(Failure::partly(format!(
                 "the result was cut at {} rows; --max-rows and sql.max_rows set the limit",

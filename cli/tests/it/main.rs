@@ -239,6 +239,40 @@ fn append_then_sql_as_a_script_would() {
 }
 
 #[test]
+fn a_script_ends_with_its_first_failure_and_names_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str], script: &str| {
+        let output = webdancer(folder.path(), &[&["sql"], arguments].concat(), script.as_bytes());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let good = "SELECT 'a;\nb' AS x; -- one; two\n\\f ndjson\nSELECT 1 AS n; SELECT\n 2 AS n;\nSELECT 3 AS n";
+    let (code, out, told) = run(&[], good);
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+    assert_eq!(out, "x\n\"a;\nb\"\n{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n");
+    for (script, code, out, message) in [
+        ("SELECT 1 AS n;\n\nSELECT\nnothing;\nSELECT 2 AS n;\n", 2, "n\n1\n", "line 3: "),
+        (
+            "SELECT 1 AS n;\nSELECT 1/0 AS n;\nSELECT 2 AS n;\n",
+            1,
+            "n\n1\n",
+            "line 2: running the query: Divide by zero",
+        ),
+        ("SELECT 1 AS n;\nDROP TABLE qa;", 2, "n\n1\n", "line 2: refused: DROP TABLE"),
+        ("\n\\f nonsense\nSELECT 1;", 2, "", "line 2: "),
+        ("\\nonsense\n", 2, "", "line 1: \\nonsense is no command"),
+        ("SELECT 1 AS n;\nSELECT 'open;\nSELECT 2;\n", 2, "n\n1\n", "line 2: SQL syntax: Unterminated string"),
+    ] {
+        let (ended, printed, told) = run(&[], script);
+        assert_eq!((ended, printed.as_str()), (Some(code), out), "{script}: {told}");
+        assert!(told.starts_with(&format!("webdancer: {message}")) && told.lines().count() == 1, "{script}: {told}");
+    }
+    let cut = run(&["--max-rows", "1"], "SELECT 1 AS n;\nVALUES (1), (2);\nSELECT 2;");
+    assert_eq!((cut.0, cut.1.as_str()), (Some(3), "n\n1\ncolumn1\n1\n"));
+    assert!(cut.2.starts_with("webdancer: line 2: the result was cut at 1 rows"), "{}", cut.2);
+    assert_eq!(run(&["--output", "f"], "SELECT 1").0, Some(2));
+}
+
+#[test]
 fn a_pin_is_shown_with_its_own_query_and_the_digest_of_its_manifest() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {
