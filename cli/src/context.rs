@@ -146,7 +146,8 @@ impl Context {
         Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
     }
 
-    fn limits(&self) -> Limits {
+    /// What a query may use.
+    pub(crate) fn limits(&self) -> Limits {
         Limits {
             memory_bytes: self.config.sql.memory_bytes,
             spill_bytes: self.config.sql.spill_bytes,

@@ -8,6 +8,7 @@ pub mod append;
 pub mod claims;
 pub mod error;
 mod files;
+mod history;
 mod ids;
 pub mod lake;
 pub mod local;

@@ -69,6 +69,7 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["pin", "create", "a/b", "--sql", "SELECT 1 / 0"], 2, "\"a/b\" is no name for a pin"),
         (&["dead-letters", "show", "x' OR 1=1"], 2, "is no event id"),
         (&["maintain", "--tables", "nonsense"], 2, "there is no table \"nonsense\""),
+        (&["maintain", "--vacuum-older-than", "24"], 2, "--vacuum-older-than must be at least 25"),
         (&["crawl", "ftp://x"], 2, "give a URL that begins with http://"),
         (&["crawl", "http://127.0.0.1:9/"], 3, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
         (&["ingest", "--kinds", "nonsense"], 2, "unknown kind"),
@@ -252,9 +253,9 @@ fn a_script_ends_with_its_first_failure_and_names_the_line() {
     for (script, code, out, message) in [
         ("SELECT 1 AS n;\n\nSELECT\nnothing;\nSELECT 2 AS n;\n", 2, "n\n1\n", "line 3: "),
         (
-            "SELECT 1 AS n;\nSELECT 1/0 AS n;\nSELECT 2 AS n;\n",
+            "SELECT 1 AS n;\nSELECT 1/0 AS m;\nSELECT 2 AS n;\n",
             1,
-            "n\n1\n",
+            "n\n1\nm\n",
             "line 2: running the query: Divide by zero",
         ),
         ("SELECT 1 AS n;\nDROP TABLE qa;", 2, "n\n1\n", "line 2: refused: DROP TABLE"),
