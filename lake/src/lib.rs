@@ -14,6 +14,7 @@ pub mod lake;
 pub mod local;
 pub mod location;
 pub mod maintain;
+mod patience;
 pub mod pins;
 pub mod probe;
 pub mod profiles;
