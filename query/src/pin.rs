@@ -204,7 +204,7 @@ async fn start(
     let in_order = Mode { versions: Versions::Recorded(unordered.used), ..in_order };
     let in_any_order = Mode { fixed_order: false, ..in_order.clone() };
     let resolved = engine.resolve(&ordered, &in_any_order).await?;
-    let optimized = resolved.state.optimize(&resolved.plan)?;
+    let optimized = resolved.state.optimize(&resolved.plan).map_err(QueryError::planning)?;
     let resolved = if order::is_free(&optimized)? { resolved } else { engine.resolve(&ordered, &in_order).await? };
     Ok((engine.start(resolved, deadline).await?, ties))
 }

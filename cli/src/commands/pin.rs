@@ -1,6 +1,5 @@
 //! `webdancer pin`
 
-use std::fs::File;
 use std::path::Path;
 
 use chrono::{SubsecRound as _, Utc};
@@ -154,11 +153,9 @@ async fn export(
         let out = std::io::BufWriter::new(std::io::stdout());
         return output::unless_gone(pin::export(&context.lake, manifest, format, out).await).map(drop);
     };
-    let failed = |e: std::io::Error| Failure::failed(format!("writing {}: {e}", file.display()));
-    let temporary = file.with_extension("partial");
-    let writer = std::io::BufWriter::new(File::create(&temporary).map_err(failed)?);
-    pin::export(&context.lake, manifest, format, writer).await?;
-    std::fs::rename(&temporary, file).map_err(failed)?;
+    let new = output::NewFile::at(file)?;
+    pin::export(&context.lake, manifest, format, new.writer()).await?;
+    new.keep()?;
     output::note(&format!("{} rows in {}", manifest.rows, file.display()));
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! `webdancer sql`
 
-use std::fs::File;
 use std::io::{IsTerminal as _, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -67,16 +66,9 @@ pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure
     };
     match &args.output {
         Some(file) => {
-            let temporary = file.with_extension("partial");
-            let failed = |e: std::io::Error| Failure::failed(format!("writing {}: {e}", file.display()));
-            let writer = std::io::BufWriter::new(File::create(&temporary).map_err(failed)?);
-            let answered = answer(&engine, &sql, &options, format, writer).await;
-            if answered.is_err() {
-                // Half a file is worse than none.
-                let _ = std::fs::remove_file(&temporary);
-            }
-            let answer = answered?;
-            std::fs::rename(&temporary, file).map_err(failed)?;
+            let new = output::NewFile::at(file)?;
+            let answer = answer(&engine, &sql, &options, format, new.writer()).await?;
+            new.keep()?;
             output::note(&format!("{} rows in {}", answer.rows, file.display()));
             answer.check()
         }

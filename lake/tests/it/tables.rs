@@ -181,7 +181,11 @@ async fn a_claim_has_one_holder_and_an_expired_one_is_taken_over_by_one() {
 
 #[tokio::test]
 async fn uris_that_cannot_be_a_lake_are_refused() {
-    for (uri, part) in [("gopher://x", "scheme \"gopher\" is not known"), ("s3:///x", "the bucket is missing")] {
+    for (uri, part) in [
+        ("gopher://x", "scheme \"gopher\" is not known"),
+        ("s3:///x", "the bucket is missing"),
+        ("", "the lake's place is empty"),
+    ] {
         let error = Lake::open(uri, LakeOptions::default()).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
