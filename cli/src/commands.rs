@@ -12,6 +12,7 @@ mod ingest;
 mod maintain;
 mod pin;
 mod reward;
+mod script;
 mod shell;
 mod sql;
 mod synth;
@@ -42,12 +43,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Command::Ingest(ingest) => ingest::run(&context, ingest).await,
                 Command::Crawl(crawl) => crawl::run(&context, crawl).await,
                 Command::Synth(synth) => synth::run(&context, synth).await,
-                Command::Sql(sql) => sql::run(&context, sql).await,
-                Command::Filter(filter) => filter::run(&context, filter).await,
-                Command::Reward => reward::run(&context).await,
-                Command::Pin(pin) => pin::run(&context, pin).await,
-                Command::DeadLetters(letters) => dead_letters::run(&context, letters).await,
-                Command::Maintain(maintain) => maintain::run(&context, maintain).await,
+                Command::Sql(sql) => sql::run(&context.existing()?, sql).await,
+                Command::Filter(filter) => filter::run(&context.existing()?, filter).await,
+                Command::Reward => reward::run(&context.existing()?).await,
+                Command::Pin(pin) => pin::run(&context.existing()?, pin).await,
+                Command::DeadLetters(letters) => dead_letters::run(&context.existing()?, letters).await,
+                Command::Maintain(maintain) => maintain::run(&context.existing()?, maintain).await,
                 Command::Completions { .. } | Command::Atlas(_) | Command::Demo(_) | Command::Endpoints(_) => Ok(()),
             }
         }

@@ -53,6 +53,7 @@ pub(crate) struct LakeConfig {
     pub(crate) id_cache_bytes: usize,
     pub(crate) checkpoint_versions: u64,
     pub(crate) max_commit_attempts: u32,
+    pub(crate) store_timeout_s: u64,
 }
 
 impl Default for LakeConfig {
@@ -68,6 +69,7 @@ impl Default for LakeConfig {
             id_cache_bytes: options.id_cache_bytes,
             checkpoint_versions: options.checkpoint_versions,
             max_commit_attempts: options.max_commit_attempts,
+            store_timeout_s: options.store_timeout.as_secs(),
         }
     }
 }
@@ -213,7 +215,32 @@ impl Config {
         let config: Config = toml::from_str(text).map_err(|error| settings_error::line_of(file, text, &error))?;
         chat::validate(&config.endpoints, &config.roles, &config.budget)
             .map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(config)
+        match config.zero() {
+            Some(key) => Err(format!("{}: {key}: must be at least 1", file.display())),
+            None => Ok(config),
+        }
+    }
+
+    /// A setting of zero with which nothing could be done.
+    fn zero(&self) -> Option<&'static str> {
+        let Config { lake, log, ingest, sql, .. } = self;
+        let settings = [
+            ("lake.target_file_bytes", lake.target_file_bytes),
+            ("lake.checkpoint_versions", lake.checkpoint_versions),
+            ("lake.max_commit_attempts", u64::from(lake.max_commit_attempts)),
+            ("lake.store_timeout_s", lake.store_timeout_s),
+            ("log.max_event_bytes", log.max_event_bytes as u64),
+            ("log.segment_bytes", log.segment_bytes),
+            ("ingest.commit_bytes", ingest.commit_bytes as u64),
+            ("sql.memory_bytes", sql.memory_bytes as u64),
+            ("sql.timeout_s", sql.timeout_s),
+            ("sql.max_rows", sql.max_rows),
+            ("sql.max_sql_bytes", sql.max_sql_bytes as u64),
+            ("sql.max_nesting", sql.max_nesting as u64),
+            ("sql.max_chain", sql.max_chain as u64),
+            ("sql.max_relations", sql.max_relations as u64),
+        ];
+        settings.into_iter().find(|(_, value)| *value == 0).map(|(key, _)| key)
     }
 
     /// The chat models of a run, whose budget begins now.
@@ -237,6 +264,7 @@ impl Config {
             id_cache_bytes: self.lake.id_cache_bytes,
             checkpoint_versions: self.lake.checkpoint_versions,
             max_commit_attempts: self.lake.max_commit_attempts,
+            store_timeout: Duration::from_secs(self.lake.store_timeout_s),
         }
     }
 
@@ -292,6 +320,8 @@ mod tests {
                 "w.toml:4:13: endpoints.e.token_ids: unknown variant `ids`, expected one of `none`",
             ),
             (&format!("{endpoint}concurrency = 0\n"), "w.toml: endpoints.e.concurrency: must be at least 1"),
+            ("[sql]\nmax_nesting = 0\n", "w.toml: sql.max_nesting: must be at least 1"),
+            ("[lake]\nmax_commit_attempts = 0\n", "w.toml: lake.max_commit_attempts: must be at least 1"),
             (
                 &format!("{endpoint}[roles]\njudge = \"f\"\n"),
                 "w.toml: roles.judge: there is no [endpoints.f]; endpoints: e",

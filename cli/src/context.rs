@@ -57,6 +57,20 @@ impl Context {
         Ok(Context { lake, log, config, json: args.json, quiet: args.quiet })
     }
 
+    /// For commands that read: a folder that is not there is rather a slip of the pen than a lake without events.
+    ///
+    /// # Errors
+    /// When the lake is a folder of this machine that does not exist.
+    pub(crate) fn existing(self) -> Result<Context, Failure> {
+        match self.lake.local_path() {
+            Some(folder) if !folder.exists() => Err(Failure::usage(format!(
+                "there is no lake at {}: look at --lake. `webdancer append`, `import` and `crawl` make one; with Kafka, `ingest`",
+                folder.display()
+            ))),
+            _ => Ok(self),
+        }
+    }
+
     /// The embedded log.
     pub(crate) async fn embedded(&self) -> Result<EmbeddedLog, Failure> {
         Ok(self.open_embedded().await?)
@@ -146,7 +160,8 @@ impl Context {
         Ok(QueryEngine::new(Arc::new(self.lake.clone()), limits)?)
     }
 
-    fn limits(&self) -> Limits {
+    /// What a query may use.
+    pub(crate) fn limits(&self) -> Limits {
         Limits {
             memory_bytes: self.config.sql.memory_bytes,
             spill_bytes: self.config.sql.spill_bytes,

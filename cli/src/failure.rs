@@ -31,6 +31,11 @@ impl Failure {
         Failure { message: message.into(), code: 3 }
     }
 
+    /// The same, with where it happened before it.
+    pub(crate) fn at(self, place: &str) -> Failure {
+        Failure { message: format!("{place}: {}", self.message), ..self }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         self.code
     }

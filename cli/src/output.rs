@@ -1,8 +1,13 @@
 //! Results on standard output, everything else on standard error.
 
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::{BufWriter, ErrorKind, IsTerminal as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tempfile::NamedTempFile;
 use webdancer_query::QueryError;
 
 use crate::failure::Failure;
@@ -36,6 +41,52 @@ pub(crate) fn unless_gone<T>(written: Result<T, QueryError>) -> Result<Option<T>
         Err(error) if error.is_reader_gone() => Ok(None),
         written => Ok(Some(written?)),
     }
+}
+
+/// A file that takes its place when it is whole: until then it is a temporary one beside it, which goes when it is
+/// dropped.
+pub(crate) struct NewFile {
+    temporary: NamedTempFile,
+    place: PathBuf,
+}
+
+impl NewFile {
+    /// A file to be written for `place`.
+    ///
+    /// # Errors
+    /// When its folder cannot be written to.
+    pub(crate) fn at(place: &Path) -> Result<NewFile, Failure> {
+        let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut name = OsString::from(".");
+        name.push(place.file_name().unwrap_or_default());
+        let made = tempfile::Builder::new()
+            .prefix(&name)
+            .suffix(".partial")
+            // As any file is made: less what the umask takes away.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder);
+        let temporary = made.map_err(|error| unwritten(place, &error))?;
+        Ok(NewFile { temporary, place: place.to_path_buf() })
+    }
+
+    /// What the content is written to.
+    pub(crate) fn writer(&self) -> BufWriter<&File> {
+        BufWriter::new(self.temporary.as_file())
+    }
+
+    /// Puts the file into its place.
+    ///
+    /// # Errors
+    /// When it cannot be made durable or put there.
+    pub(crate) fn keep(self) -> Result<(), Failure> {
+        self.temporary.as_file().sync_all().map_err(|error| unwritten(&self.place, &error))?;
+        self.temporary.persist(&self.place).map_err(|error| unwritten(&self.place, &error.error))?;
+        Ok(())
+    }
+}
+
+fn unwritten(place: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("writing {}: {error}", place.display()))
 }
 
 /// The result as one JSON document.

@@ -25,8 +25,8 @@ pub struct Origin<'a> {
     pub line: i64,
 }
 
-/// The dead letter of bytes that a producer offered and that are no event. Its id follows from the bytes, so that a
-/// producer's retry adds nothing.
+/// The dead letter of bytes that a producer offered and that are no event. Its id follows from the bytes and their
+/// place: the same file offered again adds nothing, and equal lines of a file are as many dead letters.
 ///
 /// # Errors
 /// Never in practice: the row holds nothing that JSON has not.
@@ -38,7 +38,8 @@ pub fn of_bytes(
     origin: Origin<'_>,
 ) -> Result<Event, serde_json::Error> {
     let raw_sha256 = sha256_hex(bytes);
-    let id = EventId::derive(DateTime::UNIX_EPOCH, &raw_sha256, Kind::DeadLetter, origin.uri, 0);
+    let line = origin.line.unsigned_abs();
+    let id = EventId::derive(DateTime::UNIX_EPOCH, &raw_sha256, Kind::DeadLetter, origin.uri, line);
     let row = DeadLetter {
         raw_sha256,
         raw: Base64(bytes.to_vec()),
@@ -85,7 +86,8 @@ pub(crate) fn of_record(
     Ok(Event::new(SOURCE, &row)?.with_id(id).at(start))
 }
 
-/// The record of positions that were lost before they were read.
+/// The record of positions that were lost before they were read. The same gap seen again has the same id. One that has
+/// grown before the table moved past it has another: with the same id the rest of it would be left out as a duplicate.
 pub(crate) fn of_gap(
     origin: &str,
     partition: &TopicPartition,
@@ -157,4 +159,18 @@ pub fn revive(
     let position = Position { partition: &partition, offset: 0, timestamp_ms: 0 };
     Decoder::new(envelope.kind).push(&envelope, data.get().as_bytes(), position)?;
     Ok(Event { envelope, data: data.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_one_event_until_it_grows() {
+        let partition = TopicPartition { topic: "t".into(), partition: 0 };
+        let id = |origin, from, to| of_gap(origin, &partition, from, to, "retention").unwrap().id();
+        assert_eq!(id("c/t/0", 20, 34), id("c/t/0", 20, 34));
+        assert_ne!(id("c/t/0", 20, 34), id("c/t/0", 20, 40));
+        assert_ne!(id("c/t/0", 20, 34), id("c/t@1/0", 20, 34), "a topic made anew");
+    }
 }

@@ -68,6 +68,8 @@ pub struct Commit {
     pub kind: Kind,
     /// Version of the table.
     pub version: u64,
+    /// The last position committed, by partition.
+    pub positions: Vec<(TopicPartition, i64)>,
     /// Rows added.
     pub rows: u64,
     /// Rows left out because their event was there already.
@@ -256,8 +258,8 @@ impl<'a> Drain<'a> {
     async fn start_of(&mut self, partition: &TopicPartition, topic_id: Option<i64>) -> Result<Start> {
         self.streams.assign(partition);
         let Some(kind) = self.kind_of_topic(&partition.topic)? else {
-            // All kinds share the partition: tables are asked when their first record comes, and the log itself knows
-            // before which position nothing is missing in any.
+            // All kinds share the partition: the source has asked the tables itself, and each is asked again when its
+            // first record comes.
             return Ok(Start::Beginning);
         };
         let table = match topic_id {
@@ -266,7 +268,7 @@ impl<'a> Drain<'a> {
         };
         let app_id = match topic_id {
             Some(id) => format!("{}/{}@{id:x}/{}", self.cluster, partition.topic, partition.partition),
-            None => format!("{}/{partition}", self.cluster),
+            None => app_id(&self.cluster, partition),
         };
         let position = table.position(&app_id).await?;
         self.streams.insert(Stream::new(partition.clone(), kind, app_id, position), table);
@@ -304,7 +306,7 @@ impl<'a> Drain<'a> {
             return Ok(());
         }
         let table = self.lake.table_for_writing(kind).await?;
-        let app_id = format!("{}/{partition}", self.cluster);
+        let app_id = app_id(&self.cluster, partition);
         let position = table.position(&app_id).await?;
         if let (Some(position), Some(end)) = (position, self.ends.get(partition))
             && position >= *end
@@ -382,6 +384,7 @@ impl<'a> Drain<'a> {
         let event = crate::dead_letter::of_gap(&origin, partition, from, to, reason)
             .map_err(|e| IngestError::Fatal(format!("gap of {partition}: {e}")))?;
         self.streams.own_event(partition, to, &event)?;
+        self.streams.saw(partition, to);
         if let Some(kind) = self.kind_of_topic(&partition.topic)? {
             self.streams.get_mut(partition, kind)?.pass(to, None);
         }
@@ -427,12 +430,14 @@ impl<'a> Drain<'a> {
 
     fn landed(&mut self, finished: Finished) -> Result<()> {
         let (mut rows, mut duplicates) = (0, 0);
+        let mut positions = Vec::new();
         for ((partition, to), outcome) in finished.parts.iter().zip(&finished.outcomes) {
             match outcome {
                 Outcome::Landed { rows: added, duplicates: left_out } => {
                     rows += added;
                     duplicates += left_out;
                     self.streams.landed(partition, finished.kind, *to);
+                    positions.push((partition.clone(), *to));
                 }
                 Outcome::Superseded { .. } if !self.streams.is_assigned(partition) => {}
                 Outcome::Superseded { .. } => return Err(superseded(partition, finished.kind)),
@@ -446,6 +451,7 @@ impl<'a> Drain<'a> {
         self.observer.committed(&Commit {
             kind: finished.kind,
             version,
+            positions,
             rows,
             duplicates,
             bytes: finished.bytes,
@@ -454,6 +460,11 @@ impl<'a> Drain<'a> {
         self.tell_durable();
         Ok(())
     }
+}
+
+/// What a table's position in a partition goes by, where the log has no topic ids.
+pub(crate) fn app_id(cluster: &str, partition: &TopicPartition) -> String {
+    format!("{cluster}/{partition}")
 }
 
 fn finish(decoder: &mut Decoder) -> Result<arrow::array::RecordBatch> {

@@ -21,12 +21,15 @@
 //!   it had synced) is not seen by opening the log. It is seen by the drain, which reads the checksum of every group
 //!   that is not in the tables yet; what is in the tables is not needed any more.
 //! - *The drain* notes (`drained`) the position before which everything is in the tables, always one where a group
-//!   begins, and goes on reading there. The tables' own positions decide what is new.
+//!   begins, and the position that each table had then. It goes on reading there if no table has less. The tables' own
+//!   positions decide: one that was restored from an older copy is read on from where it is, and what the log no longer
+//!   holds of that is a gap.
 //!
 //! What is synced is never taken from a note: opening the log syncs its last segment, whatever is written about it.
 
 mod appender;
 mod checked;
+mod drained;
 mod draining;
 mod lock;
 mod reader;

@@ -44,8 +44,8 @@ pub struct Record {
 /// Where to read a partition from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// From the first record there ever was; if it is gone, that is a gap to record. The embedded log knows itself
-    /// before which record nothing is missing.
+    /// From the first record there ever was; if it is gone, that is a gap to record. The embedded log has asked the tables
+    /// itself.
     Beginning,
     /// From this position on; if it is gone, that is a gap to record, never a silent jump.
     At(i64),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use deltalake_core::DeltaTable;
@@ -17,6 +18,7 @@ use webdancer_schemas::kind::Kind;
 use crate::error::{Context as _, LakeError, Result};
 use crate::ids::IdIndex;
 use crate::location::{Location, S3Options};
+use crate::patience::Patient;
 use crate::probe;
 use crate::refusal;
 use crate::table::Table;
@@ -37,6 +39,8 @@ pub struct LakeOptions {
     pub checkpoint_versions: u64,
     /// How often an append is tried before it is given up as unavailable.
     pub max_commit_attempts: u32,
+    /// How long one answer of the store may take; then it is as one that failed.
+    pub store_timeout: Duration,
 }
 
 impl Default for LakeOptions {
@@ -47,6 +51,7 @@ impl Default for LakeOptions {
             id_cache_bytes: 256 << 20,
             checkpoint_versions: 100,
             max_commit_attempts: 30,
+            store_timeout: Duration::from_secs(300),
         }
     }
 }
@@ -92,7 +97,8 @@ impl Lake {
     }
 
     /// A lake in a store of the caller's.
-    pub fn with_location(location: Location, options: LakeOptions) -> Lake {
+    pub fn with_location(mut location: Location, options: LakeOptions) -> Lake {
+        location.root = Arc::new(Patient::new(location.root, options.store_timeout));
         let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(location.root.clone(), location.prefix.clone()));
         let inner = Inner {
             location,

@@ -57,6 +57,10 @@ impl Location {
     /// # Errors
     /// When the scheme is another one, or S3 settings are incomplete.
     pub fn open(uri: &str, s3: &S3Options) -> Result<Location> {
+        if uri.trim().is_empty() {
+            let what = "the lake's place is empty: give a folder, file:///… or s3://bucket/prefix";
+            return Err(LakeError::Usage(what.to_string()));
+        }
         if uri.starts_with("s3://") || uri.starts_with("s3a://") {
             return s3_location(uri, s3);
         }

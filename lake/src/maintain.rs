@@ -1,9 +1,10 @@
-//! Maintenance: fewer and larger files, checkpoints, and removal of files that nothing needs any more.
+//! Maintenance: fewer and larger files, checkpoints, and removal of files and commits that nothing needs any more.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
+use deltalake_core::checkpoints::{cleanup_expired_logs_for, create_checkpoint};
 use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::operations::vacuum::VacuumMode;
 use webdancer_schemas::kind::Kind;
@@ -25,7 +26,12 @@ pub struct MaintainOptions {
     ///
     /// A running reader has the files of its version: nothing is removed under a query younger than this.
     pub vacuum_older_than: Option<Duration>,
-    /// Say what vacuum would remove, and remove nothing.
+    /// Remove commits older than this from the log, as far as a checkpoint covers them and no pinned version needs them:
+    /// what Delta calls `delta.logRetentionDuration`. None: the log is kept whole.
+    ///
+    /// Versions without their commits cannot be read any more.
+    pub log_older_than: Option<Duration>,
+    /// Say what vacuum would remove, and change nothing.
     pub dry_run: bool,
 }
 
@@ -35,6 +41,7 @@ impl Default for MaintainOptions {
             compact: true,
             checkpoint: true,
             vacuum_older_than: Some(Duration::from_secs(7 * 24 * 3600)),
+            log_older_than: Some(Duration::from_secs(30 * 24 * 3600)),
             dry_run: false,
         }
     }
@@ -55,6 +62,8 @@ pub struct MaintainReport {
     pub checkpointed: bool,
     /// Files removed, or that would be.
     pub vacuumed: usize,
+    /// Files of the log removed: commits and checkpoints.
+    pub log_files_removed: usize,
     /// Version afterwards.
     pub version: u64,
 }
@@ -74,28 +83,18 @@ impl Lake {
             table.compact().await?;
         }
         if options.checkpoint && !options.dry_run {
-            deltalake_core::checkpoints::create_checkpoint(&table.delta, None).await.context(what("checkpointing"))?;
+            create_checkpoint(&table.delta, None).await.context(what("checkpointing"))?;
             report.checkpointed = true;
         }
+        let pinned = self.pinned_versions(&table).await?;
         if let Some(age) = options.vacuum_older_than {
-            let pinned: Vec<u64> = self
-                .list_pins()
-                .await?
-                .iter()
-                .flat_map(|pin| pin.tables.iter())
-                // A pin may have read the table more than once: as `qa`, and as it was, under `qa@5`.
-                .filter(|(name, _)| name.split('@').next() == Some(kind.table()))
-                .map(|(_, pinned)| pinned.version)
-                .filter(|version| *version <= table.version())
-                .collect();
-            let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
             let (delta, metrics) = table
                 .delta
                 .clone()
                 .vacuum()
                 .with_mode(VacuumMode::Full)
                 .with_keep_versions(&pinned)
-                .with_retention_period(age)
+                .with_retention_period(TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX))
                 .with_enforce_retention_duration(false)
                 .with_dry_run(options.dry_run)
                 .with_commit_properties(crate::table::commit_properties())
@@ -104,10 +103,39 @@ impl Lake {
             report.vacuumed = metrics.files_deleted.len();
             table.delta = delta;
         }
+        if let Some(age) = options.log_older_than
+            && !options.dry_run
+        {
+            // The library goes by file times. A copied lake has new ones, so that more is kept, never less.
+            let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            let cutoff = Utc::now().timestamp_millis().saturating_sub(age_ms).max(0);
+            let keep = pinned.first().copied().unwrap_or(u64::MAX).min(table.version());
+            let log_store = table.delta.log_store();
+            report.log_files_removed = cleanup_expired_logs_for(keep, log_store.as_ref(), cutoff, None)
+                .await
+                .context(what("cleaning up the log of"))?;
+        }
         table.refresh().await?;
         (report.files_after, report.bytes_after) = table.size()?;
         report.version = table.version();
         Ok(Some(report))
+    }
+
+    /// The versions of a table that pins were made from and that can still be read, in order.
+    async fn pinned_versions(&self, table: &Table) -> Result<Vec<u64>> {
+        let log = table.log_versions().await?;
+        let pins = self.list_pins().await?;
+        let mut pinned: Vec<u64> = pins
+            .iter()
+            .flat_map(|pin| pin.tables.iter())
+            // A pin may have read the table more than once: as `qa`, and as it was, under `qa@5`.
+            .filter(|(name, _)| name.split('@').next() == Some(table.kind.table()))
+            .map(|(_, pinned)| pinned.version)
+            .filter(|version| log.can_read(*version))
+            .collect();
+        pinned.sort_unstable();
+        pinned.dedup();
+        Ok(pinned)
     }
 }
 

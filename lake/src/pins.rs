@@ -2,6 +2,9 @@
 //!
 //! What the definition means is not known here. A pin lies at `pins/<digest>/`; a name is an object at
 //! `pins/names/<name>` that can only be created, so a name means one dataset forever.
+//!
+//! The same rows may be pinned under several names, by other definitions and at other times. They share their files.
+//! `manifest.json` says how they were first made, `manifest-<name>.json` how they were made under that name.
 
 use std::collections::BTreeMap;
 
@@ -68,9 +71,14 @@ impl Lake {
         Path::from("pins").join(digest)
     }
 
-    /// URL of a pin's manifest.
-    pub fn pin_uri(&self, digest: &str) -> String {
-        format!("{}{}/manifest.json", self.uri(), Lake::pin_folder(digest))
+    /// A pin's manifest as stored: its URL, and its bytes, which `manifest_sha256` is taken over.
+    ///
+    /// # Errors
+    /// [`LakeError::NotFound`] when there is none.
+    pub async fn stored_manifest(&self, pin: &PinManifest) -> Result<(String, Bytes)> {
+        let gone = || LakeError::NotFound(format!("pin {} has no manifest", pin.name));
+        let (path, bytes) = self.read_manifest_bytes(&pin.digest, Some(&pin.name)).await?.ok_or_else(gone)?;
+        Ok((format!("{}{path}", self.uri()), bytes))
     }
 
     /// Stores a file of a pin. Files are stored before the manifest; the same file again is no error.
@@ -81,31 +89,34 @@ impl Lake {
         Ok(())
     }
 
-    /// Stores the manifest and takes the name. False: this very pin was there already.
+    /// Stores the manifest and takes the name. False: this dataset had been pinned before, under this name or another.
+    ///
+    /// The name comes last: one that is taken has its manifest.
     ///
     /// # Errors
     /// [`LakeError::Usage`] when the name belongs to another pin.
     pub async fn commit_pin(&self, manifest: &PinManifest) -> Result<bool> {
         self.ensure_writable().await?;
         check_name(&manifest.name)?;
-        let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let name_path = Path::from("pins/names").join(manifest.name.as_str());
-        match self.store().put_opts(&name_path, manifest.digest.clone().into(), create()).await {
-            Ok(_) => {}
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                let holder = self.text(&name_path).await?;
-                if holder != manifest.digest {
-                    return Err(LakeError::Usage(format!(
-                        "the name {:?} belongs to pin {holder}; a pin never changes, choose another name",
-                        manifest.name
-                    )));
-                }
-            }
-            Err(error) => return Err(error).context(|| format!("taking the name {name_path}")),
+        if let Some(holder) = self.object(&name_path).await? {
+            check_holder(manifest, &holder)?;
         }
-        let path = Lake::pin_folder(&manifest.digest).join("manifest.json");
-        let body = serde_json::to_vec_pretty(manifest).context(|| format!("manifest {path}"))?;
-        match self.store().put_opts(&path, body.into(), create()).await {
+        let body = Bytes::from(serde_json::to_vec_pretty(manifest).context(|| format!("manifest {}", manifest.name))?);
+        let new = self.create_object(&Lake::manifest_path(&manifest.digest, None), body.clone()).await?;
+        self.create_object(&Lake::manifest_path(&manifest.digest, Some(&manifest.name)), body).await?;
+        if !self.create_object(&name_path, manifest.digest.clone().into()).await?
+            && let Some(holder) = self.object(&name_path).await?
+        {
+            check_holder(manifest, &holder)?;
+        }
+        Ok(new)
+    }
+
+    /// Creates an object. False: it was there.
+    async fn create_object(&self, path: &Path, bytes: Bytes) -> Result<bool> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store().put_opts(path, bytes.into(), options).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
             Err(error) => Err(error).context(|| format!("writing {path}")),
@@ -122,12 +133,8 @@ impl Lake {
             .context(|| "listing pins".to_string())?;
         let mut pins = Vec::with_capacity(names.len());
         for object in names {
-            let digest = self.text(&object.location).await?;
-            // A name without a manifest is a pin that was never finished.
-            if let Some(mut manifest) = self.read_manifest(&digest).await? {
-                manifest.name = object.location.filename().unwrap_or_default().to_string();
-                pins.push(manifest);
-            }
+            let name = object.location.filename().unwrap_or_default();
+            pins.extend(self.named_pin(name).await?);
         }
         pins.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(pins)
@@ -135,19 +142,10 @@ impl Lake {
 
     /// The pin of this name, digest or unambiguous beginning of a digest (at least 6 digits).
     pub async fn find_pin(&self, name_or_digest: &str) -> Result<PinManifest> {
-        if check_name(name_or_digest).is_ok() {
-            let path = Path::from("pins/names").join(name_or_digest);
-            match self.store().head(&path).await {
-                Ok(_) => {
-                    let digest = self.text(&path).await?;
-                    if let Some(mut manifest) = self.read_manifest(&digest).await? {
-                        manifest.name = name_or_digest.to_string();
-                        return Ok(manifest);
-                    }
-                }
-                Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error).context(|| format!("looking for {path}")),
-            }
+        if check_name(name_or_digest).is_ok()
+            && let Some(manifest) = self.named_pin(name_or_digest).await?
+        {
+            return Ok(manifest);
         }
         let mut found: Vec<PinManifest> = Vec::new();
         if name_or_digest.len() >= 6 && name_or_digest.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -159,7 +157,7 @@ impl Lake {
             for folder in folders.common_prefixes {
                 let digest = folder.filename().unwrap_or_default();
                 if digest.starts_with(name_or_digest)
-                    && let Some(manifest) = self.read_manifest(digest).await?
+                    && let Some(manifest) = self.read_manifest(digest, None).await?
                 {
                     found.push(manifest);
                 }
@@ -180,28 +178,56 @@ impl Lake {
         async { self.store().get(&path).await?.bytes().await }.await.context(|| format!("reading {path}"))
     }
 
-    /// The manifest's bytes as stored: what `manifest_sha256` is taken over.
-    pub async fn manifest_bytes(&self, digest: &str) -> Result<Bytes> {
-        self.read_pin_file(digest, "manifest.json").await
+    async fn named_pin(&self, name: &str) -> Result<Option<PinManifest>> {
+        let Some(digest) = self.object(&Path::from("pins/names").join(name)).await? else { return Ok(None) };
+        let digest = String::from_utf8_lossy(&digest).trim().to_string();
+        let manifest = self.read_manifest(&digest, Some(name)).await?;
+        Ok(manifest.map(|manifest| PinManifest { name: name.to_string(), ..manifest }))
     }
 
-    async fn read_manifest(&self, digest: &str) -> Result<Option<PinManifest>> {
-        let path = Lake::pin_folder(digest).join("manifest.json");
-        match self.store().get(&path).await {
-            Ok(object) => {
-                let bytes = object.bytes().await.context(|| format!("reading {path}"))?;
-                serde_json::from_slice(&bytes).map(Some).context(|| format!("{path} is not a pin manifest"))
+    async fn read_manifest(&self, digest: &str, name: Option<&str>) -> Result<Option<PinManifest>> {
+        let Some((path, bytes)) = self.read_manifest_bytes(digest, name).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).context(|| format!("{path} is not a pin manifest"))
+    }
+
+    /// The manifest that was made under `name`. The first one where there is none of that name, as in lakes of versions
+    /// that kept no other.
+    async fn read_manifest_bytes(&self, digest: &str, name: Option<&str>) -> Result<Option<(Path, Bytes)>> {
+        let first = Lake::manifest_path(digest, None);
+        for path in name.map(|name| Lake::manifest_path(digest, Some(name))).into_iter().chain([first]) {
+            if let Some(bytes) = self.object(&path).await? {
+                return Ok(Some((path, bytes)));
             }
+        }
+        Ok(None)
+    }
+
+    fn manifest_path(digest: &str, name: Option<&str>) -> Path {
+        let file = name.map_or_else(|| "manifest.json".to_string(), |name| format!("manifest-{name}.json"));
+        Lake::pin_folder(digest).join(file)
+    }
+
+    /// An object's bytes; None if there is no such object.
+    async fn object(&self, path: &Path) -> Result<Option<Bytes>> {
+        let read = async { self.store().get(path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error).context(|| format!("reading {path}")),
         }
     }
+}
 
-    async fn text(&self, path: &Path) -> Result<String> {
-        let bytes =
-            async { self.store().get(path).await?.bytes().await }.await.context(|| format!("reading {path}"))?;
-        Ok(String::from_utf8_lossy(&bytes).trim().to_string())
+fn check_holder(manifest: &PinManifest, holder: &[u8]) -> Result<()> {
+    let holder = String::from_utf8_lossy(holder);
+    if holder.trim() == manifest.digest {
+        return Ok(());
     }
+    Err(LakeError::Usage(format!(
+        "the name {:?} belongs to pin {}; a pin never changes, choose another name",
+        manifest.name,
+        holder.trim()
+    )))
 }
 
 /// Checks a pin's name: it must be a file name on every store, and not be taken for a digest.

@@ -12,7 +12,6 @@ use deltalake_core::DeltaTable;
 use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
-use futures::TryStreamExt as _;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use webdancer_schemas::kind::Kind;
@@ -80,36 +79,47 @@ impl Table {
                 table.version()
             )));
         }
-        table.delta = DeltaTable::new(table.delta.log_store());
-        table.delta.load_version(version).await.context(|| {
-            format!("opening version {version} of table {} (its log may have been cleaned up)", kind.table())
-        })?;
+        let mut delta = DeltaTable::new(table.delta.log_store());
+        if let Err(error) = delta.load_version(version).await {
+            let versions = table.log_versions().await?;
+            if !versions.can_read(version) {
+                return Err(table.cleaned_up(&format!("version {version}"), versions.oldest()));
+            }
+            return Err(error).context(|| format!("opening version {version} of table {}", kind.table()));
+        }
+        table.delta = delta;
         Ok(Some(table))
+    }
+
+    /// The error for what was removed from the log.
+    fn cleaned_up(&self, what: &str, oldest: Option<u64>) -> LakeError {
+        let table = self.kind.table();
+        let oldest = oldest.map_or_else(String::new, |oldest| format!("; the oldest that can be read is {oldest}"));
+        LakeError::NotFound(format!(
+            "{what} of table {table} is no longer in its log, which `maintain` shortens{oldest}"
+        ))
     }
 
     /// Times come from the commits themselves: file times, which delta-rs goes by, change when a lake is copied.
     pub(crate) async fn open_time(lake: &Lake, kind: Kind, time: DateTime<Utc>) -> Result<Option<Table>> {
         let Some(table) = Table::open(lake, kind).await? else { return Ok(None) };
-        let newest = table.version();
-        let history: Vec<_> = table
-            .delta
-            .history(None)
-            .try_collect()
-            .await
-            .context(|| format!("reading the history of table {}", kind.table()))?;
-        // Newest first. A clock that was set back must not make a later version older than an earlier one.
-        let oldest = (newest + 1).saturating_sub(history.len() as u64);
+        let times = table.commit_times().await?;
+        // A clock that was set back must not make a later version older than an earlier one.
         let mut clock = i64::MIN;
         let mut found = None;
-        for (version, commit) in (oldest..).zip(history.iter().rev()) {
-            clock = clock.max(commit.timestamp.unwrap_or(clock));
+        for (version, committed) in &times {
+            clock = clock.max(*committed);
             if clock <= time.timestamp_millis() {
-                found = Some(version);
+                found = Some(*version);
             }
         }
-        match found {
-            Some(version) => Table::open_version(lake, kind, version).await,
-            None => Ok(None),
+        match (found, times.keys().next()) {
+            (Some(version), _) => Table::open_version(lake, kind, version).await,
+            // The table was there before its log begins.
+            (None, Some(oldest)) if *oldest > 0 => {
+                Err(table.cleaned_up(&format!("the state at {time}"), Some(*oldest)))
+            }
+            (None, _) => Ok(None),
         }
     }
 

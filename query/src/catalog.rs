@@ -52,7 +52,7 @@ pub trait PinStore: Debug + Send + Sync {
     /// Stores a file of the pin with this digest. The same file again is no error.
     async fn put_pin_file(&self, digest: &str, path: &str, bytes: Bytes) -> Result<()>;
 
-    /// Stores the manifest, after its files, and takes its name. False: this very pin was there already.
+    /// Stores the manifest, after its files, and takes its name. False: the dataset was there, under this name or another.
     ///
     /// # Errors
     /// [`QueryError::Conflict`] when the name belongs to another digest.
@@ -61,8 +61,8 @@ pub trait PinStore: Debug + Send + Sync {
     /// A file of the pin with this digest.
     async fn read_pin_file(&self, digest: &str, path: &str) -> Result<Bytes>;
 
-    /// The manifest's bytes as stored.
-    async fn manifest_bytes(&self, digest: &str) -> Result<Bytes>;
+    /// The bytes of this manifest as stored.
+    async fn manifest_bytes(&self, manifest: &PinManifest) -> Result<Bytes>;
 
     /// URL of a file of the pin with this digest, in one of the [object stores](Catalog::object_stores).
     fn pin_file_url(&self, digest: &str, path: &str) -> String;
@@ -115,8 +115,8 @@ impl PinStore for Lake {
         })
     }
 
-    async fn manifest_bytes(&self, digest: &str) -> Result<Bytes> {
-        Ok(Lake::manifest_bytes(self, digest).await?)
+    async fn manifest_bytes(&self, manifest: &PinManifest) -> Result<Bytes> {
+        Ok(self.stored_manifest(manifest).await?.1)
     }
 
     fn pin_file_url(&self, digest: &str, path: &str) -> String {

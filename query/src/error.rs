@@ -68,6 +68,22 @@ impl QueryError {
         }
     }
 
+    /// An error of planning. Expressions of constants are computed then: one that cannot be is as wrong as it would be
+    /// with the same values from a row.
+    pub(crate) fn planning(error: DataFusionError) -> QueryError {
+        let of_value = match error.find_root() {
+            DataFusionError::ArrowError(source, _) => matches!(
+                source.as_ref(),
+                ArrowError::CastError(_)
+                    | ArrowError::ParseError(_)
+                    | ArrowError::DivideByZero
+                    | ArrowError::ArithmeticOverflow(_)
+            ),
+            _ => false,
+        };
+        if of_value { QueryError::running(error) } else { error.into() }
+    }
+
     /// Whether it only says that whoever read the result has gone (a closed pipe) and wants no more of it.
     pub fn is_reader_gone(&self) -> bool {
         let QueryError::Failed { source, .. } = self else { return false };

@@ -5,6 +5,7 @@
 //! judge failed) is left out: it is neither right nor wrong. With fewer than k attempts the result is null.
 
 mod attempts;
+pub(crate) mod bounded;
 mod cons;
 mod maj_at_k;
 mod ngrams;

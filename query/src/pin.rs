@@ -64,7 +64,7 @@ pub struct Created {
 
 /// Runs `sql` over the newest tables and pins its result under `name`. `now` is recorded as the time of making.
 ///
-/// Doing it again is no error while the rows are the same.
+/// Doing it again is no error while the rows are the same. Each name keeps the query that it was made with first.
 ///
 /// # Errors
 /// [`QueryError::Sql`] when the name is none, before the query runs; [`QueryError::Refused`] for SQL whose result may
@@ -80,35 +80,36 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
     };
     let computed = compute(engine, sql, Versions::At(At::Latest), Some(writing)).await?;
     let store = engine.catalog();
-    if let Some(holder) = found(store.find_pin(name).await)?.filter(|pin| pin.name == name)
-        && holder.digest != computed.digest
-    {
-        return Err(QueryError::Conflict(format!(
-            "the name {name:?} belongs to pin {}, which has other rows; a pin never changes, choose another name",
-            holder.digest
-        )));
-    }
-    let mut manifest = match found(store.find_pin(&computed.digest).await)? {
-        Some(existing) => existing,
-        None => {
-            let files = upload(engine, &computed).await?;
-            PinManifest {
-                format: MANIFEST_FORMAT,
-                name: name.to_string(),
-                definition: sql.to_string(),
-                tables: computed.used,
-                schema: schema_json(&computed.schema),
-                files,
-                rows: computed.rows,
-                digest: computed.digest,
-                created: now,
-                code_version: env!("CARGO_PKG_VERSION").to_string(),
-            }
+    match found(store.find_pin(name).await)?.filter(|pin| pin.name == name) {
+        Some(holder) if holder.digest == computed.digest => return Ok(Created { manifest: holder, new: false }),
+        Some(holder) => {
+            return Err(QueryError::Conflict(format!(
+                "the name {name:?} belongs to pin {}, which has other rows; a pin never changes, choose another name",
+                holder.digest
+            )));
         }
+        None => {}
+    }
+    // The same rows may be there under another name: the files are theirs, what was asked for is this name's.
+    let files = match found(store.find_pin(&computed.digest).await)? {
+        Some(existing) => existing.files,
+        None => upload(engine, &computed).await?,
     };
-    manifest.name = name.to_string();
+    let manifest = PinManifest {
+        format: MANIFEST_FORMAT,
+        name: name.to_string(),
+        definition: sql.to_string(),
+        tables: computed.used,
+        schema: schema_json(&computed.schema),
+        files,
+        rows: computed.rows,
+        digest: computed.digest,
+        created: now,
+        code_version: env!("CARGO_PKG_VERSION").to_string(),
+    };
     let new = store.commit_pin(&manifest).await?;
-    Ok(Created { manifest, new })
+    // As stored: another process may have made the same pin at the same moment.
+    Ok(Created { manifest: store.find_pin(name).await?, new })
 }
 
 /// SHA-256 of the manifest as stored: tells one lake's manifest from another's of the same dataset.
@@ -116,7 +117,7 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
 /// # Errors
 /// When the manifest cannot be read.
 pub async fn manifest_sha256(store: &dyn PinStore, manifest: &PinManifest) -> Result<String> {
-    Ok(sha256_hex(store.manifest_bytes(&manifest.digest).await?))
+    Ok(sha256_hex(store.manifest_bytes(manifest).await?))
 }
 
 /// None where there is no such pin.
@@ -203,7 +204,7 @@ async fn start(
     let in_order = Mode { versions: Versions::Recorded(unordered.used), ..in_order };
     let in_any_order = Mode { order: Order::Sorted, ..in_order.clone() };
     let resolved = engine.resolve(&ordered, &in_any_order).await?;
-    let optimized = resolved.state.optimize(&resolved.plan)?;
+    let optimized = resolved.state.optimize(&resolved.plan).map_err(QueryError::planning)?;
     let resolved = if order::is_free(&optimized)? { resolved } else { engine.resolve(&ordered, &in_order).await? };
     Ok((engine.start(resolved, deadline).await?, ties))
 }

@@ -17,7 +17,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{FunctionRegistry as _, SendableRecordBatchStream, SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
@@ -35,7 +35,7 @@ use crate::catalog::Catalog;
 use crate::complete::Completer;
 use crate::error::{QueryError, Result};
 use crate::first_row::FirstRowPerKey;
-use crate::functions;
+use crate::functions::{self, bounded::Bounded};
 use crate::limits::{Limits, QueryOptions};
 use crate::reference::{self, Reference};
 use crate::resolve::{self, CATALOG, Resolved, Resolver, SCHEMA, Versions};
@@ -202,7 +202,7 @@ impl QueryEngine {
     pub(crate) async fn start(&self, resolved: Resolved, deadline: Instant) -> Result<QueryResult> {
         let Resolved { state, plan, used } = resolved;
         let plan = json_as_text(plan)?;
-        let physical = state.create_physical_plan(&plan).await?;
+        let physical = state.create_physical_plan(&plan).await.map_err(QueryError::planning)?;
         let schema = canonical_schema(physical.schema().as_ref());
         let stream = execute_stream(physical, state.task_ctx()).map_err(QueryError::running)?;
         let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
@@ -297,6 +297,10 @@ fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
     }
     for function in functions::scalars() {
         state.register_udf(Arc::new(function))?;
+    }
+    for (name, growth) in functions::bounded::FUNCTIONS {
+        let bounded = Bounded::new(state.udf(name)?, *growth, limits.memory_bytes);
+        state.register_udf(Arc::new(ScalarUDF::from(bounded)))?;
     }
     Ok(state)
 }

@@ -78,17 +78,25 @@ pub(crate) async fn crawl(
     report
 }
 
+/// Roots told one by one.
+const MAX_ROOTS: usize = 10;
+
 fn tell(report: &CrawlReport) -> Result<(), Failure> {
+    // Every URL has its row; one that nobody answered is no page to people.
+    let unanswered = report.by_status.get(&0).copied().unwrap_or(0);
+    let resumed = if report.resumed > 0 { format!(" ({} before)", report.resumed) } else { String::new() };
     output::line(&format!(
-        "{} pages ({} new), {} without text, {} with the text of another, {} in {:.1} s; run {}",
-        report.pages,
-        report.pages - report.resumed,
+        "{} pages{resumed}, {unanswered} without an answer or refused, {} without text, {} with the text of another, {} in {:.1} s; run {}",
+        report.pages - unanswered,
         report.errors,
         report.duplicates,
         output::bytes(report.bytes),
         report.elapsed_ms as f64 / 1000.0,
         report.run_id
     ))?;
+    for root in report.failed_roots.iter().take(MAX_ROOTS) {
+        output::line(&format!("  {}: {}", root.url, root.error))?;
+    }
     for (skip, count) in &report.skipped {
         output::line(&format!("  {count} not fetched: {skip:?}"))?;
     }

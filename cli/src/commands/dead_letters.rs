@@ -31,7 +31,8 @@ pub(crate) async fn run(context: &Context, command: &DeadLettersCommand) -> Resu
         DeadLettersCommand::List { limit } => {
             let sql = format!(
                 "SELECT event_id, event_time, field, reason, kind, \
-                   coalesce(source_uri || ':' || source_line, origin_topic || '/' || origin_partition || '@' || origin_offset) AS origin \
+                   coalesce(source_uri || ':' || source_line, \
+                     origin_topic || '/' || origin_partition || '@' || origin_offset) AS origin \
                  FROM dead_letters WHERE {OPEN} ORDER BY event_time DESC, event_id DESC LIMIT {limit}"
             );
             let format = if context.json { Format::Json } else { Format::Table };
@@ -54,6 +55,7 @@ pub(crate) async fn run(context: &Context, command: &DeadLettersCommand) -> Resu
             output::line(&format!("reason  {}", letter.row.reason))?;
             output::line(&format!("field   {}", letter.row.field.as_deref().unwrap_or("–")))?;
             output::line(&format!("kind    {}", letter.row.kind.as_deref().unwrap_or("–")))?;
+            output::line(&format!("origin  {}", letter.origin()))?;
             output::line(&format!("bytes   {} of {}", letter.row.raw.0.len(), letter.row.raw_bytes))?;
             // Control characters could drive the terminal.
             let shown: String =
@@ -126,6 +128,18 @@ struct Letter {
     id: String,
     time: DateTime<Utc>,
     row: DeadLetter,
+}
+
+impl Letter {
+    /// File and line, or the position in the log.
+    fn origin(&self) -> String {
+        let row = &self.row;
+        match (&row.source_uri, row.source_line, &row.origin_topic, row.origin_partition, row.origin_offset) {
+            (Some(uri), Some(line), ..) => format!("{uri}:{line}"),
+            (_, _, Some(topic), Some(partition), Some(offset)) => format!("{topic}/{partition}@{offset}"),
+            _ => "–".to_string(),
+        }
+    }
 }
 
 async fn read(engine: &QueryEngine, condition: &str) -> Result<Vec<Letter>, Failure> {

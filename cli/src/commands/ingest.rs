@@ -28,6 +28,13 @@ const MAX_FAILURES: u32 = 6;
 
 pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let kinds = kinds(&args.kinds)?;
+    if let LogUri::Embedded = context.log
+        && !args.accept_new_topic.is_empty()
+    {
+        return Err(Failure::usage(
+            "--accept-new-topic is for Kafka: the embedded log has no topics; give --log kafka://…",
+        ));
+    }
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Stopped };
     let mut watch = Watch::new(context.quiet);
     let mut total = DrainReport::default();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use webdancer_lake::maintain::{MaintainOptions, MaintainReport};
+use webdancer_query::Limits;
 use webdancer_schemas::kind::Kind;
 
 use crate::args::MaintainArgs;
@@ -20,9 +21,14 @@ pub(crate) async fn run(context: &Context, args: &MaintainArgs) -> Result<(), Fa
         };
         args.tables.iter().map(known).collect::<Result<_, _>>()?
     };
+    let vacuum_older_than = (!args.no_vacuum).then(|| hours(args.vacuum_older_than));
+    if !args.unsafe_vacuum && !args.dry_run {
+        check_vacuum(vacuum_older_than, &context.limits())?;
+    }
     context.drain_embedded().await?;
     let options = MaintainOptions {
-        vacuum_older_than: (!args.no_vacuum).then(|| Duration::from_secs(args.vacuum_older_than.saturating_mul(3600))),
+        vacuum_older_than,
+        log_older_than: (!args.no_log_cleanup).then(|| hours(args.log_older_than)),
         dry_run: args.dry_run,
         ..MaintainOptions::default()
     };
@@ -42,13 +48,34 @@ pub(crate) async fn run(context: &Context, args: &MaintainArgs) -> Result<(), Fa
     let verb = if args.dry_run { "would be removed" } else { "removed" };
     for (table, report) in &reports {
         output::line(&format!(
-            "{table:<14} {:>6} files, {:>10} -> {:>6} files, {:>10}; {} old files {verb}",
+            "{table:<14} {:>6} files, {:>10} -> {:>6} files, {:>10}; {} old files {verb}, {} of the log",
             report.files_before,
             output::bytes(report.bytes_before),
             report.files_after,
             output::bytes(report.bytes_after),
-            report.vacuumed
+            report.vacuumed,
+            report.log_files_removed
         ))?;
     }
     Ok(())
+}
+
+fn hours(count: u64) -> Duration {
+    Duration::from_secs(count.saturating_mul(3600))
+}
+
+/// Between the opening of a version and the first file read, and for commits under way.
+const MARGIN: Duration = Duration::from_secs(3600);
+
+/// Refuses to remove files under what may be running: a query or a pin has the files of the version that it began with.
+fn check_vacuum(older_than: Option<Duration>, limits: &Limits) -> Result<(), Failure> {
+    let floor = limits.timeout.max(limits.pin_timeout).saturating_add(MARGIN);
+    if older_than.is_none_or(|age| age >= floor) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "--vacuum-older-than must be at least {}: a query or a pin that runs for so long would lose its files. Where none \
+         is running, --unsafe-vacuum allows less",
+        floor.as_secs().div_ceil(3600)
+    )))
 }

@@ -1,14 +1,15 @@
 //! `webdancer pin`
 
-use std::fs::File;
 use std::path::Path;
 
 use chrono::{SubsecRound as _, Utc};
+use serde::Serialize;
 use serde_json::json;
 use webdancer_query::output::Format;
 use webdancer_query::pin::{self, Recomputed};
 use webdancer_query::{PinManifest, QueryEngine};
 use webdancer_schemas::column::JsonText;
+use webdancer_schemas::digest::sha256_hex;
 use webdancer_schemas::event::Event;
 use webdancer_schemas::id::EventId;
 use webdancer_schemas::kind::Kind;
@@ -30,7 +31,7 @@ pub(crate) async fn run(context: &Context, command: &PinCommand) -> Result<(), F
             };
             context.drain_embedded_wholly().await?;
             let manifest = create(context, &engine, name, &sql).await?;
-            if context.json { output::json(&manifest) } else { tell(context, &manifest) }
+            show(context, &manifest).await
         }
         PinCommand::List => {
             let pins = context.lake.list_pins().await?;
@@ -48,7 +49,7 @@ pub(crate) async fn run(context: &Context, command: &PinCommand) -> Result<(), F
         }
         PinCommand::Show { pin } => {
             let manifest = context.lake.find_pin(pin).await?;
-            if context.json { output::json(&manifest) } else { tell(context, &manifest) }
+            show(context, &manifest).await
         }
         PinCommand::Verify { pin } => verify(context, &engine, pin).await,
         PinCommand::Diff { a, b, key, examples } => {
@@ -89,7 +90,7 @@ pub(crate) async fn create(
         table_versions: JsonText(json!(manifest.tables)),
         rows: i64::try_from(manifest.rows).unwrap_or(i64::MAX),
         digest: manifest.digest.clone(),
-        manifest_uri: context.lake.pin_uri(&manifest.digest),
+        manifest_uri: context.lake.stored_manifest(&manifest).await?.0,
     };
     // The same pin made again is the same event.
     let id = EventId::derive(manifest.created, &manifest.digest, Kind::Pin, &manifest.name, 0);
@@ -152,16 +153,28 @@ async fn export(
         let out = std::io::BufWriter::new(std::io::stdout());
         return output::unless_gone(pin::export(&context.lake, manifest, format, out).await).map(drop);
     };
-    let failed = |e: std::io::Error| Failure::failed(format!("writing {}: {e}", file.display()));
-    let temporary = file.with_extension("partial");
-    let writer = std::io::BufWriter::new(File::create(&temporary).map_err(failed)?);
-    pin::export(&context.lake, manifest, format, writer).await?;
-    std::fs::rename(&temporary, file).map_err(failed)?;
+    let new = output::NewFile::at(file)?;
+    pin::export(&context.lake, manifest, format, new.writer()).await?;
+    new.keep()?;
     output::note(&format!("{} rows in {}", manifest.rows, file.display()));
     Ok(())
 }
 
-fn tell(context: &Context, manifest: &PinManifest) -> Result<(), Failure> {
+/// A manifest, and what identifies it among those of the same dataset.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    manifest: &'a PinManifest,
+    manifest_uri: String,
+    manifest_sha256: String,
+}
+
+async fn show(context: &Context, manifest: &PinManifest) -> Result<(), Failure> {
+    let (manifest_uri, stored) = context.lake.stored_manifest(manifest).await?;
+    let manifest_sha256 = sha256_hex(stored);
+    if context.json {
+        return output::json(&Shown { manifest, manifest_uri, manifest_sha256 });
+    }
     output::line(&format!("pin      {}", manifest.name))?;
     output::line(&format!("digest   {}", manifest.digest))?;
     output::line(&format!("rows     {}", manifest.rows))?;
@@ -170,7 +183,8 @@ fn tell(context: &Context, manifest: &PinManifest) -> Result<(), Failure> {
     let bytes = manifest.files.iter().map(|file| file.bytes).sum();
     output::line(&format!("files    {} ({})", manifest.files.len(), output::bytes(bytes)))?;
     output::line(&format!("sql      {}", manifest.definition.split_whitespace().collect::<Vec<_>>().join(" ")))?;
-    output::line(&format!("manifest {}", context.lake.pin_uri(&manifest.digest)))
+    output::line(&format!("manifest {manifest_uri}"))?;
+    output::line(&format!("         sha256 {manifest_sha256}"))
 }
 
 fn short(digest: &str) -> &str {

@@ -9,12 +9,13 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Completer, CompletionType, Config, Editor, Helper, Highlighter, Hinter};
 use webdancer_ingest::embedded::user_state_folder;
 use webdancer_query::output::Format;
-use webdancer_query::{At, Completer as Names, QueryEngine, QueryOptions, parse_at};
+use webdancer_query::{At, Completer as Names, QueryEngine, QueryOptions, Script, parse_at};
 
-use crate::args::SqlArgs;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
+
+use super::sql::Answer;
 
 const HELP: &str = "A statement ends with a semicolon and may span lines. Tab completes tables and columns.
   \\d          tables and views          \\d NAME     columns of one
@@ -44,27 +45,29 @@ impl LineCompleter for SqlNames {
 
 impl Validator for ShellHelper {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let input = context.input().trim();
-        let complete = input.is_empty() || input.starts_with('\\') || input.ends_with(';');
+        let input = context.input();
+        let complete = input.trim_start().starts_with('\\') || Script::of(input).rest.is_empty();
         Ok(if complete { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
     }
 }
 
-/// What the shell remembers between statements.
-struct Session {
-    format: Format,
-    options: QueryOptions,
+/// Rows shown of a result in the shell, unless asked for more.
+const SHELL_ROWS: u64 = 1000;
+
+/// What is remembered between statements.
+pub(crate) struct Session {
+    pub(crate) format: Format,
+    pub(crate) options: QueryOptions,
+    /// Whether the embedded log is drained before each statement.
+    pub(crate) drain: bool,
 }
 
-pub(crate) async fn run(context: &Context, engine: QueryEngine, args: &SqlArgs) -> Result<(), Failure> {
-    let mut session = Session {
-        format: args.format.map_or(Format::Table, Format::from),
-        options: QueryOptions {
-            at: args.at.as_deref().map_or(Ok(At::Latest), parse_at)?,
-            max_rows: Some(args.max_rows.unwrap_or(1000)),
-            timeout: args.timeout.map(std::time::Duration::from_secs),
-        },
-    };
+/// The shell.
+///
+/// # Errors
+/// When the terminal cannot be used. A statement that fails is told, and the shell goes on.
+pub(crate) async fn run(context: &Context, engine: QueryEngine, mut session: Session) -> Result<(), Failure> {
+    session.options.max_rows.get_or_insert(SHELL_ROWS);
     let names = SqlNames(engine.completer().await?);
     let failed = |e: ReadlineError| Failure::failed(format!("the shell: {e}"));
     let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
@@ -78,24 +81,27 @@ pub(crate) async fn run(context: &Context, engine: QueryEngine, args: &SqlArgs) 
     if !context.quiet {
         output::note(&format!("{} — \\? for help", context.lake.uri()));
     }
-    loop {
+    'shell: loop {
         let read = tokio::task::block_in_place(|| editor.readline("webdancer> "));
-        let line = match read {
-            Ok(line) => line,
+        let text = match read {
+            Ok(text) => text,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(failed(error)),
         };
-        let line = line.trim();
-        let sql = match line.strip_prefix('\\') {
+        let asked = match text.trim().strip_prefix('\\') {
             Some("q" | "quit") => break,
-            Some(command) => session.command(command),
-            None => Some(line.trim_end_matches(';').to_string()),
+            Some(command) => session.command(command).map(|sql| sql.into_iter().collect()),
+            None => Ok(Script::of(&text).statements.into_iter().map(|(_, sql)| sql.to_string()).collect::<Vec<_>>()),
         };
-        if let Some(sql) = sql.filter(|sql| !sql.trim().is_empty())
-            && session.answer(context, &engine, &sql).await.is_break()
-        {
-            break;
+        let statements = asked.unwrap_or_else(|failure| {
+            output::note(&failure.to_string());
+            Vec::new()
+        });
+        for sql in statements {
+            if session.tell(context, &engine, &sql).await.is_break() {
+                break 'shell;
+            }
         }
     }
     if let Some(file) = &history {
@@ -111,35 +117,39 @@ pub(crate) async fn run(context: &Context, engine: QueryEngine, args: &SqlArgs) 
 
 impl Session {
     /// A backslash command; gives the SQL that answers it, if any.
-    fn command(&mut self, command: &str) -> Option<String> {
+    ///
+    /// # Errors
+    /// When its argument is wrong.
+    pub(super) fn command(&mut self, command: &str) -> Result<Option<String>, Failure> {
         let (name, argument) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         let argument = argument.trim().trim_end_matches(';');
         match (name, argument) {
-            ("d", "") => return Some("SHOW TABLES".to_string()),
-            ("d", table) => return Some(format!("DESCRIBE {table}")),
-            ("f", format) => match format.parse() {
-                Ok(Format::Parquet) => output::note("Parquet is not for a terminal"),
-                Ok(format) => self.format = format,
-                Err(error) => output::note(&error.to_string()),
+            ("d", "") => return Ok(Some("SHOW TABLES".to_string())),
+            ("d", table) => return Ok(Some(format!("DESCRIBE {table}"))),
+            ("f", format) => match format.parse()? {
+                Format::Parquet => return Err(Failure::usage("Parquet is not for a terminal")),
+                format => self.format = format,
             },
             ("at", "") => self.options.at = At::Latest,
-            ("at", time) => match parse_at(time) {
-                Ok(at) => self.options.at = at,
-                Err(error) => output::note(&error.to_string()),
-            },
-            _ => output::note(HELP),
+            ("at", time) => self.options.at = parse_at(time)?,
+            ("?", _) => output::note(HELP),
+            _ => return Err(Failure::usage(format!("\\{name} is no command; \\? shows them"))),
         }
-        None
+        Ok(None)
+    }
+
+    /// Runs a statement and writes its rows.
+    pub(super) async fn answer(&self, context: &Context, engine: &QueryEngine, sql: &str) -> Result<Answer, Failure> {
+        if self.drain {
+            context.drain_embedded().await?;
+        }
+        super::sql::answer(engine, sql, &self.options, self.format, std::io::stdout()).await
     }
 
     /// Errors end the statement, not the shell; so does Ctrl-C. Without a reader there is nothing left to do.
-    async fn answer(&self, context: &Context, engine: &QueryEngine, sql: &str) -> ControlFlow<()> {
-        if let Err(failure) = context.drain_embedded().await {
-            output::note(&failure.to_string());
-        }
-        let answering = super::sql::answer(engine, sql, &self.options, self.format, std::io::stdout());
+    async fn tell(&self, context: &Context, engine: &QueryEngine, sql: &str) -> ControlFlow<()> {
         tokio::select! {
-            answered = answering => match answered {
+            answered = self.answer(context, engine, sql) => match answered {
                 Ok(answer) if answer.reader_gone => return ControlFlow::Break(()),
                 Ok(answer) => {
                     let cut = if answer.truncated { " (cut; --max-rows shows more)" } else { "" };
@@ -147,7 +157,6 @@ impl Session {
                 }
                 Err(failure) => output::note(&failure.to_string()),
             },
-            // Ends the statement, not the shell.
             _ = tokio::signal::ctrl_c() => output::note("stopped"),
         }
         ControlFlow::Continue(())

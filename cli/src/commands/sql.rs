@@ -1,6 +1,5 @@
 //! `webdancer sql`
 
-use std::fs::File;
 use std::io::{IsTerminal as _, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,6 +11,8 @@ use crate::args::{FormatArg, SqlArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
+
+use super::shell::Session;
 
 impl From<FormatArg> for Format {
     fn from(format: FormatArg) -> Format {
@@ -31,15 +32,6 @@ pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure
         max_rows: args.max_rows,
         timeout: args.timeout.map(Duration::from_secs),
     };
-    if !args.no_drain {
-        context.drain_embedded().await?;
-    }
-    let engine = context.engine()?;
-    let sql = match (&args.query, &args.file) {
-        (Some(query), _) => query.clone(),
-        (None, Some(file)) => read_query(file)?,
-        (None, None) => return super::shell::run(context, engine, args).await,
-    };
     let to_terminal = args.output.is_none() && std::io::stdout().is_terminal();
     let format = match args.format {
         Some(format) => format.into(),
@@ -52,18 +44,31 @@ pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure
     {
         return Err(Failure::usage("Parquet is not for a terminal: give --output FILE"));
     }
+    let sql = match (&args.query, &args.file) {
+        (Some(query), _) => Some(query.clone()),
+        (None, Some(file)) => Some(read_query(file)?),
+        (None, None) if args.output.is_some() => {
+            return Err(Failure::usage("--output is for one query: give it as an argument or with --file"));
+        }
+        (None, None) => None,
+    };
+    if !args.no_drain {
+        context.drain_embedded().await?;
+    }
+    let engine = context.engine()?;
+    let Some(sql) = sql else {
+        let session = Session { format, options, drain: !args.no_drain };
+        return if std::io::stdin().is_terminal() {
+            super::shell::run(context, engine, session).await
+        } else {
+            super::script::run(context, &engine, session).await
+        };
+    };
     match &args.output {
         Some(file) => {
-            let temporary = file.with_extension("partial");
-            let failed = |e: std::io::Error| Failure::failed(format!("writing {}: {e}", file.display()));
-            let writer = std::io::BufWriter::new(File::create(&temporary).map_err(failed)?);
-            let answered = answer(&engine, &sql, &options, format, writer).await;
-            if answered.is_err() {
-                // Half a file is worse than none.
-                let _ = std::fs::remove_file(&temporary);
-            }
-            let answer = answered?;
-            std::fs::rename(&temporary, file).map_err(failed)?;
+            let new = output::NewFile::at(file)?;
+            let answer = answer(&engine, &sql, &options, format, new.writer()).await?;
+            new.keep()?;
             output::note(&format!("{} rows in {}", answer.rows, file.display()));
             answer.check()
         }
@@ -90,7 +95,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn check(&self) -> Result<(), Failure> {
+    /// Exit code 3 for a result that was cut.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.truncated {
             return Err(Failure::partly(format!(
                 "the result was cut at {} rows; --max-rows and sql.max_rows set the limit",

@@ -43,6 +43,8 @@ fn bad_input_gets_one_line_and_its_exit_code() {
     std::fs::write(folder.path().join("key.toml"), "[endpoints.x]\napi_key = \"secret\"\n").unwrap();
     std::fs::write(folder.path().join("roles.toml"), "[roles]\njudge = \"x\"\n").unwrap();
     std::fs::write(folder.path().join("file"), "not a folder").unwrap();
+    std::fs::write(folder.path().join("zero.toml"), "[sql]\nmax_nesting = 0\n").unwrap();
+    std::fs::create_dir(folder.path().join("lake")).unwrap();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["--config", "missing.toml", "sql", "SELECT 1"], 2, "reading missing.toml: No such file"),
         (
@@ -51,6 +53,10 @@ fn bad_input_gets_one_line_and_its_exit_code() {
             "bad.toml:2:7: lake.uri: invalid type: integer, expected a string",
         ),
         (&["--config", "unknown.toml", "sql", "SELECT 1"], 2, "unknown.toml:2:1: lake.uri_: unknown field `uri_`"),
+        (&["--config", "zero.toml", "sql", "SELECT 1"], 2, "zero.toml: sql.max_nesting: must be at least 1"),
+        (&["--lake", "", "sql", "SELECT 1"], 2, "the lake's place is empty"),
+        (&["--lake", "lak", "sql", "SELECT 1"], 2, "there is no lake at /"),
+        (&["--lake", "lak", "pin", "list"], 2, "`webdancer append`, `import` and `crawl` make one"),
         (&["--lake", "gopher://x", "sql", "SELECT 1"], 2, "scheme \"gopher\" is not known"),
         (&["--log", "http://x", "append"], 2, "is not a kafka:// URL"),
         (&["--log", "kafka://user:secret@h:1", "append"], 2, "must not hold a password"),
@@ -61,6 +67,8 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["sql", "SELECT * FROM no_such_table"], 2, "there is no table \"no_such_table\""),
         (&["sql", "SELCT 1"], 2, "SQL syntax"),
         (&["sql", "SELECT 1 / 0"], 1, "running the query: Divide by zero error"),
+        (&["sql", "SELECT CAST('x' AS INT)"], 1, "running the query: Cast error: Cannot cast string 'x'"),
+        (&["pin", "create", "x", "--sql", "SELECT CAST('x' AS INT) AS n"], 1, "Cannot cast string 'x'"),
         (&["sql", "SELECT CAST(value AS TINYINT) FROM generate_series(127, 128)"], 1, "Can't cast value 128"),
         (&["sql", "SELECT CAST(chr(value + 64) AS INT) FROM generate_series(1, 2)"], 1, "Cannot cast string 'A'"),
         (&["sql", "--at", "yesterday", "SELECT 1"], 2, "neither a version"),
@@ -69,9 +77,11 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["pin", "create", "a/b", "--sql", "SELECT 1 / 0"], 2, "\"a/b\" is no name for a pin"),
         (&["dead-letters", "show", "x' OR 1=1"], 2, "is no event id"),
         (&["maintain", "--tables", "nonsense"], 2, "there is no table \"nonsense\""),
+        (&["maintain", "--vacuum-older-than", "24"], 2, "--vacuum-older-than must be at least 25"),
         (&["crawl", "ftp://x"], 2, "give a URL that begins with http://"),
         (&["crawl", "http://127.0.0.1:9/"], 3, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
         (&["ingest", "--kinds", "nonsense"], 2, "unknown kind"),
+        (&["ingest", "--accept-new-topic", "t"], 2, "--accept-new-topic is for Kafka"),
         (&["--lake", "file", "append"], 1, "file"),
         (&["endpoints", "check"], 2, "the settings have no [endpoints.NAME]"),
         (
@@ -90,6 +100,59 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         assert!(message.starts_with("webdancer: ") && !message.contains("panicked"), "{arguments:?}: {message}");
         assert!(!message.contains("secret"), "{arguments:?}: {message}");
     }
+}
+
+#[test]
+fn an_empty_folder_is_an_empty_lake() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("lake")).unwrap();
+    let output = webdancer(folder.path(), &["sql", "SELECT count(*) AS n FROM qa"], b"");
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "n\n0\n"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_crawl_says_what_was_refused_and_counts_no_page_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = webdancer(folder.path(), &["crawl", "http://127.0.0.1:9/"], b"");
+    let told = text(&output.stdout);
+    assert!(told.starts_with("0 pages, 1 without an answer or refused, "), "{told}");
+    assert!(told.contains("\n  http://127.0.0.1:9/: ") && told.contains("127.0.0.1 is not a public address"), "{told}");
+}
+
+#[test]
+fn a_file_appears_when_it_is_whole_and_a_failure_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    webdancer(folder.path(), &["append"], event(1).as_bytes());
+    webdancer(folder.path(), &["pin", "create", "p", "--sql", "SELECT * FROM metrics"], b"");
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let files = || {
+        let names = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    // A file of the user's own that has the name of a temporary one.
+    std::fs::write(out.join("a.partial"), "mine").unwrap();
+    let export = |name: &str| webdancer(folder.path(), &["pin", "export", "p", "--output", name], b"").status.code();
+    assert_eq!(export("out/a.ndjson"), Some(0));
+    let query = ["sql", "SELECT 1 / 0 AS n", "--output", "out/a.csv"];
+    assert_eq!(webdancer(folder.path(), &query, b"").status.code(), Some(1));
+    assert_eq!(files(), ["a.ndjson", "a.partial"].map(String::from).into());
+    assert_eq!(std::fs::read_to_string(out.join("a.partial")).unwrap(), "mine");
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |name: &str| std::fs::metadata(out.join(name)).unwrap().permissions().mode();
+    assert_eq!(mode("a.ndjson"), mode("a.partial"));
+
+    // A damaged pin.
+    let pins = folder.path().join("lake/pins");
+    for entry in std::fs::read_dir(pins).unwrap().map(|entry| entry.unwrap().path()) {
+        for file in std::fs::read_dir(entry).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_some_and(|extension| extension == "parquet") {
+                std::fs::write(file, "x").unwrap();
+            }
+        }
+    }
+    assert_eq!(export("out/b.ndjson"), Some(1));
+    assert_eq!(files(), ["a.ndjson", "a.partial"].map(String::from).into());
 }
 
 fn event(id: u32) -> String {
@@ -167,6 +230,7 @@ fn dead_letters_that_remain_are_told_and_empty_cells_are_empty() {
     let listed = text(&run(&["dead-letters", "list"]).stdout);
     assert_eq!(listed.lines().count(), 4, "{listed}");
     assert!(!listed.contains("null"), "{listed}");
+    assert!(listed.contains("-:1") && listed.contains("-:2"), "{listed}");
     assert!(text(&run(&["dead-letters", "list", "--json"]).stdout).contains("\"kind\":null"));
 
     // The one was only too large, the other is no event and stays.
@@ -235,6 +299,65 @@ fn append_then_sql_as_a_script_would() {
     assert_eq!(text(&output.stderr), "");
     let output = webdancer(folder.path(), &["--lake", "l", "sql", "SELECT count(*) AS n FROM dead_letters"], b"");
     assert_eq!(text(&output.stdout), "n\n1\n", "elsewhere than on a terminal it is CSV");
+}
+
+#[test]
+fn a_script_ends_with_its_first_failure_and_names_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("lake")).unwrap();
+    let run = |arguments: &[&str], script: &str| {
+        let output = webdancer(folder.path(), &[&["sql"], arguments].concat(), script.as_bytes());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let good = "SELECT 'a;\nb' AS x; -- one; two\n\\f ndjson\nSELECT 1 AS n; SELECT\n 2 AS n;\nSELECT 3 AS n";
+    let (code, out, told) = run(&[], good);
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+    assert_eq!(out, "x\n\"a;\nb\"\n{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n");
+    for (script, code, out, message) in [
+        ("SELECT 1 AS n;\n\nSELECT\nnothing;\nSELECT 2 AS n;\n", 2, "n\n1\n", "line 3: "),
+        (
+            "SELECT 1 AS n;\nSELECT 1/0 AS m;\nSELECT 2 AS n;\n",
+            1,
+            "n\n1\nm\n",
+            "line 2: running the query: Divide by zero",
+        ),
+        ("SELECT 1 AS n;\nDROP TABLE qa;", 2, "n\n1\n", "line 2: refused: DROP TABLE"),
+        ("\n\\f nonsense\nSELECT 1;", 2, "", "line 2: "),
+        ("\\nonsense\n", 2, "", "line 1: \\nonsense is no command"),
+        ("SELECT 1 AS n;\nSELECT 'open;\nSELECT 2;\n", 2, "n\n1\n", "line 2: SQL syntax: Unterminated string"),
+    ] {
+        let (ended, printed, told) = run(&[], script);
+        assert_eq!((ended, printed.as_str()), (Some(code), out), "{script}: {told}");
+        assert!(told.starts_with(&format!("webdancer: {message}")) && told.lines().count() == 1, "{script}: {told}");
+    }
+    let cut = run(&["--max-rows", "1"], "SELECT 1 AS n;\nVALUES (1), (2);\nSELECT 2;");
+    assert_eq!((cut.0, cut.1.as_str()), (Some(3), "n\n1\ncolumn1\n1\n"));
+    assert!(cut.2.starts_with("webdancer: line 2: the result was cut at 1 rows"), "{}", cut.2);
+    assert_eq!(run(&["--output", "f"], "SELECT 1").0, Some(2));
+}
+
+#[test]
+fn a_pin_is_shown_with_its_own_query_and_the_digest_of_its_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("lake")).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = webdancer(folder.path(), arguments, b"");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    run(&["pin", "create", "one", "--sql", "SELECT 1 AS n"]);
+    run(&["pin", "create", "uno", "--sql", "SELECT 2 - 1 AS n"]);
+    let show = |name: &str| serde_json::from_str::<serde_json::Value>(&run(&["pin", "show", name, "--json"])).unwrap();
+    let (one, uno) = (show("one"), show("uno"));
+    assert_eq!(one["digest"], uno["digest"]);
+    assert_eq!((&one["definition"], &uno["definition"]), (&"SELECT 1 AS n".into(), &"SELECT 2 - 1 AS n".into()));
+    let digest = uno["digest"].as_str().unwrap();
+    let stored = std::fs::read(folder.path().join(format!("lake/pins/{digest}/manifest-uno.json"))).unwrap();
+    let sha256 = webdancer_schemas::digest::sha256_hex(&stored);
+    assert_eq!(uno["manifest_sha256"], sha256);
+    assert!(run(&["pin", "show", "uno"]).ends_with(&format!("manifest-uno.json\n         sha256 {sha256}\n")));
+    let rows = run(&["sql", "SELECT name, sql, split_part(manifest_uri, '/', -1) AS m FROM pins ORDER BY name"]);
+    assert_eq!(rows, "name,sql,m\none,SELECT 1 AS n,manifest-one.json\nuno,SELECT 2 - 1 AS n,manifest-uno.json\n");
 }
 
 #[test]

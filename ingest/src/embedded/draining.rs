@@ -1,7 +1,7 @@
 //! The embedded log into the tables.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use webdancer_lake::Lake;
 
+use super::drained::Note;
+use super::segment::io_error;
 use super::{EmbeddedLog, EmbeddedSource, reader};
 use crate::drain::{Carries, Commit, Drain, DrainObserver, DrainOptions, DrainReport, Until};
 use crate::error::Result;
@@ -27,13 +29,14 @@ pub async fn drain(
     observer: &mut dyn DrainObserver,
     stop: impl Future<Output = ()>,
 ) -> Result<DrainReport> {
-    let source = EmbeddedSource::open(log, patience).await?;
+    let mut source = EmbeddedSource::open(log, patience).await?;
     let _lock = source.lock();
     let budget = Arc::new(Budget::default());
     let (events, received) = mpsc::channel(16);
     let follow = until == Until::Stopped;
     let max_buffer_bytes = options.max_buffer_bytes;
-    let mut keeper = Keeper { folder: log.folder().to_path_buf(), boundaries: source.boundaries(), observer };
+    let note = source.find_start(lake, log.cluster()).await?;
+    let mut keeper = Keeper { folder: log.folder().to_path_buf(), note, boundaries: source.boundaries(), observer };
     let drain = Drain::new(lake.clone(), log.cluster(), Carries::All, options, &mut keeper);
     let draining = drain.run(received, until, stop);
     let reading = source.run(events, budget, max_buffer_bytes, follow);
@@ -70,25 +73,28 @@ impl Boundaries {
     }
 }
 
-/// Remembers beside the log how far it is drained, and deletes what is.
-///
-/// The file is a hint that saves reading: losing it costs time, and what it says was committed before it was written.
+/// Notes beside the log how far it is drained, and deletes what is.
 struct Keeper<'a> {
     folder: PathBuf,
+    note: Note,
     boundaries: Arc<Boundaries>,
     observer: &'a mut dyn DrainObserver,
 }
 
 impl DrainObserver for Keeper<'_> {
     fn committed(&mut self, commit: &Commit) {
+        for (_, position) in &commit.positions {
+            self.note.tables.insert(commit.kind, *position);
+        }
         self.observer.committed(commit);
     }
 
     fn durable(&mut self, partition: &TopicPartition, next: i64) {
-        if let Some(position) = self.boundaries.reached(next)
-            && let Err(error) = keep(&self.folder, position)
-        {
-            tracing::warn!(folder = %self.folder.display(), %error, "what is drained could not be noted");
+        if let Some(position) = self.boundaries.reached(next) {
+            self.note.position = position;
+            if let Err(error) = self.keep() {
+                tracing::warn!(folder = %self.folder.display(), %error, "what is drained could not be noted");
+            }
         }
         self.observer.durable(partition, next);
     }
@@ -98,21 +104,10 @@ impl DrainObserver for Keeper<'_> {
     }
 }
 
-fn keep(folder: &Path, position: u64) -> Result<()> {
-    let path = hint_path(folder);
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, position.to_string())
-        .and_then(|()| std::fs::rename(&temporary, &path))
-        .map_err(|source| crate::error::IngestError::Io { what: format!("writing {}", path.display()), source })?;
-    reader::delete_before(folder, position)?;
-    Ok(())
-}
-
-fn hint_path(folder: &Path) -> PathBuf {
-    folder.join("drained")
-}
-
-/// The position before which everything is in the tables, as far as is noted.
-pub(super) fn hint(folder: &Path) -> u64 {
-    std::fs::read_to_string(hint_path(folder)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+impl Keeper<'_> {
+    fn keep(&self) -> Result<()> {
+        self.note.write(&self.folder).map_err(io_error("noting what is drained in", &self.folder))?;
+        reader::delete_before(&self.folder, self.note.position)?;
+        Ok(())
+    }
 }

@@ -1,6 +1,5 @@
 //! Draining the embedded log.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,19 +7,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
+use webdancer_lake::Lake;
 use webdancer_schemas::wire::parse_structured;
 
 use super::appender::Tail;
+use super::drained::Note;
 use super::draining::Boundaries;
 use super::segment::{self, Group, Groups, HEADER, io_error};
 use super::{EmbeddedLog, TOPIC, lock};
 use crate::error::{IngestError, Result};
-use crate::source::{Budget, Record, SourceEvent, Start, TopicPartition};
+use crate::source::{Budget, Record, SourceEvent, TopicPartition};
 
 /// How often a drain that goes on looks for new records.
 const POLL: Duration = Duration::from_millis(50);
 /// Records are handed over in batches of about this many bytes.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Where reading begins.
+#[derive(Debug, Clone, Default)]
+struct StartAt {
+    position: u64,
+    /// Why it is before what was noted as drained, if it is: what the log no longer holds from there on is a gap.
+    behind: Option<String>,
+}
 
 /// The embedded log as a source of records.
 #[derive(Debug)]
@@ -28,6 +37,7 @@ pub struct EmbeddedSource {
     folder: PathBuf,
     tail: Tail,
     boundaries: Arc<Boundaries>,
+    start: StartAt,
     /// Held while draining: one drainer at a time.
     lock: Arc<File>,
 }
@@ -51,7 +61,53 @@ impl EmbeddedSource {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(EmbeddedSource { tail: open_tail(log).await?, folder, boundaries: Arc::default(), lock: Arc::new(lock) })
+        let start = StartAt::default();
+        Ok(EmbeddedSource {
+            tail: open_tail(log).await?,
+            folder,
+            boundaries: Arc::default(),
+            start,
+            lock: Arc::new(lock),
+        })
+    }
+
+    /// Looks up where to go on: at the position that was noted, or before it where a table has less than it had then.
+    /// Gives the note as the tables bear it out.
+    pub(super) async fn find_start(&mut self, lake: &Lake, cluster: &str) -> Result<Note> {
+        let Some(mut note) = Note::read(&self.folder) else {
+            if self.first_position()? > 0 {
+                tracing::warn!(
+                    folder = %self.folder.display(),
+                    "the note of what is drained is missing: that no table lacks what was deleted of the log cannot be checked"
+                );
+            }
+            return Ok(Note::default());
+        };
+        self.start.position = note.position;
+        let mut behind = Vec::new();
+        for (kind, at) in note.behind(lake, cluster).await? {
+            self.start.position = self.start.position.min(at.map_or(0, |at| at as u64 + 1));
+            behind.push(format!(
+                "table {} has records up to {}",
+                kind.table(),
+                at.map_or("none".into(), |at| at.to_string())
+            ));
+            match at {
+                Some(at) => note.tables.insert(kind, at),
+                None => note.tables.remove(&kind),
+            };
+        }
+        if !behind.is_empty() {
+            let behind = format!("{}, less than was drained into it: it is an older copy", behind.join(", "));
+            tracing::warn!("{behind}; the log is read again from {}", self.start.position);
+            self.start.behind = Some(behind);
+        }
+        Ok(note)
+    }
+
+    /// Where the first segment begins.
+    fn first_position(&self) -> Result<u64> {
+        Ok(segment::list(&self.folder)?.first().map_or(0, |(base, _)| *base))
     }
 
     /// What keeps others from draining: to be kept until what was read is committed.
@@ -69,7 +125,7 @@ impl EmbeddedSource {
         TopicPartition { topic: Arc::from(TOPIC), partition: 0 }
     }
 
-    /// Hands over records from the start that the loop names; returns at the end of the log, or never if `follow`.
+    /// Hands over records from the start that was found; returns at the end of the log, or never if `follow`.
     pub async fn run(
         self,
         events: mpsc::Sender<SourceEvent>,
@@ -82,12 +138,22 @@ impl EmbeddedSource {
         let gone = |_| IngestError::Unavailable("the commit loop has ended".to_string());
         let assigned = SourceEvent::Assigned { partitions: vec![(partition.clone(), None)], reply };
         events.send(assigned).await.map_err(|_| gone(()))?;
-        let starts: HashMap<TopicPartition, Start> = answer.await.map_err(|_| gone(()))?;
-        let mut position = match starts.get(&partition) {
-            Some(Start::At(position)) => u64::try_from(*position).unwrap_or(0),
-            _ => super::draining::hint(&self.folder),
-        };
-        let EmbeddedSource { folder, mut tail, boundaries, lock: _lock } = self;
+        answer.await.map_err(|_| gone(()))?;
+        let first = self.first_position()?;
+        let mut position = self.start.position;
+        if let Some(reason) = &self.start.behind
+            && position < first
+        {
+            let reason = format!("{reason}; the log begins at {first}: what was before is deleted");
+            let (from, to) = (position as i64, first as i64 - 1);
+            events
+                .send(SourceEvent::Gap { partition: partition.clone(), from, to, reason })
+                .await
+                .map_err(|_| gone(()))?;
+            self.boundaries.push(to, first);
+            position = first;
+        }
+        let EmbeddedSource { folder, mut tail, boundaries, lock: _lock, .. } = self;
         let mut told_end = None;
         loop {
             let end;
@@ -220,7 +286,7 @@ pub async fn caught_up(log: &EmbeddedLog, patience: Duration) -> Result<bool> {
     let mut looked = None;
     loop {
         // Only once the other has noted more is there something to look at.
-        let drained = super::draining::hint(log.folder());
+        let drained = Note::read(log.folder()).map_or(0, |note| note.position);
         if looked.replace(drained) != Some(drained) && !has_records(log.folder(), drained, end)? {
             return Ok(true);
         }

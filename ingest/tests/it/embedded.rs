@@ -11,7 +11,7 @@ use webdancer_lake::Lake;
 use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog as _, LogError};
-use webdancer_schemas::rows::Metric;
+use webdancer_schemas::rows::{Metric, Qa};
 
 use crate::support::{Watcher, drain, lake, log, metric, rows, steps, text};
 
@@ -288,7 +288,9 @@ async fn what_is_drained_is_noted_where_a_group_begins() {
     log.append((0..10).map(metric).collect()).await.unwrap();
     drain(&lake, &log, DrainOptions::default()).await;
     let end = std::fs::metadata(dir.path().join(SEGMENT)).unwrap().len();
-    assert_eq!(std::fs::read_to_string(&hint).unwrap(), end.to_string());
+    let note = std::fs::read_to_string(&hint).unwrap();
+    assert_eq!(note.lines().next(), Some(end.to_string().as_str()));
+    assert!(note.lines().nth(1).unwrap().starts_with("metric "), "{note}");
     assert!(embedded::caught_up(&log, Duration::ZERO).await.unwrap());
     log.append((10..15).map(metric).collect()).await.unwrap();
     assert!(!embedded::caught_up(&log, Duration::ZERO).await.unwrap());
@@ -476,4 +478,85 @@ async fn a_log_that_was_replaced_under_an_open_handle_takes_nothing_more() {
     assert!(matches!(error, LogError::Failed(_)), "{error:?}");
     assert!(error.to_string().contains("was moved or replaced while it was open"), "{error}");
     new.append(vec![metric(3)]).await.unwrap();
+}
+
+/// Copies a folder with what is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+fn question(number: i64) -> Event {
+    let row = Qa { qa_id: format!("q{number}"), question: "?".into(), answer: "!".into(), ..Qa::default() };
+    Event::new("test", &row).unwrap()
+}
+
+/// A lake whose tables were copied after ten metrics and one question, and went on to twenty and two. The restored copy
+/// has all tables, or metrics alone.
+async fn restored(dir: &tempfile::TempDir, segment_bytes: u64, tables: &str) -> (Lake, EmbeddedLog) {
+    let lake = lake(dir);
+    let log = log(&lake, EmbeddedOptions { segment_bytes, ..EmbeddedOptions::default() }).await;
+    log.append((0..10).map(metric).chain([question(1)]).collect()).await.unwrap();
+    drain(&lake, &log, DrainOptions::default()).await;
+    let folder = dir.path().join(tables);
+    copy(&folder, &dir.path().join("copy"));
+    log.append(vec![question(2)]).await.unwrap();
+    for step in 10..20 {
+        log.append(vec![metric(step)]).await.unwrap();
+    }
+    drain(&lake, &log, DrainOptions::default()).await;
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::rename(dir.path().join("copy"), &folder).unwrap();
+    // Another process: this one has the tables' states in memory.
+    (crate::support::lake(dir), log)
+}
+
+async fn count(lake: &Lake, kind: Kind) -> usize {
+    rows(lake, kind).await.iter().map(|batch| batch.num_rows()).sum()
+}
+
+#[tokio::test]
+async fn tables_restored_from_an_older_copy_get_what_they_lack() {
+    for tables in ["tables", "tables/metrics"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (lake, log) = restored(&dir, 64 << 20, tables).await;
+        assert_eq!(steps(&lake).await.0, once(0..10));
+        let report = drain(&lake, &log, DrainOptions::default()).await;
+        assert_eq!(report.rows["metrics"], 10, "{tables}");
+        assert_eq!(steps(&lake).await.0, once(0..20));
+        assert_eq!(count(&lake, Kind::Qa).await, 2);
+        assert_eq!(count(&lake, Kind::Gap).await, 0);
+        // From then on it goes on as ever.
+        assert_eq!(drain(&lake, &log, DrainOptions::default()).await.commits, 0);
+        log.append(vec![metric(20)]).await.unwrap();
+        assert_eq!(drain(&lake, &log, DrainOptions::default()).await.rows["metrics"], 1);
+    }
+}
+
+#[tokio::test]
+async fn what_a_restored_table_lacks_and_the_log_no_longer_holds_is_a_gap_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lake, log) = restored(&dir, 1000, "tables/metrics").await;
+    for _ in 0..3 {
+        drain(&lake, &log, DrainOptions::default()).await;
+    }
+    let gaps = rows(&lake, Kind::Gap).await;
+    assert_eq!(count(&lake, Kind::Gap).await, 1);
+    let reason = text(&gaps, "reason").remove(0).unwrap();
+    assert!(reason.starts_with("table metrics has records up to "), "{reason}");
+    assert!(reason.contains("it is an older copy; the log begins at "), "{reason}");
+    // What the newest segment holds was read again.
+    let (counts, _) = steps(&lake).await;
+    assert!(counts.len() > 10 && counts.len() < 20 && counts.values().all(|count| *count == 1), "{counts:?}");
+    assert_eq!(count(&lake, Kind::Qa).await, 2);
+    log.append(vec![metric(20)]).await.unwrap();
+    assert_eq!(drain(&lake, &log, DrainOptions::default()).await.rows["metrics"], 1);
+    assert_eq!(count(&lake, Kind::Gap).await, 1);
 }

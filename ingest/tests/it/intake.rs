@@ -1,9 +1,11 @@
 //! Lines in, events acknowledged.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 
 use webdancer_ingest::intake::{IntakeOptions, append_lines};
 use webdancer_schemas::event::Event;
+use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog, LogError};
 
 /// A log that keeps what it is offered, and fails from the given event on.
@@ -68,4 +70,25 @@ async fn a_line_without_its_end_and_windows_line_ends_are_read() {
             .await
             .unwrap();
     assert_eq!((report.acknowledged, report.rejected), (2, 0));
+}
+
+#[tokio::test]
+async fn a_bad_line_is_a_dead_letter_of_its_own_and_the_same_one_when_offered_again() {
+    let log = Memory::default();
+    let text = format!("nonsense\n{}\nnonsense\n", lines(1));
+    for name in ["a.ndjson", "a.ndjson", "b.ndjson"] {
+        let report =
+            append_lines(&log, std::io::Cursor::new(text.clone()), name, &IntakeOptions::default(), |_| {}).await;
+        assert_eq!(report.unwrap().rejected, 2);
+    }
+    let events = log.events.lock().unwrap();
+    let letters: Vec<_> = events.iter().filter(|event| event.kind() == Kind::DeadLetter).collect();
+    let ids: Vec<_> = letters.iter().map(|event| event.id()).collect();
+    assert_eq!(ids[..2], ids[2..4], "a file that is offered again");
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 4, "two lines of two files");
+    let lines = letters.iter().map(|event| {
+        let row: serde_json::Value = serde_json::from_str(event.data.get()).unwrap();
+        row["source_line"].as_i64().unwrap()
+    });
+    assert_eq!(lines.collect::<Vec<_>>(), [1, 4, 1, 4, 1, 4]);
 }

@@ -10,6 +10,7 @@
 
 mod decode;
 mod embedded;
+mod embedded_power;
 mod fuzz;
 mod intake;
 mod kafka_mock;

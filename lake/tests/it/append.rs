@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use webdancer_lake::append::Outcome;
 use webdancer_lake::{LakeError, LakeOptions};
@@ -238,4 +239,36 @@ async fn the_same_id_from_two_sources_is_two_events() {
     other.batches = vec![arrow::array::RecordBatch::try_new(batch.schema(), columns).unwrap()];
     table.append(&[part("a", None, 0, &[1])]).await.unwrap();
     assert_eq!(table.append(&[other]).await.unwrap(), [landed(1, 0)]);
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_is_given_up_and_asked_again() {
+    let options = LakeOptions { store_timeout: Duration::from_millis(500), ..LakeOptions::default() };
+    for fault in [Fault::HangBefore, Fault::HangAfter] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, lake) = faulty(&dir, options.clone());
+        let mut table = writer(&lake).await;
+        *store.commits.lock() = vec![fault];
+        let outcomes = table.append(&[part("a", None, 0, &[1])]).await.unwrap();
+        assert_eq!(outcomes, [landed(1, 0)], "{fault:?}");
+        store.hanging_reads.store(2, Ordering::SeqCst);
+        table.append(&[part("a", Some(0), 1, &[2])]).await.unwrap();
+        assert_eq!(steps(&writer(&lake).await).await, once([1, 2]), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_stays_silent_is_told_with_the_limit() {
+    let options =
+        LakeOptions { store_timeout: Duration::from_millis(100), max_commit_attempts: 2, ..LakeOptions::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let (store, lake) = faulty(&dir, options);
+    let mut table = writer(&lake).await;
+    *store.commits.lock() = vec![Fault::HangBefore; 2];
+    let error = table.append(&[part("a", None, 0, &[1])]).await.unwrap_err();
+    assert!(matches!(error, LakeError::Store { .. }) && error.may_pass(), "{error:?}");
+    let cause = format!("{error:?}");
+    assert!(cause.contains("the store did not answer within 0.1 s: writing "), "{cause}");
+    store.hanging_reads.store(u64::MAX, Ordering::SeqCst);
+    assert!(matches!(lake.table(Kind::Metric).await, Err(LakeError::Store { .. })));
 }

@@ -26,6 +26,10 @@ pub(crate) enum Fault {
     OutageAfter,
     /// The write is not carried out.
     ErrorBefore,
+    /// The write is not carried out, and no answer ever comes.
+    HangBefore,
+    /// The write is carried out, and no answer ever comes.
+    HangAfter,
     /// The write takes this many milliseconds.
     DelayMs(u64),
     /// The write is not carried out: 403.
@@ -45,6 +49,8 @@ pub(crate) struct FaultStore {
     pub(crate) commits: Mutex<Vec<Fault>>,
     /// Reads that still fail.
     pub(crate) failing_reads: AtomicU64,
+    /// Reads and listings that still get no answer.
+    pub(crate) hanging_reads: AtomicU64,
     /// Every write of a checkpoint fails while set.
     pub(crate) fail_checkpoints: std::sync::atomic::AtomicBool,
     /// Conditional creates under `_delta_log` so far.
@@ -59,10 +65,16 @@ impl FaultStore {
             inner,
             commits: Mutex::default(),
             failing_reads: AtomicU64::new(0),
+            hanging_reads: AtomicU64::new(0),
             fail_checkpoints: false.into(),
             commits_tried: AtomicU64::new(0),
             data_bytes: AtomicU64::new(0),
         })
+    }
+
+    /// Whether this read gets no answer.
+    fn hangs(&self) -> bool {
+        self.hanging_reads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 
     fn count(&self, location: &Path, bytes: u64) {
@@ -101,6 +113,11 @@ impl ObjectStore for FaultStore {
         match next {
             None => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::ErrorBefore) => Err(fault("before the write")),
+            Some(Fault::HangBefore) => std::future::pending().await,
+            Some(Fault::HangAfter) => {
+                self.inner.put_opts(location, payload, opts).await?;
+                std::future::pending().await
+            }
             Some(Fault::Denied) => Err(denied()),
             Some(Fault::DeniedAfter) => {
                 self.inner.put_opts(location, payload, opts).await?;
@@ -140,6 +157,9 @@ impl ObjectStore for FaultStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.hangs() {
+            std::future::pending::<()>().await;
+        }
         let left = self.failing_reads.load(Ordering::SeqCst);
         if left > 0 {
             self.failing_reads.store(left - 1, Ordering::SeqCst);
@@ -160,6 +180,9 @@ impl ObjectStore for FaultStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        if self.hangs() {
+            return Box::pin(futures::stream::pending());
+        }
         self.inner.list(prefix)
     }
 

@@ -22,19 +22,7 @@ async fn compaction_keeps_rows_positions_and_uniqueness() {
         table.append(&[part("a", (n > 0).then_some(n - 1), n, &[n as u64])]).await.unwrap();
     }
     let pinned = table.version() - 2;
-    let pin = PinManifest {
-        format: 1,
-        name: "p".into(),
-        definition: String::new(),
-        tables: [("metrics".to_string(), PinnedTable { uri: table.uri(), version: pinned })].into(),
-        schema: serde_json::json!([]),
-        files: Vec::new(),
-        rows: 0,
-        digest: "abcdef".into(),
-        created: chrono::Utc::now(),
-        code_version: String::new(),
-    };
-    lake.commit_pin(&pin).await.unwrap();
+    lake.commit_pin(&pin_of(pinned)).await.unwrap();
     let report = lake
         .maintain(
             Kind::Metric,
@@ -89,4 +77,123 @@ async fn a_compaction_that_is_refused_is_told_at_once() {
     let error = lake.maintain(Kind::Metric, &MaintainOptions::default()).await.unwrap_err();
     assert!(matches!(error, LakeError::Denied(_)), "{error:?}");
     assert_eq!(store.commits_tried.load(Ordering::SeqCst), before + 1);
+}
+
+/// Commits one row each; the versions are those after the table's creation.
+async fn append_steps(lake: &webdancer_lake::Lake, steps: std::ops::Range<i64>) {
+    let mut table = writer(lake).await;
+    for n in steps {
+        table.append(&[part("a", (n > 0).then_some(n - 1), n, &[n as u64])]).await.unwrap();
+    }
+}
+
+fn commits(dir: &tempfile::TempDir) -> Vec<String> {
+    let log = dir.path().join("tables/metrics/_delta_log");
+    let names = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut commits: Vec<_> = names.filter(|name| name.ends_with(".json")).collect();
+    commits.sort();
+    commits.iter().map(|name| name.trim_start_matches('0').trim_end_matches(".json").to_string()).collect()
+}
+
+fn pin_of(version: u64) -> PinManifest {
+    PinManifest {
+        format: 1,
+        name: "p".into(),
+        definition: String::new(),
+        tables: [("metrics".to_string(), PinnedTable { uri: String::new(), version })].into(),
+        schema: serde_json::json!([]),
+        files: Vec::new(),
+        rows: 0,
+        digest: "abcdef".into(),
+        created: chrono::Utc::now(),
+        code_version: String::new(),
+    }
+}
+
+const LOG_ALONE: MaintainOptions = MaintainOptions {
+    compact: false,
+    checkpoint: true,
+    vacuum_older_than: None,
+    log_older_than: Some(Duration::ZERO),
+    dry_run: false,
+};
+
+#[tokio::test]
+async fn the_log_keeps_what_is_young_and_what_a_checkpoint_does_not_cover() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    append_steps(&lake, 0..4).await;
+    let maintain = async |options: MaintainOptions| lake.maintain(Kind::Metric, &options).await.unwrap().unwrap();
+    let all = ["", "1", "2", "3", "4"];
+    for options in [
+        MaintainOptions { log_older_than: Some(Duration::from_secs(3600)), ..LOG_ALONE },
+        MaintainOptions { log_older_than: None, ..LOG_ALONE },
+        MaintainOptions { dry_run: true, ..LOG_ALONE },
+    ] {
+        assert_eq!(maintain(options).await.log_files_removed, 0);
+        assert_eq!(commits(&dir), all);
+    }
+    // Behind the checkpoint of version 4 the log is as it was.
+    append_steps(&lake, 4..6).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let report = maintain(MaintainOptions { checkpoint: false, ..LOG_ALONE }).await;
+    assert_eq!((report.log_files_removed, report.version), (4, 6));
+    assert_eq!(commits(&dir), ["4", "5", "6"]);
+
+    // Rows, positions and ids are what they were, also for a process that was not there before.
+    let fresh = crate::support::lake(&dir);
+    let mut table = writer(&fresh).await;
+    assert_eq!(steps(&table).await, once(0..6));
+    assert_eq!(table.position("a").await.unwrap(), Some(5));
+    let again = table.append(&[part("b", None, 1, &[0, 6])]).await.unwrap();
+    assert_eq!(again, [Outcome::Landed { rows: 1, duplicates: 1 }]);
+}
+
+#[tokio::test]
+async fn a_version_that_was_cleaned_up_is_told_and_not_read_as_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    append_steps(&lake, 0..3).await;
+    let early = chrono::Utc::now();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    append_steps(&lake, 3..4).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    lake.maintain(Kind::Metric, &LOG_ALONE).await.unwrap();
+    assert_eq!(commits(&dir), ["4"]);
+    let fresh = crate::support::lake(&dir);
+    let at = async |at: At| fresh.table_at(Kind::Metric, at).await;
+    for (gone, what) in [(At::Version(2), "version 2"), (At::Time(early), "the state at 20")] {
+        let error = at(gone).await.unwrap_err();
+        assert!(matches!(error, LakeError::NotFound(_)), "{error:?}");
+        let message = error.to_string();
+        assert!(message.starts_with(what) && message.contains("no longer in its log"), "{message}");
+        assert!(message.ends_with("the oldest that can be read is 4"), "{message}");
+    }
+    assert_eq!(steps(&at(At::Version(4)).await.unwrap().unwrap()).await, once(0..4));
+    assert_eq!(steps(&at(At::Time(chrono::Utc::now())).await.unwrap().unwrap()).await, once(0..4));
+    let error = at(At::Version(9)).await.unwrap_err();
+    assert!(error.to_string().contains("has no version 9; its newest is 4"), "{error}");
+}
+
+#[tokio::test]
+async fn a_pinned_version_keeps_the_log_that_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    append_steps(&lake, 0..2).await;
+    lake.maintain(Kind::Metric, &MaintainOptions { log_older_than: None, ..LOG_ALONE }).await.unwrap();
+    append_steps(&lake, 2..5).await;
+    lake.commit_pin(&pin_of(4)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let options = MaintainOptions { vacuum_older_than: Some(Duration::ZERO), ..LOG_ALONE };
+    let report = lake.maintain(Kind::Metric, &options).await.unwrap().unwrap();
+    // Version 4 is read from the checkpoint of version 2.
+    assert_eq!(report.log_files_removed, 2);
+    let fresh = crate::support::lake(&dir);
+    let pinned = fresh.table_at(Kind::Metric, At::Version(4)).await.unwrap().unwrap();
+    assert_eq!(steps(&pinned).await, once(0..4));
+
+    // A pin of a version that the log has no more does not keep maintenance from working.
+    let other = PinManifest { name: "old".into(), digest: "fedcba".into(), ..pin_of(1) };
+    lake.commit_pin(&other).await.unwrap();
+    lake.maintain(Kind::Metric, &options).await.unwrap();
 }

@@ -140,7 +140,17 @@ async fn a_pins_name_means_one_dataset_forever() {
     assert!(!lake.commit_pin(&manifest("train", "aaaaaa11")).await.unwrap(), "the same pin again is no news");
     let error = lake.commit_pin(&manifest("train", "bbbbbb22")).await.unwrap_err();
     assert!(error.to_string().contains("belongs to pin aaaaaa11"), "{error}");
-    lake.commit_pin(&manifest("same-rows", "aaaaaa11")).await.unwrap();
+    let same_rows = PinManifest { definition: "SELECT 2 - 1".into(), ..manifest("same-rows", "aaaaaa11") };
+    assert!(!lake.commit_pin(&same_rows).await.unwrap(), "the dataset was there");
+    assert_eq!(lake.find_pin("same-rows").await.unwrap().definition, "SELECT 2 - 1");
+    assert_eq!(lake.find_pin("train").await.unwrap().definition, "SELECT 1");
+    let (uri, stored) = lake.stored_manifest(&same_rows).await.unwrap();
+    assert!(uri.ends_with("/pins/aaaaaa11/manifest-same-rows.json"), "{uri}");
+    assert!(String::from_utf8_lossy(&stored).contains("SELECT 2 - 1"));
+    // Earlier versions kept the first manifest alone.
+    std::fs::remove_file(dir.path().join("pins/aaaaaa11/manifest-same-rows.json")).unwrap();
+    let older = lake.find_pin("same-rows").await.unwrap();
+    assert_eq!((older.name.as_str(), older.definition.as_str()), ("same-rows", "SELECT 1"));
     assert_eq!(
         lake.list_pins().await.unwrap().iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
         ["same-rows", "train"]
@@ -188,7 +198,11 @@ async fn a_claim_has_one_holder_and_an_expired_one_is_taken_over_by_one() {
 
 #[tokio::test]
 async fn uris_that_cannot_be_a_lake_are_refused() {
-    for (uri, part) in [("gopher://x", "scheme \"gopher\" is not known"), ("s3:///x", "the bucket is missing")] {
+    for (uri, part) in [
+        ("gopher://x", "scheme \"gopher\" is not known"),
+        ("s3:///x", "the bucket is missing"),
+        ("", "the lake's place is empty"),
+    ] {
         let error = Lake::open(uri, LakeOptions::default()).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }

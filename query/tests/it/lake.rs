@@ -8,7 +8,7 @@ use webdancer_lake::append::Part;
 use webdancer_lake::maintain::MaintainOptions;
 use webdancer_lake::{Lake, LakeOptions};
 use webdancer_query::pin::{self, Recomputed};
-use webdancer_query::{Limits, QueryEngine, QueryError};
+use webdancer_query::{Limits, PinManifest, QueryEngine, QueryError};
 use webdancer_schemas::kind::Kind;
 
 use crate::support::{csv, epoch, error, rows_of};
@@ -60,6 +60,19 @@ async fn tables_versions_and_pins_of_a_lake() {
     assert_eq!(csv(&engine, "SELECT count(*), max(step) FROM pin('even')").await, ["30,58"]);
     let prefix = &made.manifest.digest[..12];
     assert_eq!(csv(&engine, &format!("SELECT count(*) FROM pin('{prefix}')")).await, ["30"]);
+
+    // The same rows by another query: one dataset, two manifests.
+    let evenly = "SELECT event_id, step, value FROM metrics WHERE step & 1 = 0";
+    let other = pin::create(&engine, "evenly", evenly, epoch()).await.unwrap();
+    assert_eq!((other.new, &other.manifest.digest), (false, &made.manifest.digest));
+    assert_eq!(other.manifest.files, made.manifest.files);
+    for (name, definition) in [("even", sql), ("evenly", evenly), (prefix, sql)] {
+        assert_eq!(lake.find_pin(name).await.unwrap().definition, definition, "{name}");
+    }
+    let sha256 = async |pin: &PinManifest| pin::manifest_sha256(engine.catalog(), pin).await.unwrap();
+    assert_ne!(sha256(&made.manifest).await, sha256(&other.manifest).await);
+    let verified = pin::verify(&engine, "evenly").await.unwrap();
+    assert!(verified.passed() && verified.manifest.definition == evenly, "{verified:?}");
     let taken = pin::create(&engine, "even", "SELECT step FROM metrics", epoch()).await.unwrap_err();
     assert!(matches!(taken, QueryError::Conflict(_)), "{taken:?}");
 

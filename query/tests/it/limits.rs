@@ -100,3 +100,45 @@ async fn an_error_while_rows_are_computed_ends_the_result() {
     assert!(result.next().await.is_none());
     assert!(!result.truncated());
 }
+
+#[tokio::test]
+async fn functions_that_make_much_of_little_are_bounded_before_they_allocate() {
+    // An eighth of it is 1 MiB.
+    let limits = Limits { memory_bytes: 8 << 20, ..Limits::default() };
+    let engine = Memory::default().engine_with(limits);
+    for sql in [
+        "SELECT repeat('x', 2000000000)",
+        "SELECT lpad('x', 2000000000)",
+        "SELECT rpad('x', 300000, 'é')",
+        "SELECT repeat('x', value * 1000) FROM generate_series(1, 1000)",
+        "SELECT lpad('x', value * 1000) FROM generate_series(1, 1000)",
+        "SELECT replace(repeat('x', 100000), 'x', repeat('y', 1000))",
+        "SELECT array_repeat(1, 2000000000)",
+        "SELECT array_repeat(repeat('x', 100000), value) FROM generate_series(1, 10)",
+        "SELECT list_repeat(value, 1000000) FROM generate_series(1, 10)",
+        "SELECT array_resize([1], 2000000000, 7)",
+        "SELECT range(9000000000)",
+        "SELECT generate_series(0, -9000000000, -1)",
+        "SELECT range(TIMESTAMP '2000-01-01', TIMESTAMP '2100-01-01', INTERVAL '1 second')",
+        "SELECT range(DATE '0001-01-01', DATE '9999-01-01', INTERVAL '1 day')",
+    ] {
+        let error = error(&engine, sql).await;
+        assert!(matches!(error, QueryError::Limit { .. }), "{sql}: {error:?}");
+        let message = error.to_string();
+        assert!(message.contains(" bytes at once, more than the 1048576 that one call may"), "{sql}: {message}");
+        assert!(message.contains("sql.memory_bytes"), "{message}");
+    }
+    for (sql, value) in [
+        ("SELECT length(repeat('x', 1000000))", "1000000"),
+        ("SELECT lpad('x', 3, 'é')", "ééx"),
+        ("SELECT rpad(NULL, 3)", "\"\""),
+        ("SELECT replace('abab', 'b', '123')", "a123a123"),
+        ("SELECT array_to_string(array_repeat('x', 3), '')", "xxx"),
+        ("SELECT array_length(array_resize([1], 5, 7))", "5"),
+        ("SELECT array_length(range(0, 100000, 1))", "100000"),
+        ("SELECT array_length(generate_series(DATE '2020-01-01', DATE '2020-12-31', INTERVAL '1 month'))", "12"),
+        ("SELECT sum(length(repeat('x', value))) FROM generate_series(1, 1000)", "500500"),
+    ] {
+        assert_eq!(csv(&engine, sql).await, [value], "{sql}");
+    }
+}

@@ -150,6 +150,14 @@ async fn a_pin_is_made_once_and_its_name_means_it_forever() {
     let other = pin::create(&engine, "same", "SELECT step FROM metrics WHERE step >= 0", epoch()).await.unwrap();
     assert_eq!((other.new, other.manifest.digest.clone()), (false, first.manifest.digest.clone()));
     assert_eq!(other.manifest.files, first.manifest.files);
+    // Each name keeps its own query, and who makes it again gets the one that it was made with.
+    let mut definitions = Vec::new();
+    for name in ["steps", "same"] {
+        definitions.push(engine.catalog().find_pin(name).await.unwrap().definition);
+    }
+    assert_eq!(definitions, ["SELECT step FROM metrics", "SELECT step FROM metrics WHERE step >= 0"]);
+    let again = pin::create(&engine, "same", sql, epoch()).await.unwrap();
+    assert_eq!(again.manifest.definition, "SELECT step FROM metrics WHERE step >= 0");
     let taken = pin::create(&engine, "steps", "SELECT step + 1 AS step FROM metrics", epoch()).await.unwrap_err();
     assert!(matches!(taken, QueryError::Conflict(_)), "{taken:?}");
     assert!(taken.to_string().contains("a pin never changes"), "{taken}");

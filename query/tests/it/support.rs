@@ -109,8 +109,8 @@ impl PinStore for Memory {
             Err(error) => Err(QueryError::NotFound(error.to_string())),
         }
     }
-    async fn manifest_bytes(&self, digest: &str) -> Result<Bytes> {
-        Ok(serde_json::to_vec(&self.find_pin(digest).await?).unwrap().into())
+    async fn manifest_bytes(&self, manifest: &PinManifest) -> Result<Bytes> {
+        Ok(serde_json::to_vec(&self.find_pin(&manifest.name).await?).unwrap().into())
     }
     fn pin_file_url(&self, digest: &str, path: &str) -> String {
         format!("memory:///pins/{digest}/{path}")

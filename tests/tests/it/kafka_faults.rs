@@ -91,6 +91,7 @@ fn a_topic_made_again_stops_a_running_worker() {
     let old = events("m", 0, 50);
     site.append(&lines(&old));
     let running = worker(&site);
+    wait_for("a table", LIMIT, || (site.versions("metrics") > 0).then_some(()));
     wait_for("rows", LIMIT, || (site.number("SELECT count(*) FROM metrics") == 50).then_some(()));
     let rows = site.sql(ROWS);
 

@@ -58,7 +58,7 @@ fn a_lake_on_s3_appends_queries_pins_and_is_maintained() {
     let verified = || -> Value { serde_json::from_str(&site.ok(&["pin", "verify", "even", "--json"])).unwrap() };
     assert_eq!(verified()["recomputed"], true);
     let maintained: Value =
-        serde_json::from_str(&site.ok(&["maintain", "--json", "--vacuum-older-than", "1"])).unwrap();
+        serde_json::from_str(&site.ok(&["maintain", "--json", "--vacuum-older-than", "1", "--unsafe-vacuum"])).unwrap();
     assert_eq!((&maintained["metrics"]["files_before"], &maintained["metrics"]["files_after"]), (&json!(3), &json!(1)));
     exactly_once(&site, &all, Order::Kept);
     assert_eq!(verified()["passed"], true);
