@@ -52,6 +52,11 @@ pub(crate) enum Command {
     Ingest(IngestArgs),
     /// Crawl sites into the lake, politely; goes on where a killed crawl stopped
     Crawl(CrawlArgs),
+    /// Let a policy attempt questions on a web, a number of times each; goes on where it stopped
+    #[command(
+        after_help = "Examples:\n  webdancer sample --policy endpoint:qwen --web live --sql \"SELECT * FROM qa WHERE method = 'crawlqa'\"\n  webdancer sample --run 0190a6b2-…                 go on with a run\n  webdancer sample --policy scripted --web closed:atlas --share   and on other machines:\n  webdancer sample --join 0190a6b2-…"
+    )]
+    Sample(SampleArgs),
     /// Serve the closed web: an encyclopaedia of countries, real or invented
     Atlas(AtlasArgs),
     /// Write questions with their answers: CRAWLQA and E2HQA
@@ -162,6 +167,52 @@ pub(crate) struct CrawlArgs {
     /// Folder that remembers how far the crawl is [default: one per set of roots, in a local lake's folder or the user's state folder]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SampleArgs {
+    /// Who acts: endpoint:NAME of the settings, or scripted[:MISTAKE=RATE,…] on an atlas [default: the role agent]
+    #[arg(long, conflicts_with_all = ["run", "join"])]
+    pub(crate) policy: Option<String>,
+    /// Where the tools run: closed:PIN of pages, recorded:RUN, or live [default: live]
+    #[arg(long, conflicts_with_all = ["run", "join"])]
+    pub(crate) web: Option<String>,
+    /// The prompt: standard, compact, or a profile's file [default: standard]
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["run", "join"])]
+    pub(crate) profile: Option<String>,
+    /// Attempts at each question [default: 5]
+    #[arg(long, value_name = "N", conflicts_with = "join", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempts: Option<u32>,
+    /// Questions: the columns qa_id and question of this query, and restricted if it is there [default: all of qa]
+    #[arg(long, value_name = "QUERY", conflicts_with_all = ["run", "join", "pin"])]
+    pub(crate) sql: Option<String>,
+    /// Questions: the rows of this pin
+    #[arg(long, value_name = "PIN", conflicts_with_all = ["run", "join"])]
+    pub(crate) pin: Option<String>,
+    /// Seed of the attempts' seeds [default: 0]
+    #[arg(long, conflicts_with_all = ["run", "join"])]
+    pub(crate) seed: Option<u32>,
+    /// Go on with this run: what it lacks is attempted
+    #[arg(long, conflicts_with = "join")]
+    pub(crate) run: Option<String>,
+    /// Share the attempts with other machines, over Kafka
+    #[arg(long, conflicts_with = "join")]
+    pub(crate) share: bool,
+    /// Work on the attempts that another machine shares
+    #[arg(long, value_name = "RUN")]
+    pub(crate) join: Option<String>,
+    /// Attempts under way at a time [default: sample.concurrency]
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<usize>,
+    /// Stop after so many trajectories
+    #[arg(long, value_name = "N")]
+    pub(crate) max_trajectories: Option<u64>,
+    /// Stop after so many tokens
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u64>,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "S")]
+    pub(crate) max_time: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]

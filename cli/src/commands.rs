@@ -12,6 +12,7 @@ mod ingest;
 mod maintain;
 mod pin;
 mod reward;
+mod sample;
 mod shell;
 mod sql;
 mod synth;
@@ -42,6 +43,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Command::Ingest(ingest) => ingest::run(&context, ingest).await,
                 Command::Crawl(crawl) => crawl::run(&context, crawl).await,
                 Command::Synth(synth) => synth::run(&context, synth).await,
+                Command::Sample(sample) => sample::run(&context, sample).await,
                 Command::Sql(sql) => sql::run(&context, sql).await,
                 Command::Filter(filter) => filter::run(&context, filter).await,
                 Command::Reward => reward::run(&context).await,

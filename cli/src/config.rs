@@ -9,14 +9,19 @@ use serde::Deserialize;
 use uuid::Uuid;
 use webdancer_agent::chat::{self, BudgetConfig, EndpointConfig, Models, RolesConfig, SystemClock};
 use webdancer_agent::judge::Style;
+use webdancer_agent::react::ReactConfig;
 use webdancer_agent::reward::RewardParameters;
+use webdancer_agent::web::WebConfig;
 use webdancer_ingest::drain::DrainOptions;
 use webdancer_ingest::embedded::EmbeddedOptions;
 use webdancer_ingest::intake::IntakeOptions;
+use webdancer_ingest::kafka::KafkaSettings;
+use webdancer_ingest::kafka::tasks::TaskSettings;
 use webdancer_lake::LakeOptions;
 use webdancer_lake::location::S3Options;
 use webdancer_query::Limits;
 use webdancer_synth::funnel::{CriticParameters, FunnelLimits, QualityParameters};
+use webdancer_synth::sample::SampleConfig;
 
 use crate::failure::Failure;
 use crate::settings_error;
@@ -34,6 +39,10 @@ pub(crate) struct Config {
     pub(crate) budget: BudgetConfig,
     pub(crate) funnel: FunnelConfig,
     pub(crate) reward: RewardParameters,
+    pub(crate) web: WebConfig,
+    pub(crate) agent: ReactConfig,
+    pub(crate) sample: SampleConfig,
+    pub(crate) tasks: TasksConfig,
 }
 
 /// `[lake]`
@@ -132,6 +141,30 @@ impl Default for IngestConfig {
             commit_interval_ms: options.commit_interval.as_millis() as u64,
             commit_bytes: options.commit_bytes,
             max_buffer_bytes: options.max_buffer_bytes,
+        }
+    }
+}
+
+/// `[tasks]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TasksConfig {
+    pub(crate) partitions: i32,
+    pub(crate) retention_hours: u32,
+    pub(crate) max_task_bytes: usize,
+    pub(crate) prefetch_tasks: usize,
+    pub(crate) commit_interval_ms: u32,
+}
+
+impl Default for TasksConfig {
+    fn default() -> TasksConfig {
+        let settings = TaskSettings::new(KafkaSettings::new(""), "");
+        TasksConfig {
+            partitions: settings.partitions,
+            retention_hours: settings.retention_hours,
+            max_task_bytes: settings.max_task_bytes,
+            prefetch_tasks: settings.prefetch_tasks,
+            commit_interval_ms: settings.commit_interval_ms,
         }
     }
 }

@@ -23,4 +23,5 @@ mod models;
 mod resume;
 mod rewards;
 mod scripted;
+mod sample;
 mod trajectories;

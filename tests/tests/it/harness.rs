@@ -210,6 +210,11 @@ impl Running {
         assert!(finished.status.success(), "{name} was asked to stop: {finished:?}");
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Panics if the command has ended.
     pub(crate) fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
