@@ -66,7 +66,7 @@ impl Addresses {
 
 /// An address that may not be connected to.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{}{address} is not a public address; `--allow-private` lets it be fetched", name.as_ref().map(|name| format!("{name} is at {address}, and ")).unwrap_or_default())]
+#[error("{}{address} is not a public address", name.as_ref().map(|name| format!("{name} is at {address}, and ")).unwrap_or_default())]
 pub(super) struct Forbidden {
     /// The name that resolved to it, where there was one.
     pub(super) name: Option<String>,

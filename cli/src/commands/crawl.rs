@@ -48,7 +48,7 @@ pub(crate) async fn run(context: &Context, args: &CrawlArgs) -> Result<(), Failu
         tell(&report)?;
     }
     match report.failed_roots.first() {
-        Some(root) => Err(Failure::partly(format!("{}: {}", root.url, root.error))),
+        Some(root) => Err(Failure::partly(format!("{}: {}{}", root.url, root.error, hint(&root.error)))),
         None => Ok(()),
     }
 }
@@ -93,6 +93,11 @@ fn tell(report: &CrawlReport) -> Result<(), Failure> {
         output::line(&format!("  {count} not fetched: {skip:?}"))?;
     }
     Ok(())
+}
+
+/// What lets be fetched what was refused.
+fn hint(error: &str) -> &'static str {
+    if error.ends_with("is not a public address") { "; `--allow-private` lets it be fetched" } else { "" }
 }
 
 /// Where a crawl of these roots into this lake remembers how far it is.

@@ -203,17 +203,8 @@ async fn every_oddity_is_one_page_with_its_reason() {
     // Path; status, reason.
     for (path, status, error) in [
         ("loop", 302, "more than 5 redirects"),
-        (
-            "to-private",
-            302,
-            "redirects to http://127.0.0.2:9/: 127.0.0.2 is not a public address; `--allow-private` lets it be fetched",
-        ),
-        (
-            "to-metadata",
-            302,
-            "redirects to http://169.254.169.254/latest/: 169.254.169.254 is not a public address; \
-             `--allow-private` lets it be fetched",
-        ),
+        ("to-private", 302, "redirects to http://127.0.0.2:9/: 127.0.0.2 is not a public address"),
+        ("to-metadata", 302, "redirects to http://169.254.169.254/latest/: 169.254.169.254 is not a public address"),
         ("to-ftp", 302, "status 302 without a Location that can be followed"),
         ("to-nowhere", 302, "status 302 without a Location that can be followed"),
         ("bomb", 200, "larger than 1048576 bytes"),
@@ -260,15 +251,9 @@ async fn names_of_private_addresses_are_refused_after_dns() {
     let server = serve(Router::new().fallback(answer)).await;
     let port = server.address().port();
     for (host, error) in [
-        (
-            "127.0.0.1",
-            "robots.txt could not be read: 127.0.0.1 is not a public address; `--allow-private` lets it be fetched",
-        ),
-        (
-            "2130706433",
-            "robots.txt could not be read: 127.0.0.1 is not a public address; `--allow-private` lets it be fetched",
-        ),
-        ("[::1]", "robots.txt could not be read: ::1 is not a public address; `--allow-private` lets it be fetched"),
+        ("127.0.0.1", "robots.txt could not be read: 127.0.0.1 is not a public address"),
+        ("2130706433", "robots.txt could not be read: 127.0.0.1 is not a public address"),
+        ("[::1]", "robots.txt could not be read: ::1 is not a public address"),
     ] {
         let (report, _, _) = crawl(&format!("http://{host}:{port}/"), CrawlConfig::default()).await;
         assert_eq!(report.failed_roots[0].error, error);
