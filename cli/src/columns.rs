@@ -3,8 +3,10 @@
 use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use futures::TryStreamExt as _;
-use webdancer_query::{PinManifest, QueryOptions, pin};
+use arrow::json::LineDelimitedWriter;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use serde::de::DeserializeOwned;
+use webdancer_query::{PinManifest, QueryError, QueryOptions, pin};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -39,4 +41,30 @@ pub(crate) fn column(batch: &RecordBatch, name: &str, wanted: &DataType) -> Resu
 /// A cell of a column of text.
 pub(crate) fn text(column: &StringArray, row: usize) -> Option<&str> {
     (!column.is_null(row)).then(|| column.value(row))
+}
+
+/// Rows as values of their type, such as [`Page`](webdancer_schemas::rows::Page), of at most so many bytes as JSON.
+pub(crate) async fn rows<R: DeserializeOwned>(
+    batches: impl Stream<Item = Result<RecordBatch, QueryError>>,
+    bytes_max: u64,
+) -> Result<Vec<R>, Failure> {
+    let mut batches = std::pin::pin!(batches);
+    let (mut rows, mut bytes) = (Vec::new(), 0u64);
+    while let Some(batch) = batches.next().await {
+        let mut writer = LineDelimitedWriter::new(Vec::new());
+        writer
+            .write(&batch?)
+            .and_then(|()| writer.finish())
+            .map_err(|e| Failure::failed(format!("rows as JSON: {e}")))?;
+        let json = writer.into_inner();
+        bytes += json.len() as u64;
+        if bytes > bytes_max {
+            return Err(Failure::usage(format!("the rows are more than the {bytes_max} bytes that are read at once")));
+        }
+        for line in json.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let row = serde_json::from_slice(line);
+            rows.push(row.map_err(|e| Failure::usage(format!("{e}; select the table's columns as they are")))?);
+        }
+    }
+    Ok(rows)
 }

@@ -31,6 +31,11 @@ impl Failure {
         Failure { message: message.into(), code: 3 }
     }
 
+    /// The same, with what it is about.
+    pub(crate) fn about(self, what: &str) -> Failure {
+        Failure { message: format!("{what}: {}", self.message), ..self }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         self.code
     }

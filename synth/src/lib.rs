@@ -22,6 +22,6 @@ pub mod funnel;
 pub mod overlap;
 pub mod question;
 pub mod reply;
-pub mod scripted;
 pub mod sample;
+pub mod scripted;
 pub mod site;

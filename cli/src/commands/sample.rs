@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono::{SubsecRound as _, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use webdancer_agent::chat::Spent;
 use webdancer_agent::react::React;
 use webdancer_ingest::kafka::tasks::Published;
 use webdancer_schemas::event::Event;
@@ -40,7 +41,7 @@ enum Part {
 
 /// The result of the command.
 #[derive(Debug, Serialize)]
-struct Summary {
+pub(super) struct Summary {
     #[serde(flatten)]
     report: SampleReport,
     policy: String,
@@ -48,17 +49,26 @@ struct Summary {
     prompt_profile: String,
     /// Attempts that the run had made before.
     made_before: Option<usize>,
-    /// Money, by the endpoints' prices, of this process.
-    cost: f64,
+    /// By all models together, of this process: the policy's tokens, and those of a summariser.
+    spent: Spent,
+}
+
+impl Summary {
+    pub(super) fn report(&self) -> &SampleReport {
+        &self.report
+    }
 }
 
 pub(crate) async fn run(context: &Context, args: &SampleArgs) -> Result<(), Failure> {
-    let (part, plan) = {
-        if args.join.is_none() {
-            context.drain_embedded().await?;
-        }
-        plan::settle(context, args).await?
-    };
+    tell(context, &carry_out(context, args).await?)
+}
+
+/// Begins a run, or goes on with one, or helps another.
+pub(super) async fn carry_out(context: &Context, args: &SampleArgs) -> Result<Summary, Failure> {
+    if args.join.is_none() {
+        context.drain_embedded().await?;
+    }
+    let (part, plan) = plan::settle(context, args).await?;
     let is_shared = args.share || part == Part::Joins;
     let tasks = if is_shared { Some(share::settings(context, &plan.run.id)?) } else { None };
     let models = context.config.models()?;
@@ -88,15 +98,14 @@ pub(crate) async fn run(context: &Context, args: &SampleArgs) -> Result<(), Fail
     settle(log.as_ref(), &plan, part, &report).await;
     let report = report?;
     context.drain_embedded().await?;
-    let summary = Summary {
+    Ok(Summary {
         report,
         policy: plan.acting.policy,
         web: acting.web,
         prompt_profile: acting.profile,
         made_before: work.before,
-        cost: models.budget().spent().cost,
-    };
-    tell(context, &summary)
+        spent: models.budget().spent(),
+    })
 }
 
 /// What there is to do.
@@ -200,7 +209,7 @@ async fn settle(log: &dyn EventLog, plan: &Plan, part: Part, report: &Result<Sam
         Ok(report) if part == Part::Joins && report.left != Some(0) => return,
         Err(_) if part == Part::Joins => return,
         Ok(SampleReport { stopped: Some(reason), .. }) => ("stopped", Some(reason.clone())),
-        Ok(SampleReport { failed: 1.., failures, failed, .. }) => {
+        Ok(SampleReport { failed: failed @ 1.., failures, .. }) => {
             let first = failures.first().map(|failure| failure.reason.as_str()).unwrap_or_default();
             ("stopped", Some(format!("{failed} attempts failed; the first: {first}")))
         }
@@ -244,9 +253,18 @@ fn tell(context: &Context, summary: &Summary) -> Result<(), Failure> {
     match (&report.stopped, report.failed, report.left) {
         (Some(reason), failed, left) => {
             let left = left.map_or_else(|| "some".to_string(), |left| left.to_string());
-            Err(Failure::partly(format!("{reason}: {left} attempts are left and {failed} failed; {go_on}")))
+            let spent = spent(summary);
+            Err(Failure::partly(format!("{reason}, after {spent}: {left} attempts are left, {failed} failed; {go_on}")))
         }
         (None, 1.., _) => Err(Failure::partly(format!("{} attempts failed; {go_on}", report.failed))),
         (None, 0, _) => Ok(()),
     }
+}
+
+/// What this process used, in half a line.
+fn spent(summary: &Summary) -> String {
+    let SampleReport { trajectories, input_tokens, output_tokens, .. } = &summary.report;
+    let used = format!("{trajectories} trajectories, {input_tokens} tokens read, {output_tokens} written");
+    let cost = summary.spent.cost;
+    if cost > 0.0 { format!("{used}, cost {cost:.4}") } else { used }
 }

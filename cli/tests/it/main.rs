@@ -3,6 +3,7 @@
 
 mod filter;
 mod synth;
+mod synth_models;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;

@@ -22,6 +22,6 @@ mod model_qa;
 mod models;
 mod resume;
 mod rewards;
-mod scripted;
 mod sample;
+mod scripted;
 mod trajectories;

@@ -47,7 +47,7 @@ async fn crawlqa(
     let graph = PageGraph::new([page("Osby Bridge", "Ida Storm designed the Osby Bridge, 412 metres long.", &[])]);
     let benchmarks = Benchmarks::new(benchmarks, 8);
     let log = Arc::new(MemoryLog::default());
-    let work = Crawlqa { graph: &graph, models, benchmarks: &benchmarks, config };
+    let work = Crawlqa { graph: &graph, models, benchmarks: &benchmarks, config, first_walk: 0 };
     let report = work.run(NearDuplicates::new(0.8), log.as_ref(), &run_of(), |_| {}).await;
     let rows = log.events(Kind::Qa).iter().map(|event| serde_json::from_str(event.data.get()).unwrap()).collect();
     (report, rows, log)

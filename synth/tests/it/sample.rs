@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 use webdancer_agent::chat::{ChatError, ChatModel, ChatRequest, Completion, Finish, SampledTokens, Usage};
 use webdancer_agent::profile::Profile;
 use webdancer_agent::react::{React, ReactConfig};
@@ -27,10 +28,14 @@ use crate::memory_log::MemoryLog;
 /// What a model does at a call: the question asked, and how often it was asked that before.
 type Deed = dyn Fn(&str, u32) -> Result<&'static str, ChatError> + Send + Sync;
 
-/// A model that answers at once, fails or takes its time.
+/// No run of these tests takes longer, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A model that answers at once, fails, or waits until it may answer.
 struct Model {
     deed: Box<Deed>,
-    time: Duration,
+    /// Closed while it has no permits.
+    gate: Semaphore,
     calls: Mutex<Vec<(String, Option<i64>)>>,
     running: AtomicUsize,
     most: AtomicUsize,
@@ -47,7 +52,7 @@ impl Model {
     fn new(deed: impl Fn(&str, u32) -> Result<&'static str, ChatError> + Send + Sync + 'static) -> Model {
         Model {
             deed: Box::new(deed),
-            time: Duration::ZERO,
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
             calls: Mutex::default(),
             running: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -55,8 +60,20 @@ impl Model {
         }
     }
 
-    fn taking(self, time: Duration) -> Model {
-        Model { time, ..self }
+    /// Until it is opened nobody gets an answer.
+    fn closed(self) -> Model {
+        Model { gate: Semaphore::new(0), ..self }
+    }
+
+    fn open(&self) {
+        self.gate.add_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Waits until so many calls are under way at once.
+    async fn busy(&self, calls: usize) {
+        while self.running.load(Ordering::SeqCst) < calls {
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 
     fn calls(&self) -> Vec<String> {
@@ -75,7 +92,7 @@ impl ChatModel for Model {
     async fn complete(&self, request: &ChatRequest) -> Result<Completion, ChatError> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(running, Ordering::SeqCst);
-        sleep(self.time).await;
+        let passed = self.gate.acquire().await;
         self.running.fetch_sub(1, Ordering::SeqCst);
         let message = &request.messages[1].content;
         let question = message.rsplit("User: ").next().unwrap().to_string();
@@ -85,6 +102,7 @@ impl ChatModel for Model {
             calls.push((question.clone(), request.sampling.seed));
             before
         };
+        drop(passed);
         let answer = (self.deed)(&question, before)?;
         let tokens = self.tokens.load(Ordering::SeqCst);
         Ok(Completion {
@@ -97,7 +115,7 @@ impl ChatModel for Model {
                 ids: vec![7; tokens as usize],
                 log_probs: vec![-0.5; tokens as usize],
             }),
-            elapsed: self.time,
+            elapsed: Duration::ZERO,
         })
     }
 }
@@ -271,37 +289,64 @@ async fn an_outage_does_not_give_up_one_attempt_after_the_other() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn as_many_attempts_are_under_way_as_may_be() {
-    let model = Arc::new(Model::new(|_, _| Ok("42")).taking(Duration::from_secs(1)));
-    let (report, _) = sample(&model, quick(), attempts(10, 1)).await;
+    let model = Arc::new(Model::new(|_, _| Ok("42")).closed());
+    let opened = async {
+        model.busy(3).await;
+        model.open();
+    };
+    let sampled = sample(&model, quick(), attempts(10, 1));
+    let ((report, _), ()) = timeout(LIMIT, async { tokio::join!(sampled, opened) }).await.unwrap();
     assert_eq!(report.trajectories, 10);
     assert_eq!(model.most.load(Ordering::SeqCst), 3);
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_under_way_when_the_time_is_over_is_finished_within_the_grace() {
-    let model = Arc::new(Model::new(|_, _| Ok("42")).taking(Duration::from_secs(10)));
-    let config = SampleConfig { time_ms_max: Some(15_000), grace_ms: 6_000, ..quick() };
-    let (report, _) = sample(&model, config, attempts(10, 1)).await;
-    assert_eq!((report.trajectories, report.left), (6, Some(4)));
-    assert_eq!(report.stopped.as_deref(), Some("the time is over"));
-    // The grace ends before the attempts do: nothing of them is recorded.
-    let config = SampleConfig { time_ms_max: Some(15_000), grace_ms: 4_000, ..quick() };
-    let (report, _) = sample(&model, config, attempts(10, 1)).await;
-    assert_eq!((report.trajectories, report.left), (3, Some(7)));
+#[tokio::test]
+async fn what_is_under_way_at_a_stop_is_finished_within_the_grace() {
+    for (grace_ms, recorded) in [(60_000, 3), (1, 0)] {
+        let model = Arc::new(Model::new(|_, _| Ok("42")).closed());
+        let log = Arc::new(MemoryLog::default());
+        let source = Arc::new(Listed::new(attempts(10, 1)));
+        let asked = async {
+            model.busy(3).await;
+            if recorded > 0 {
+                model.open();
+            }
+        };
+        let sampler = sampler(&model, SampleConfig { grace_ms, ..quick() });
+        let report = timeout(LIMIT, sampler.run(log.clone(), source, |_| {}, asked)).await.unwrap().unwrap();
+        assert_eq!((report.trajectories, report.left), (recorded, Some(10 - recorded)));
+        assert_eq!(rows(&log).len() as u64, recorded);
+        assert_eq!(report.stopped.as_deref(), Some("stopped"));
+    }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
+async fn time_that_is_over_stops_the_work() {
+    let model = Arc::new(Model::new(|_, _| Ok("42")).closed());
+    let config = SampleConfig { time_ms_max: Some(1), grace_ms: 1, ..quick() };
+    let (report, _) = timeout(LIMIT, sample(&model, config, attempts(10, 1))).await.unwrap();
+    assert_eq!((report.trajectories, report.left), (0, Some(10)));
+    assert_eq!(report.stopped.as_deref(), Some("the time is over"));
+}
+
+#[tokio::test]
 async fn whoever_asks_stops_it_also_in_the_wait_before_a_retry() {
     let model = Arc::new(Model::new(|_, _| Err(unavailable())));
-    let config = SampleConfig { retry_delay_ms: 50_000, ..quick() };
+    let config = SampleConfig { retry_delay_ms: 60_000, ..quick() };
     let source = Arc::new(Listed::new(attempts(10, 1)));
-    let asked = sleep(Duration::from_secs(1));
+    let asked = async {
+        while model.calls().len() < 3 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
     let log = Arc::new(MemoryLog::default());
-    let report = sampler(&model, config).run(log, source, |_| {}, asked).await.unwrap();
+    let sampling = sampler(&model, config).run(log, source, |_| {}, asked);
+    let report = timeout(Duration::from_secs(30), sampling).await.unwrap().unwrap();
     assert_eq!((report.trajectories, report.failed, report.left), (0, 0, Some(10)));
     assert_eq!(report.stopped.as_deref(), Some("stopped"));
+    assert_eq!(model.calls(), ["q0?", "q1?", "q2?"]);
     let before = Arc::new(Listed::new(attempts(10, 1)));
     let log = Arc::new(MemoryLog::default());
     let report = sampler(&model, quick()).run(log, before.clone(), |_| {}, ready(())).await.unwrap();
@@ -329,11 +374,11 @@ async fn a_trajectory_too_large_for_the_log_is_recorded_without_its_tokens() {
     assert_eq!((report.trajectories, report.failed), (1, 1));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_log_that_is_unavailable_is_tried_again_and_one_that_fails_ends_the_work() {
     let model = Arc::new(Model::new(|_, _| Ok("42")));
     let log = Arc::new(MemoryLog::default());
-    *log.failures.lock() = vec![LogError::Unavailable("later".into()); 3];
+    *log.failures.lock() = vec![LogError::Unavailable("later".into()); 2];
     let source = Arc::new(Listed::new(attempts(2, 1)));
     let report = sampler(&model, quick()).run(log.clone(), source, |_| {}, pending()).await.unwrap();
     assert_eq!(report.trajectories, 2);
