@@ -384,11 +384,9 @@ mod tests {
     }
     #[test]
     fn the_examples_of_the_documents_are_settings() {
-        for document in [
-            include_str!("../../docs/configuration.md"),
-            include_str!("../../docs/data-construction.md"),
-        ] {
-            let blocks: Vec<&str> = document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        for document in [include_str!("../../docs/configuration.md"), include_str!("../../docs/data-construction.md")] {
+            let blocks: Vec<&str> =
+                document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
             assert!(!blocks.is_empty());
             for block in blocks {
                 Config::parse(Path::new("example.toml"), block).unwrap();

@@ -56,9 +56,10 @@ pub struct Tally {
     pub input_tokens: u64,
     /// Tokens written by the policy.
     pub output_tokens: u64,
-    pub(super) named: Vec<FailedAttempt>,
-    /// Failed since the last that did not.
-    pub(super) failed_in_a_row: u32,
+    /// The first of those given up.
+    pub named: Vec<FailedAttempt>,
+    /// Attempts given up since the last that was not.
+    pub failed_in_a_row: u32,
 }
 
 /// An attempt that was given up.
