@@ -28,13 +28,13 @@ const QUESTIONS: &str = include_str!("../../../deploy/demo/demo_qa.jsonl");
 const MARK: &str = ".webdancer-demo";
 
 /// Questions of every type, and simple ones that are made hard.
-const CRAWLQA_QUESTIONS: usize = 40;
-const E2HQA_ROOTS: usize = 12;
-const E2HQA_REWRITES: u8 = 2;
+const CRAWLQA_QUESTIONS: usize = 120;
+const E2HQA_ROOTS: usize = 40;
+const E2HQA_REWRITES: u8 = 3;
 /// Attempts at each.
 const ATTEMPTS: u32 = 3;
 /// The policy, and the share of attempts that make each of its eight mistakes.
-const POLICY: &str = "scripted:0.03";
+const POLICY: &str = "scripted:0.05";
 /// What the attempts' seeds follow from.
 const SEED: u32 = 1;
 /// Names of the pins.
@@ -152,7 +152,7 @@ impl Demo<'_> {
         self.tell(&format!("E2HQA: {} questions: {roots} simple ones, {rewrites} rewrites of them", e2hqa.questions));
         context.drain_embedded().await?;
         let example = "SELECT rewrites AS step, question, answer FROM qa WHERE attributes->>'root_qa_id' = \
-                       (SELECT min(attributes->>'root_qa_id') FROM qa WHERE rewrites = 2) ORDER BY step";
+                       (SELECT min(attributes->>'root_qa_id') FROM qa WHERE rewrites = 3) ORDER BY step";
         queries::show(&context.engine()?, "One question, made harder step by step", example, context.quiet).await?;
         Ok(json!({"crawlqa": crawlqa.questions, "e2hqa": e2hqa.questions}))
     }

@@ -1,31 +1,11 @@
 //! `webdancer synth` by models, over HTTP: from pages to questions, and from those to harder ones.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use webdancer_tests::stub_model::{Answer, Asked, StubModel};
 
+use crate::lake::{PLACES, bridges, document, sql};
 use crate::{text, webdancer};
-
-/// Places with their bridges' designers and what they may be described as.
-const PLACES: [(&str, &str, &str); 5] = [
-    ("Osby", "Ida Storm", "the town whose ferry sank in 1902"),
-    ("Lund", "Marta Berg", "the town with two harbours"),
-    ("Norre", "Olaf Dahl", "the town at the mouth of the river Ask"),
-    ("Halden", "Rut Lindqvist", "the town that burnt twice"),
-    ("Kestrel", "Per Holm", "the town named after a bird"),
-];
-
-fn page(place: &str, designer: &str) -> String {
-    let said = format!("{designer} designed the bridge at {place}. {}", "More is not told of it here. ".repeat(12));
-    let url = format!("http://bridges.example/{place}");
-    let data = json!({
-        "url": url, "final_url": url, "root_url": "http://bridges.example/", "depth": 1, "status": 200,
-        "title": format!("Bridge at {place}"), "text": said, "digest": format!("digest-{place}"),
-    });
-    json!({"specversion": "1.0", "id": place, "source": "test", "type": "webdancer.page.v1", "data": data}).to_string()
-}
 
 /// Plays the writer and the reader: knows nothing but what it is shown.
 fn reply(asked: &Asked) -> Value {
@@ -34,7 +14,8 @@ fn reply(asked: &Asked) -> Value {
     let line = |mark: &str| said.lines().rev().find_map(|line| line.strip_prefix(mark)).unwrap_or_default();
     let of = |text: &str| PLACES.into_iter().find(|(place, _, told)| text.contains(place) || text.contains(told));
     if said.contains("Type: GENERIC") {
-        let (place, designer, _) = of(said).unwrap();
+        // Behind the pages stand examples, about places of the same names.
+        let (place, designer, _) = of(said.split("Type: ").next().unwrap()).unwrap();
         let question = format!("Who designed the bridge that stands at {place}?");
         return json!({"question": question, "answer": designer, "chain": [format!("Bridge at {place}")], "pages": [1]});
     }
@@ -56,34 +37,17 @@ fn reply(asked: &Asked) -> Value {
     json!({"answer": answer})
 }
 
-/// A folder with pages, and settings whose models are `model`.
+/// A lake with pages, and settings whose models are `model`.
 fn site(model: &StubModel, further: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = format!(
+    bridges(&format!(
         "[endpoints.stub]\nurl = \"{}\"\nmodel = \"stub\"\nprice_output = 1000.0\nprice_input = 0.0\n\
          [roles]\nsynthesiser = \"stub\"\n[synth.crawlqa]\nconcurrency = 2\n{further}",
         model.url()
-    );
-    std::fs::write(folder.path().join("webdancer.toml"), settings).unwrap();
-    let pages: Vec<String> = PLACES.into_iter().map(|(place, designer, _)| page(place, designer)).collect();
-    let output = webdancer(folder.path(), &["append"], pages.join("\n").as_bytes());
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    folder
+    ))
 }
 
 fn model(runtime: &Runtime) -> StubModel {
     runtime.block_on(StubModel::scripted(|asked, _| Answer::says(reply(asked).to_string())))
-}
-
-/// The result of a command that ends with this exit code.
-fn document(folder: &Path, code: i32, arguments: &[&str]) -> Value {
-    let output = webdancer(folder, &[&["--json"], arguments].concat(), b"");
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}", text(&output.stderr)))
-}
-
-fn sql(folder: &Path, query: &str) -> Value {
-    document(folder, 0, &["sql", query])
 }
 
 const CRAWLQA: [&str; 6] = ["synth", "crawlqa", "--sql", "SELECT * FROM pages", "--types", "generic"];

@@ -210,9 +210,10 @@ impl Running {
         assert!(finished.status.success(), "{name} was asked to stop: {finished:?}");
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// SIGKILL; the exit code if the command had ended by itself before.
+    pub(crate) fn kill_or_end(mut self) -> Option<i32> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap().code()
     }
 
     /// Panics if the command has ended.

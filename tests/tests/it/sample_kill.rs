@@ -15,6 +15,8 @@ use crate::kafka::{broker, config};
 
 const QUESTIONS: usize = 30;
 const ATTEMPTS: usize = 2;
+/// Kills, at least.
+const KILLS_MIN: u32 = 10;
 /// How long a worker may take to begin: the group waits for the session of a killed one to end.
 const BEGINS: Duration = Duration::from_secs(60);
 
@@ -24,7 +26,7 @@ fn model(runtime: &Runtime) -> StubModel {
     let answer = move |_: &_, _| {
         let number = said.fetch_add(1, Ordering::Relaxed);
         let text = format!("<think>\nI know.\n</think>\n<answer>\nnumber {number}\n</answer>");
-        Answer::says(text).late(Duration::from_millis(20 + number % 5 * 40))
+        Answer::says(text).late(Duration::from_millis(60 + number % 5 * 80))
     };
     runtime.block_on(StubModel::scripted(answer))
 }
@@ -88,20 +90,21 @@ fn all_once() -> BTreeMap<(String, i64), i64> {
     pairs.map(|pair| (pair, 1)).collect()
 }
 
-/// Kills both workers, one after the other, at any moment; somebody else takes their places.
-fn kill_two(site: &Site, run: &str, workers: &mut Vec<Running>, rng: &mut ChaCha8Rng) {
+/// Kills two workers, one after the other, at any moment; somebody else takes their places. How many it killed: who has
+/// ended by itself cannot be.
+fn kill_two(site: &Site, run: &str, workers: &mut Vec<Running>, rng: &mut ChaCha8Rng) -> u32 {
+    let mut killed = 0;
     for _ in 0..2 {
-        pause(rng, 1500);
-        let mut gone = workers.swap_remove(rng.random_range(0..workers.len()));
-        if gone.has_ended() {
+        pause(rng, 1200);
+        let gone = workers.swap_remove(rng.random_range(0..workers.len()));
+        match gone.kill_or_end() {
+            None => killed += 1,
             // All attempts were made before its turn came.
-            let finished = gone.finish(LIMIT);
-            assert_eq!(finished.status.code(), Some(0), "{finished:?}");
-        } else {
-            gone.kill();
+            Some(code) => assert_eq!(code, 0),
         }
         workers.push(sample(site, &["--join", run]));
     }
+    killed
 }
 
 #[test]
@@ -111,11 +114,13 @@ fn two_workers_killed_at_any_point_leave_each_attempt_exactly_once() {
     let runtime = Runtime::new().unwrap();
     let model = model(&runtime);
     let site = site(server, "killed-sampler", &model);
-    for round in 0..kills() {
+    let (mut killed, mut round) = (0, 0);
+    while killed < kills().max(KILLS_MIN) {
+        round += 1;
         let before = model.asked().len();
         let (sharer, run) = begin(&site);
         let mut workers = vec![sharer, sample(&site, &["--join", &run])];
-        kill_two(&site, &run, &mut workers, &mut rng);
+        killed += kill_two(&site, &run, &mut workers, &mut rng);
         for worker in workers {
             let finished = worker.finish(LIMIT);
             assert_eq!(finished.status.code(), Some(0), "{finished:?}");
@@ -124,7 +129,7 @@ fn two_workers_killed_at_any_point_leave_each_attempt_exactly_once() {
         assert_eq!(attempts(&site, &run), all_once(), "round {round}");
         let state = site.sql(&format!("SELECT state FROM run_state WHERE run_id = '{run}'"));
         assert_eq!(state, [json!({"state": "finished"})]);
-        say(&format!("round {round}: the model was asked {} times", model.asked().len() - before));
+        say(&format!("round {round}: {killed} kills, the model was asked {} times", model.asked().len() - before));
     }
     assert_eq!(site.number("SELECT count(*) FROM dead_letters"), 0);
 }
