@@ -73,9 +73,11 @@ fn a_run_that_was_stopped_goes_on_and_repeats_nothing() {
     let asked = model.asked().len();
     assert_eq!(document(folder, 0, &["sample", "--run", run])["trajectories"], 0);
     assert_eq!(model.asked().len(), asked, "nobody is asked when there is nothing to do");
+    assert_eq!(sql(folder, state), json!([{"state": "finished"}]));
     // More attempts may be asked for, and are made as at the beginning.
     assert_eq!(document(folder, 0, &["sample", "--run", run, "--attempts", "3"])["trajectories"], 3);
     assert_eq!(sql(folder, ATTEMPTS), once(3));
+    assert_eq!(sql(folder, state), json!([{"state": "finished"}]));
     let rows = sql(
         folder,
         "SELECT DISTINCT t.answer = q.answer AS correct, t.run_id, t.policy_model, t.n_tool_calls \

@@ -40,7 +40,7 @@ fn reply(asked: &Asked) -> Value {
 /// A lake with pages, and settings whose models are `model`.
 fn site(model: &StubModel, further: &str) -> tempfile::TempDir {
     bridges(&format!(
-        "[endpoints.stub]\nurl = \"{}\"\nmodel = \"stub\"\nprice_output = 1000.0\nprice_input = 0.0\n\
+        "[endpoints.stub]\nurl = \"{}\"\nmodel = \"stub\"\nprice_output = 1000000.0\nprice_input = 0.0\n\
          [roles]\nsynthesiser = \"stub\"\n[synth.crawlqa]\nconcurrency = 2\n{further}",
         model.url()
     ))
@@ -66,7 +66,7 @@ fn models_write_questions_from_pages_and_go_on_where_they_stopped() {
         (&json!(2), &json!(5), &json!({"generic": 2}))
     );
     let spent = &first["spent"];
-    assert_eq!(spent["cost"].as_f64().unwrap(), spent["output_tokens"].as_f64().unwrap() / 1000.0);
+    assert_eq!(spent["cost"].as_f64().unwrap(), spent["output_tokens"].as_f64().unwrap());
     assert!(spent["answers"].as_u64().unwrap() >= 2 + 2 * 3 + 2 * 3, "{spent}");
     let rows =
         sql(folder, "SELECT question, answer, generator, evidence_page_digests[1] AS page, run_id FROM qa LIMIT 1");

@@ -56,7 +56,8 @@ impl RunOf {
         };
         let event = Event::new(SOURCE, &row).map_err(|e| SynthError::Unwritable(e.to_string()))?;
         let now = now.trunc_subsecs(6);
-        Ok(event.with_id(EventId::derive(now, SOURCE, Kind::Run, &self.run_id, 0)).with_run(&self.run_id).at(now))
+        let subject = format!("{}/{state}", self.run_id);
+        Ok(event.with_id(EventId::derive(now, SOURCE, Kind::Run, &subject, 0)).with_run(&self.run_id).at(now))
     }
 }
 
