@@ -7,7 +7,7 @@ BIN := $(CARGO_TARGET_DIR)/debug/webdancer
 # One feature set for everything: building a part alone would build dependencies a second time.
 CARGO_TEST := cargo test --workspace --lib --bins --tests
 
-BENCHES := bench-append bench-funnel bench-ingest bench-pin bench-sql
+BENCHES := bench-append bench-crawl bench-funnel bench-ingest bench-pin bench-sql
 
 .PHONY: help build demo test lint torture fuzz release $(BENCHES) clean
 
@@ -54,6 +54,7 @@ release: ## The optimised command
 	cargo build --release --workspace --bins
 
 bench-append: ## Durable appends beside SQLite and Kafka
+bench-crawl: ## The crawler beside scrapy and wget (BENCH_COPIES)
 bench-funnel: ## The funnel's rules over a million trajectories beside DuckDB (BENCH_ROWS)
 bench-ingest: ## Kafka to table beside Spark, delta-rs and others (2 GB a topic; BENCH_GB)
 bench-pin: ## Pins beside DuckDB's COPY (BENCH_ROWS)

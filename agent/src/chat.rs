@@ -9,14 +9,12 @@
 
 mod answer;
 mod budget;
-mod clock;
 mod config;
 mod endpoint;
 mod fault;
 mod limit;
 mod models;
 mod request;
-mod secret;
 mod stop;
 mod wire;
 
@@ -26,12 +24,12 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use self::budget::{Budget, BudgetConfig, Prices, Spent};
-pub use self::clock::{Clock, SystemClock};
 pub use self::config::{EndpointConfig, MaxTokensMember, ModelRole, RolesConfig, SettingsError, TokenIds, validate};
 pub use self::endpoint::Endpoint;
 pub use self::models::Models;
-pub use self::secret::Secret;
+pub use crate::clock::{Clock, SystemClock};
 use crate::conversation::Message;
+pub use crate::secret::Secret;
 
 /// Something that completes conversations.
 #[async_trait]
@@ -117,6 +115,8 @@ pub struct Completion {
 pub enum Finish {
     /// By itself or at a stop string.
     Stop,
+    /// At a stop string that the endpoint did not heed: it went on, and what followed was dropped.
+    Overrun,
     /// At `max_tokens` or the end of the context.
     Length,
     /// The endpoint withheld the rest.

@@ -1,17 +1,19 @@
-//! Time, handed in: budgets are tested without waiting.
+//! Time, handed in: waits, rates and budgets are tested without waiting.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 
-/// Where the time is taken from.
+/// Where the time is taken from, for waits, rates and budgets.
+///
+/// Time-outs of connections are not in it: they watch real sockets.
 #[async_trait]
 pub trait Clock: Send + Sync + fmt::Debug {
     /// A time that never goes back.
     fn now(&self) -> Instant;
 
-    /// The time of day.
+    /// The time of day, for dates that servers send.
     fn utc(&self) -> SystemTime;
 
     /// Lets `duration` pass.
@@ -34,5 +36,48 @@ impl Clock for SystemClock {
 
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod manual {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// A clock that jumps over every wait and counts what it jumped over.
+    #[derive(Debug)]
+    pub(crate) struct ManualClock {
+        start: Instant,
+        passed: Mutex<Duration>,
+    }
+
+    impl ManualClock {
+        pub(crate) fn new() -> ManualClock {
+            ManualClock { start: Instant::now(), passed: Mutex::new(Duration::ZERO) }
+        }
+
+        pub(crate) fn passed(&self) -> Duration {
+            *self.passed.lock()
+        }
+
+        pub(crate) fn pass(&self, duration: Duration) {
+            *self.passed.lock() += duration;
+        }
+    }
+
+    #[async_trait]
+    impl Clock for ManualClock {
+        fn now(&self) -> Instant {
+            self.start + self.passed()
+        }
+
+        fn utc(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + self.passed()
+        }
+
+        async fn sleep(&self, duration: Duration) {
+            self.pass(duration);
+        }
     }
 }

@@ -11,6 +11,7 @@ mod config;
 pub mod extract;
 mod fetcher;
 mod hosts;
+pub mod parse;
 mod robots;
 pub(crate) mod transport;
 pub mod url;

@@ -151,8 +151,11 @@ impl Profile {
     ///
     /// # Errors
     /// A line is not in the [published](crate::published) format, has no date at the end of its system message, or
-    /// another text than the first.
+    /// another text than the first; or the name is that of a profile that is built in.
     pub fn from_published<'a>(name: &str, lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Profile, ProfileError> {
+        if Profile::built_in(name).is_some() {
+            return Err(ProfileError::Document(format!("the name {name:?} is that of a profile that is built in")));
+        }
         let mut found: Option<Profile> = None;
         let mut longest = 0;
         for (index, line) in lines.into_iter().enumerate() {

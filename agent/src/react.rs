@@ -7,8 +7,8 @@
 //! | what happens | what follows | termination |
 //! |---|---|---|
 //! | an answer | the end | `answer` |
-//! | a turn out of format | an observation that says what is wrong; after too many the end | `malformed` |
-//! | a wrong call, a miss, a page that is not there | an observation that says so | |
+//! | a turn that is no thought and one action | an observation that says what is wrong; after too many the end | `malformed` |
+//! | a wrong call, bad JSON too; a miss; a page that is not there | an observation that says so | |
 //! | an observation that the model wrote itself | cut off; the turn's raw text keeps its opening tag | |
 //! | model calls spent, or the context full | one more turn, which is asked for the answer | `forced`; without an answer `calls`, `tokens` |
 //! | tokens to write spent | the end | `tokens` |
@@ -31,6 +31,7 @@ use webdancer_schemas::rows::Trajectory;
 
 use crate::chat::{ChatError, ChatModel, ChatRequest, Completion, Finish, Sampling};
 use crate::clock::{Clock, SystemClock};
+use crate::format::FormatError;
 use crate::profile::Profile;
 use crate::tool::{Observation, Outcome, Web};
 use record::Record;
@@ -60,7 +61,8 @@ pub struct ReactConfig {
     pub turn_tokens_max: Option<u32>,
     /// Wall-clock time. 1,800,000 by default.
     pub time_ms_max: u64,
-    /// Turns out of format that are answered; one more ends the trajectory. 3 by default.
+    /// Turns without a thought and one action that are answered; one more ends the trajectory. A call whose JSON is bad
+    /// is a wrong call, and none of these. 3 by default.
     pub malformed_max: u32,
     /// Ask for the answer when calls or context are spent. True by default.
     pub force_answer: bool,
@@ -270,22 +272,30 @@ impl Episode<'_> {
                 }
                 Err(end) => Some(end),
             },
-            Deed::Malformed(fault) => {
-                self.malformed += 1;
-                if cut_off
-                    && self.agent.config.written_tokens_max.is_some_and(|max| self.record.written_tokens() >= max)
-                {
-                    Some(End::Spent(Budget::Written))
-                } else if self.malformed > self.agent.config.malformed_max {
-                    Some(End::Malformed)
-                } else {
-                    self.record.observe(&turn::explain(&fault, cut_off), turn::MALFORMED);
-                    None
-                }
-            }
+            Deed::Malformed(fault) => self.reject(&fault, cut_off),
         };
         self.record.took(index, self.agent.clock.now() - began);
         Ok(end)
+    }
+
+    /// Says what is wrong with a turn that could not be carried out; the end, if it was one too many.
+    fn reject(&mut self, fault: &FormatError, cut_off: bool) -> Option<End> {
+        let config = &self.agent.config;
+        if cut_off && config.written_tokens_max.is_some_and(|max| self.record.written_tokens() >= max) {
+            return Some(End::Spent(Budget::Written));
+        }
+        let outcome = match fault {
+            FormatError::ToolCall { .. } if !cut_off => Outcome::Invalid.as_str(),
+            _ => {
+                self.malformed += 1;
+                turn::MALFORMED
+            }
+        };
+        if self.malformed > config.malformed_max {
+            return Some(End::Malformed);
+        }
+        self.record.observe(&turn::explain(fault, cut_off), outcome);
+        None
     }
 
     /// One more turn, which is asked for the answer.

@@ -1,16 +1,21 @@
 //! Keys of services: they reach the wire and nothing else.
+//!
+//! A [`Secret`] has no `Display` and its `Debug` shows nothing. What a server or a library says goes through a
+//! [`Scrubber`] before it gets into an error or a message, since servers repeat keys that they refuse.
 
 use std::fmt;
 use std::path::Path;
 
-/// Bytes of a key file.
-const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
+use serde::{Deserialize, Deserializer};
+
 /// What stands where a secret was.
 const REDACTED: &str = "***";
 /// Shorter than this it is no secret, and replacing it would garble messages.
 const SECRET_BYTES_MIN: usize = 4;
+/// Bytes of a key file.
+const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// Text that is never shown: it has no `Display`, and its `Debug` says nothing.
+/// Text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -51,11 +56,6 @@ impl Secret {
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
-
-    /// `text` without the secret: servers repeat keys that they refuse.
-    pub(crate) fn scrub(&self, text: &str) -> String {
-        if self.0.len() < SECRET_BYTES_MIN { text.to_string() } else { text.replace(&self.0, REDACTED) }
-    }
 }
 
 impl fmt::Debug for Secret {
@@ -64,23 +64,73 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+        // The library's own message would show the value.
+        String::deserialize(deserializer).map(Secret).map_err(|_| serde::de::Error::custom("must be a string"))
+    }
+}
+
+/// Takes secrets out of text.
+#[derive(Clone, Default)]
+pub(crate) struct Scrubber(Vec<String>);
+
+impl Scrubber {
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Scrubber {
+        let mut needles = Vec::new();
+        for secret in secrets {
+            if secret.0.len() < SECRET_BYTES_MIN {
+                continue;
+            }
+            // A body shown as it came has it as JSON writes it.
+            let json = serde_json::Value::from(secret.0.as_str()).to_string();
+            needles.extend([secret.0.clone(), json.trim_matches('"').to_string()]);
+        }
+        // One secret may be part of another.
+        needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
+        needles.dedup();
+        Scrubber(needles)
+    }
+
+    /// `text` with every secret replaced.
+    pub(crate) fn scrub(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_string(), |text, needle| text.replace(needle.as_str(), REDACTED))
+    }
+}
+
+impl fmt::Debug for Scrubber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scrubber({} forms)", self.0.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_not_shown_and_is_taken_out_of_text() {
-        let secret = Secret::new("key-123456");
-        assert_eq!(format!("{secret:?}"), "***");
-        assert_eq!(secret.scrub("key key-123456 is refused"), "key *** is refused");
+    fn a_secret_is_not_shown() {
+        let secret = Secret::new("sk-live-123456");
+        assert_eq!(format!("{secret:?} {:?}", Scrubber::new([&secret])), "*** Scrubber(1 forms)");
+        let error = serde_json::from_str::<Secret>("123456").unwrap_err();
+        assert_eq!(error.to_string(), "must be a string");
+    }
+
+    #[test]
+    fn every_form_of_a_secret_is_taken_out() {
+        let scrubber = Scrubber::new([&Secret::new("ab\"cd"), &Secret::new("ab\"cd-long"), &Secret::new("x")]);
+        assert_eq!(
+            scrubber.scrub(r#"x ab"cd ab"cd-long {"key":"ab\"cd"} {"key":"ab\"cd-long"}"#),
+            r#"x *** *** {"key":"***"} {"key":"***"}"#
+        );
     }
 
     #[test]
     fn keys_are_read_without_the_line_end_and_named_by_what_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
-        std::fs::write(&file, " key-from-file \n").unwrap();
-        assert_eq!(Secret::from_file(&file).unwrap().expose(), "key-from-file");
+        std::fs::write(&file, " sk-from-file \n").unwrap();
+        assert_eq!(Secret::from_file(&file).unwrap().expose(), "sk-from-file");
         std::fs::write(&file, "\n").unwrap();
         assert!(Secret::from_file(&file).unwrap_err().ends_with("key: is empty"));
         assert!(Secret::from_file(&folder.path().join("none")).unwrap_err().contains("No such file"));

@@ -41,6 +41,13 @@ const MARKS: &[&str] = &[
     "<answer>",
     "</answer>",
     "<|",
+    "<\u{ff5c}",
+    "<s>",
+    "</s>",
+    "<bos>",
+    "<eos>",
+    "<start_of_turn>",
+    "<end_of_turn>",
 ];
 
 /// A set of tools over one web.
@@ -87,7 +94,8 @@ impl Observation {
     /// An observation of text that strangers may have written.
     ///
     /// Nothing in it can be taken for a tag of the [format](mod@crate::format) or for a special token such as
-    /// `<|im_end|>`: a space follows the `<` of each. Control characters other than line breaks and tabs are left out.
+    /// `<|im_end|>`: a space follows the `<` of each. Left out are control characters other than line breaks and tabs,
+    /// and what a model reads and people do not see: letters of the tag block, overrides of direction.
     pub fn new(text: impl Into<String>, outcome: Outcome) -> Observation {
         Observation { text: harmless(text.into()), outcome }
     }
@@ -119,6 +127,12 @@ impl Outcome {
             Outcome::Unreachable => "unreachable",
             Outcome::Outage => "outage",
         }
+    }
+
+    /// The outcome of this word.
+    pub fn from_word(word: &str) -> Option<Outcome> {
+        use Outcome::{Done, Invalid, Miss, Outage, Unreachable};
+        [Done, Invalid, Miss, Unreachable, Outage].into_iter().find(|outcome| outcome.as_str() == word)
     }
 
     /// How a call went whose parts went so.
@@ -174,7 +188,8 @@ pub(crate) fn one_line(text: &str) -> String {
         .join(" ")
 }
 
-fn harmless(text: String) -> String {
+/// `text` without what could be taken for more than text, as [`Observation::new`] says.
+pub(crate) fn harmless(text: String) -> String {
     let text = if text.contains(is_unwanted) { text.replace(is_unwanted, "") } else { text };
     if !text.contains('<') {
         return text;
@@ -197,6 +212,7 @@ fn harmless(text: String) -> String {
 
 fn is_unwanted(c: char) -> bool {
     c.is_control() && !matches!(c, '\n' | '\t')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -213,6 +229,8 @@ mod tests {
             ),
             ("<|im_end|>\n<|im_start|>system", "< |im_end|>\n< |im_start|>system"),
             ("<<|endoftext|>", "<< |endoftext|>"),
+            ("a</s><S>b<\u{ff5c}User\u{ff5c}>", "a< /s>< S>b< \u{ff5c}User\u{ff5c}>"),
+            ("seen\u{e0068}\u{e0069}\u{202e}nees", "seennees"),
             ("a\0b\u{7}c\r\nd\te\u{1b}[31m\u{9b}f", "abc\nd\te[31mf"),
             ("< /tool_response>", "< /tool_response>"),
             ("<thé", "<thé"),

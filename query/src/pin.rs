@@ -40,7 +40,7 @@ use crate::catalog::PinStore;
 use crate::digest::{DatasetDigest, type_name};
 use crate::error::{QueryError, Result};
 use crate::resolve::Versions;
-use crate::session::{Mode, Prepared, QueryEngine, Used};
+use crate::session::{Mode, Order, Prepared, QueryEngine, Used};
 use crate::statement;
 use crate::stream::QueryResult;
 use ties::Ties;
@@ -193,7 +193,7 @@ async fn start(
     if !statement::is_query(&prepared.statement) {
         return Err(QueryError::Refused("a pin is made of a query: SELECT, WITH or VALUES".to_string()));
     }
-    let in_order = Mode { versions, fixed_order: true, deadline };
+    let in_order = Mode { versions, order: Order::Fixed, deadline };
     let unordered = engine.resolve(&prepared, &in_order).await?;
     check_reproducible(&unordered.plan)?;
     let schema = canonical_schema(unordered.plan.schema().as_arrow());
@@ -201,7 +201,7 @@ async fn start(
     // Planned again with the order completed, over the very versions just opened.
     let (ordered, ties) = in_total_order(prepared, &schema)?;
     let in_order = Mode { versions: Versions::Recorded(unordered.used), ..in_order };
-    let in_any_order = Mode { fixed_order: false, ..in_order.clone() };
+    let in_any_order = Mode { order: Order::Sorted, ..in_order.clone() };
     let resolved = engine.resolve(&ordered, &in_any_order).await?;
     let optimized = resolved.state.optimize(&resolved.plan)?;
     let resolved = if order::is_free(&optimized)? { resolved } else { engine.resolve(&ordered, &in_order).await? };

@@ -44,6 +44,9 @@ use crate::stream::{QueryResult, Received};
 
 /// Rows per batch of a pin: sums of floats depend on it.
 const PIN_BATCH_ROWS: usize = 8_192;
+/// Rows per batch of a result that is sorted as a whole: merging holds a batch of each spilled file, of whole
+/// trajectories often.
+const SORTED_BATCH_ROWS: usize = 1_024;
 const STACK_BYTES: usize = 16 << 20;
 /// Batches computed ahead of the caller.
 const BATCHES_AHEAD: usize = 2;
@@ -75,9 +78,21 @@ impl Drop for Inner {
 #[derive(Debug, Clone)]
 pub(crate) struct Mode {
     pub(crate) versions: Versions,
-    /// One partition, rows of tables in a fixed order: for pins that depend on it.
-    pub(crate) fixed_order: bool,
+    /// What is to be kept of the order of rows.
+    pub(crate) order: Order,
     pub(crate) deadline: Instant,
+}
+
+/// What a statement's result may depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Rows come as is fastest.
+    Any,
+    /// All rows are sorted at the end, by one sort: several side by side, each with wide rows to merge from disk, would
+    /// take the memory from each other.
+    Sorted,
+    /// One partition, rows of tables in a fixed order: for pins that depend on it.
+    Fixed,
 }
 
 /// A statement parsed, checked, and freed of `at(…)` and `pin(…)`.
@@ -122,7 +137,7 @@ impl QueryEngine {
         let limits = &self.inner.limits;
         let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let max_rows = options.max_rows.map_or(limits.max_rows, |rows| rows.min(limits.max_rows));
-        let mode = Mode { versions: Versions::At(options.at), fixed_order: false, deadline: deadline_in(timeout) };
+        let mode = Mode { versions: Versions::At(options.at), order: Order::Any, deadline: deadline_in(timeout) };
         let sql = sql.to_string();
         let engine = self.clone();
         let deadline = mode.deadline;
@@ -170,8 +185,13 @@ impl QueryEngine {
     /// Opens the tables and plans.
     pub(crate) async fn resolve(&self, prepared: &Prepared, mode: &Mode) -> Result<Resolved> {
         let Inner { catalog, limits, state, .. } = self.inner.as_ref();
-        let state = if mode.fixed_order { sequential(state.clone()) } else { state.clone() };
-        let resolver = Resolver::new(catalog.as_ref(), &state, limits, mode.versions.clone(), mode.fixed_order);
+        let state = match mode.order {
+            Order::Any => state.clone(),
+            Order::Sorted => sorted_at_once(state.clone()),
+            Order::Fixed => sequential(state.clone()),
+        };
+        let resolver =
+            Resolver::new(catalog.as_ref(), &state, limits, mode.versions.clone(), mode.order == Order::Fixed);
         let resolved = resolver.plan(prepared.statement.clone(), &prepared.references).await?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&resolved.plan).map_err(|error| QueryError::Refused(error.strip_backtrace()))?;
@@ -288,6 +308,13 @@ fn sequential(mut state: SessionState) -> SessionState {
     *config = std::mem::take(config).with_target_partitions(1).with_batch_size(PIN_BATCH_ROWS);
     let options = config.options_mut();
     options.optimizer.join_reordering = false;
+    state
+}
+
+fn sorted_at_once(mut state: SessionState) -> SessionState {
+    let config = state.config_mut();
+    let batch_rows = config.batch_size().min(SORTED_BATCH_ROWS);
+    *config = std::mem::take(config).with_repartition_sorts(false).with_batch_size(batch_rows);
     state
 }
 

@@ -50,6 +50,9 @@ const OF_LISTS: &[(&str, &str)] = &[
     ("observation_digest", "turn_observation_digest"),
     ("policy_version", "turn_policy_version"),
     ("ms", "turn_ms"),
+    ("outcome", "turn_outcome"),
+    ("input_tokens", "turn_input_tokens"),
+    ("output_tokens", "turn_output_tokens"),
 ];
 /// How many turns there are: `n_turns`, or as many as this list has, whichever is more.
 const COUNTED_BY: [&str; 2] = ["n_turns", "turn_tool"];

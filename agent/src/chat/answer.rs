@@ -163,6 +163,7 @@ impl<'a> Answer<'a> {
         let usage = self.usage();
         let finish = match (self.text.is_stopped(), self.finish) {
             (_, Some(Finish::Filtered)) => Finish::Filtered,
+            (true, _) if self.tokens.overrun => Finish::Overrun,
             (true, _) => Finish::Stop,
             (false, Some(finish)) => finish,
             (false, None) => return Err(Fault::passing("the answer broke off")),

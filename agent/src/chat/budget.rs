@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::Usage;
-use super::clock::Clock;
 use super::fault::{Fault, Kind};
+use crate::clock::Clock;
 
 /// `[budget]`: what a run may spend. What is absent is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
@@ -175,7 +175,7 @@ impl Drop for Bill<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::clock::manual::ManualClock;
+    use crate::clock::manual::ManualClock;
 
     fn usage(input_tokens: u64, cached_input_tokens: u64, output_tokens: u64) -> Usage {
         Usage { input_tokens, output_tokens, cached_input_tokens, estimated: false }

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::Sampling;
 use super::budget::{BudgetConfig, Prices};
-use super::secret::Secret;
+use crate::secret::Secret;
 
 /// Members of the request that the client writes itself.
 const OWN_MEMBERS: &[&str] = &["model", "messages", "stream", "stop", "n"];

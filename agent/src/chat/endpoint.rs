@@ -16,13 +16,13 @@ use url::Url;
 
 use super::answer::{Answer, estimate_prompt, parse_chunk, read_stream};
 use super::budget::{Bill, Budget};
-use super::clock::Clock;
 use super::config::{EndpointConfig, SettingsError};
 use super::fault::{Fault, Kind, back_off, clip};
 use super::limit::Gate;
 use super::request;
-use super::secret::{Scrubber, Secret};
 use super::{ChatError, ChatModel, ChatRequest, Completion};
+use crate::clock::Clock;
+use crate::secret::{Scrubber, Secret};
 
 /// Name and version that servers see.
 const USER_AGENT: &str = concat!("webdancer/", env!("CARGO_PKG_VERSION"));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::clock::Clock;
+use crate::clock::Clock;
 
 /// Seconds of its rate that a bucket holds.
 const BURST_S: f64 = 10.0;
@@ -139,7 +139,7 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::clock::manual::ManualClock;
+    use crate::clock::manual::ManualClock;
 
     async fn seconds_for(gate: &Gate, clock: &ManualClock, requests: u64, tokens: u64) -> u64 {
         let before = clock.passed();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::budget::{Budget, BudgetConfig};
-use super::clock::Clock;
 use super::config::{EndpointConfig, ModelRole, RolesConfig, SettingsError, validate};
 use super::endpoint::Endpoint;
+use crate::clock::Clock;
 
 /// The models that a run can ask. Roles with the same endpoint share it; all share the budget.
 ///

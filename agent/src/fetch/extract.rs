@@ -6,26 +6,21 @@
 //! the body stands, without navigation.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dom_query::{Document, NodeRef};
 use dom_smoothie::Readability;
-use html5ever::tendril::TendrilSink as _;
-use html5ever::tree_builder::TreeBuilderOpts;
-use html5ever::{ParseOpts, parse_document};
+use html5ever::tendril::StrTendril;
 use url::Url;
 
+use super::parse::parse;
 use super::url::canonical;
 use crate::conversation::sha256_hex;
 
-/// Deepest nesting of elements, as in browsers. Deeper trees make parsers quadratic and recursive readers overflow.
-pub const NESTING_MAX: usize = 512;
 /// Most elements that the readability heuristic looks at; of larger documents the body is taken.
 pub const ARTICLE_ELEMENTS_MAX: usize = 50_000;
 /// Bytes of text whose language is looked at.
-const LANGUAGE_BYTES: usize = 4096;
-/// Bytes parsed between two looks at the nesting.
-const CHUNK_BYTES: usize = 8 << 10;
+const LANGUAGE_BYTES: usize = 2_048;
 /// Elements that never belong to the main text.
 const NOT_TEXT: &[&str] =
     &["script", "style", "meta", "head", "noscript", "template", "iframe", "svg", "img", "form", "button"];
@@ -61,22 +56,19 @@ pub struct Limits {
 /// Reads an HTML document that was found at `url`.
 ///
 /// # Errors
-/// Elements nested deeper than [`NESTING_MAX`], or too much work to parse; said in words.
+/// The document is too deep, too large or too much work to [parse](super::parse); said in words.
 pub fn html(source: &str, url: &Url, limits: Limits) -> Result<Extract, String> {
     let document = parse(source, limits.parse_time_max)?;
-    let base = document
-        .select_single("base[href]")
-        .attr("href")
-        .and_then(|href| url.join(href.trim()).ok())
-        .unwrap_or_else(|| url.clone());
-    let links = links(&document, &base, url, limits.links_max);
-    let canonical_url = document
-        .select_single("link[rel~=canonical][href]")
-        .attr("href")
-        .and_then(|href| base.join(href.trim()).ok())
-        .and_then(|target| canonical(&target));
-    let title =
-        one_line(&document.select_single("title").text()).or_else(|| one_line(&document.select_single("h1").text()));
+    let marks = Marks::of(&document);
+    let base = marks.base.and_then(|href| url.join(href.trim()).ok()).unwrap_or_else(|| url.clone());
+    let target = |href: StrTendril| canonical(&base.join(href.trim()).ok()?);
+    let own = canonical(url);
+    let mut seen: HashSet<Url> = own.into_iter().collect();
+    let targets = marks.links.into_iter().filter_map(target);
+    let links = targets.filter(|target| seen.insert(target.clone())).take(limits.links_max).collect();
+    let canonical_url = marks.canonical.and_then(target);
+    let text = |node: Option<NodeRef<'_>>| node.and_then(|node| one_line(&node.text()));
+    let title = text(marks.title).or_else(|| text(marks.heading));
     Ok(Extract { title, links, canonical: canonical_url, ..of_text(main_text(document, source)) })
 }
 
@@ -122,70 +114,38 @@ fn language(text: &str) -> Option<String> {
     info.is_reliable().then(|| info.lang().code().to_string())
 }
 
-/// Parses in pieces, so that a document made to be expensive is given up while it is still cheap.
-fn parse(source: &str, time_max: Duration) -> Result<Document, String> {
-    let start = Instant::now();
-    let too_deep = || format!("elements are nested more than {NESTING_MAX} deep");
-    let options = ParseOpts {
-        tree_builder: TreeBuilderOpts { scripting_enabled: false, ..TreeBuilderOpts::default() },
-        ..ParseOpts::default()
-    };
-    let mut parser = parse_document(Document::default(), options);
-    let mut rest = source;
-    while !rest.is_empty() {
-        let (chunk, after) = rest.split_at(rest.ceil_char_boundary(CHUNK_BYTES));
-        parser.process(chunk.into());
-        rest = after;
-        let open = std::iter::successors(Some(parser.tokenizer.sink.sink.root()), NodeRef::last_child);
-        // The document itself is at depth 0.
-        if open.skip(1).take(NESTING_MAX + 1).count() > NESTING_MAX {
-            return Err(too_deep());
-        }
-        // A million attributes, say: what the parser does with them is quadratic.
-        if start.elapsed() > time_max {
-            return Err(format!("parsing took longer than {} ms", time_max.as_millis()));
-        }
-    }
-    let document = parser.finish();
-    if nesting(&document) > NESTING_MAX { Err(too_deep()) } else { Ok(document) }
+/// What a document says besides its text. One walk finds it; queries would take a walk each.
+#[derive(Default)]
+struct Marks<'a> {
+    base: Option<StrTendril>,
+    canonical: Option<StrTendril>,
+    title: Option<NodeRef<'a>>,
+    heading: Option<NodeRef<'a>>,
+    /// Of `<a>` and `<area>`, in order, as written.
+    links: Vec<StrTendril>,
 }
 
-fn nesting(document: &Document) -> usize {
-    let mut deepest = 0;
-    let mut depth = 0;
-    let mut node = document.root();
-    loop {
-        deepest = deepest.max(depth);
-        if let Some(child) = node.first_child() {
-            node = child;
-            depth += 1;
-            continue;
-        }
-        loop {
-            if let Some(sibling) = node.next_sibling() {
-                node = sibling;
-                break;
+impl Marks<'_> {
+    fn of(document: &Document) -> Marks<'_> {
+        let mut marks = Marks::default();
+        for node in document.root().descendants_it() {
+            let Some(name) = node.qual_name_ref() else { continue };
+            match &*name.local {
+                "a" | "area" => marks.links.extend(node.attr("href")),
+                "base" => marks.base = marks.base.or_else(|| node.attr("href")),
+                "link" if marks.canonical.is_none() && names_canonical(&node) => marks.canonical = node.attr("href"),
+                "title" if marks.title.is_none() => marks.title = Some(node),
+                "h1" if marks.heading.is_none() => marks.heading = Some(node),
+                _ => {}
             }
-            match node.parent() {
-                Some(parent) => node = parent,
-                None => return deepest,
-            }
-            depth -= 1;
         }
+        marks
     }
 }
 
-fn links(document: &Document, base: &Url, url: &Url, links_max: usize) -> Vec<Url> {
-    let mut seen = HashSet::new();
-    if let Some(own) = canonical(url) {
-        seen.insert(own);
-    }
-    let targets = document.select("a[href], area[href]");
-    let targets = targets.nodes().iter().filter_map(|node| {
-        let href = node.attr("href")?;
-        canonical(&base.join(href.trim()).ok()?)
-    });
-    targets.filter(|target| seen.insert(target.clone())).take(links_max).collect()
+fn names_canonical(link: &NodeRef<'_>) -> bool {
+    let rel = link.attr("rel").unwrap_or_default();
+    rel.split_ascii_whitespace().any(|word| word.eq_ignore_ascii_case("canonical"))
 }
 
 fn main_text(document: Document, source: &str) -> String {
@@ -265,24 +225,5 @@ mod tests {
             let page = read(source);
             assert_eq!((page.text, page.digest, page.language), (None, None, None), "{source}");
         }
-    }
-
-    #[test]
-    fn a_document_that_takes_too_long_is_given_up() {
-        let url = Url::parse("http://example.com/").unwrap();
-        let limits = Limits { links_max: 1, parse_time_max: Duration::ZERO };
-        assert_eq!(html("<p>a</p>", &url, limits), Err("parsing took longer than 0 ms".to_string()));
-    }
-
-    #[test]
-    fn nesting_up_to_the_limit_is_read() {
-        // Around the innermost text: the document, html and body.
-        let nested = |depth: usize| {
-            let limits = Limits { links_max: 1, parse_time_max: Duration::from_secs(60) };
-            let source = format!("{}deep", "<div>".repeat(depth));
-            html(&source, &Url::parse("http://example.com/").unwrap(), limits)
-        };
-        assert_eq!(nested(NESTING_MAX - 3).unwrap().text.as_deref(), Some("deep"));
-        assert_eq!(nested(NESTING_MAX), Err("elements are nested more than 512 deep".to_string()));
     }
 }

@@ -7,7 +7,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, StatusCode};
 use url::Url;
 
@@ -19,12 +19,16 @@ use super::hosts::Hosts;
 use super::robots::{Known, ROBOTS_BYTES_MAX, Robots, Verdict};
 use super::transport::{self, describe, read, retry_after};
 use super::url::{canonical, site};
+use crate::format::clip;
 
 /// Name and version that servers see.
 pub const USER_AGENT: &str = concat!("webdancer/", env!("CARGO_PKG_VERSION"));
 const ACCEPTED: &str = "text/html,application/xhtml+xml,text/markdown;q=0.9,text/plain;q=0.8,*/*;q=0.1";
 /// Media types that text is taken from.
 const READABLE: &[&str] = &["text/html", "application/xhtml+xml", "text/plain", "text/markdown"];
+
+/// Characters of a header that are repeated.
+const HEADER_CHARS_MAX: usize = 100;
 
 /// What became of a URL.
 #[derive(Debug)]
@@ -131,15 +135,10 @@ impl Fetcher {
             return Verdict::Allowed;
         }
         let origin = self.robots.origin(url);
-        let robots = origin
-            .get_or_init(|| async {
-                let robots = self.read_robots(url).await;
-                if let Some(delay) = robots.delay(Duration::from_millis(self.config.crawl_delay_ms_max)) {
-                    self.hosts.host(&site(url)).slow_down(delay);
-                }
-                robots
-            })
-            .await;
+        let robots = origin.get_or_init(|| self.read_robots(url)).await;
+        if let Some(delay) = robots.delay(Duration::from_millis(self.config.crawl_delay_ms_max)) {
+            self.hosts.host(&site(url)).slow_down(delay);
+        }
         robots.verdict(url)
     }
 
@@ -152,7 +151,7 @@ impl Fetcher {
                 Err(reason) => return Robots::Unreachable(reason),
             };
             match answer.status.as_u16() {
-                200..=299 => return answer.body.map_or_else(Robots::Unreachable, |body| Robots::parse(&body)),
+                200..=299 => return self.parse_robots(answer.body).await,
                 300..=399 => match next_hop(&at, &answer.headers) {
                     Some(next) => at = next,
                     None => return Robots::None,
@@ -163,6 +162,16 @@ impl Fetcher {
         }
         // RFC 9309 section 2.3.1.2: too many redirects count as no robots.txt.
         Robots::None
+    }
+
+    async fn parse_robots(&self, body: Result<Vec<u8>, String>) -> Robots {
+        let body = match body {
+            Ok(body) => body,
+            Err(reason) => return Robots::Unreachable(reason),
+        };
+        self.robots.count(body.len());
+        let parsed = tokio::task::spawn_blocking(move || Robots::parse(&body)).await;
+        parsed.unwrap_or_else(|_| Robots::Unreachable("it could not be parsed".to_string()))
     }
 
     /// Fetches `url`; whether robots.txt allows it has been asked before. Redirects are followed to where `in_scope`
@@ -264,7 +273,7 @@ impl Fetcher {
     }
 
     async fn request(&self, url: &Url, wanted: Wanted) -> Result<Answer, Failure> {
-        let mut response = self.client.get(url.clone()).send().await.map_err(failure)?;
+        let mut response = self.client.get(url.clone()).send().await.map_err(|error| self.failure(error))?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
         let body = match (status.is_success(), wanted) {
@@ -282,6 +291,19 @@ impl Fetcher {
         Ok(Answer { status, headers, body })
     }
 
+    fn failure(&self, error: reqwest::Error) -> Failure {
+        let error = error.without_url();
+        let mut causes = std::iter::successors(error.source(), |cause| cause.source());
+        if let Some(forbidden) = causes.find_map(|cause| cause.downcast_ref::<Forbidden>()) {
+            return Failure::Final(forbidden.to_string());
+        }
+        match (error.is_connect(), error.is_timeout()) {
+            (true, true) => Failure::Lost(format!("no connection within {} ms", self.config.connect_timeout_ms)),
+            (false, true) => Failure::Final(describe(&error)),
+            (_, false) => Failure::Lost(describe(&error)),
+        }
+    }
+
     /// Wait before the next try: doubled each time, half of it spread by the URL so that hosts are not met in step.
     fn backoff(&self, url: &Url, tries: u32) -> Duration {
         self.cap(transport::backoff(self.config.backoff_ms, url.as_str(), tries))
@@ -294,10 +316,16 @@ impl Fetcher {
 
 /// Why no text can be taken from what these headers announce.
 fn unreadable(headers: &HeaderMap) -> Option<String> {
+    // The client takes off the encodings that it asked for, and the header with them.
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    if let Some(encoding) = encodings.find(|encoding| !encoding.trim().eq_ignore_ascii_case("identity")) {
+        return Some(format!("its encoding is {}, which was not asked for", clip(&encoding, HEADER_CHARS_MAX)));
+    }
     // Servers that leave the type out mostly mean HTML.
     let value = headers.get(CONTENT_TYPE)?;
     let (media, _) = media_type(&String::from_utf8_lossy(value.as_bytes()));
-    (!media.is_empty() && !READABLE.contains(&media.as_str())).then(|| format!("no text is taken from {media}"))
+    let readable = media.is_empty() || READABLE.contains(&media.as_str());
+    (!readable).then(|| format!("no text is taken from {}", clip(&media, HEADER_CHARS_MAX)))
 }
 
 fn next_hop(at: &Url, headers: &HeaderMap) -> Option<Url> {
@@ -305,18 +333,4 @@ fn next_hop(at: &Url, headers: &HeaderMap) -> Option<Url> {
     let mut next = at.join(location.trim()).ok()?;
     next.set_fragment(None);
     canonical(&next).map(|_| next)
-}
-
-fn failure(error: reqwest::Error) -> Failure {
-    let lost = error.is_connect() || !error.is_timeout();
-    let error = error.without_url();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(forbidden) = inner.downcast_ref::<Forbidden>() {
-            return Failure::Final(forbidden.to_string());
-        }
-        cause = inner.source();
-    }
-    let reason = describe(&error);
-    if lost { Failure::Lost(reason) } else { Failure::Final(reason) }
 }

@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+/// Hosts remembered before those are forgotten that nobody waits for and that may be asked again.
+const HOSTS_MAX: usize = 4_096;
+
 /// Every host that has been talked to.
 #[derive(Debug)]
 pub(super) struct Hosts {
@@ -26,6 +29,10 @@ impl Hosts {
         let mut hosts = self.hosts.lock();
         if let Some(host) = hosts.get(site) {
             return host.clone();
+        }
+        if hosts.len() >= HOSTS_MAX {
+            let now = Instant::now();
+            hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.manners.lock().next > now);
         }
         let host = Arc::new(Host {
             connections: Semaphore::new(self.connections),
@@ -72,8 +79,10 @@ impl Host {
     /// Keeps at least `delay` between requests from now on.
     pub(super) fn slow_down(&self, delay: Duration) {
         let mut manners = self.manners.lock();
-        manners.delay = manners.delay.max(delay);
-        manners.next = manners.next.max(Instant::now() + delay);
+        if delay > manners.delay {
+            manners.delay = delay;
+            manners.next = manners.next.max(Instant::now() + delay);
+        }
     }
 
     /// No request within `wait`: the host asked for it.
@@ -95,5 +104,25 @@ impl Drop for Turn<'_> {
         let mut manners = self.host.manners.lock();
         let next = Instant::now() + manners.delay;
         manners.next = manners.next.max(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hosts_are_forgotten_once_they_may_be_asked_again() {
+        let hosts = Hosts::new(1, Duration::ZERO);
+        let (held, asked_to_wait) = (hosts.host("held.example"), hosts.host("slow.example"));
+        asked_to_wait.back_off(Duration::from_secs(3_600));
+        drop(asked_to_wait);
+        (0..HOSTS_MAX - 2).for_each(|number| drop(hosts.host(&format!("{number}.example"))));
+        assert_eq!(hosts.hosts.lock().len(), HOSTS_MAX);
+        drop(hosts.host("another.example"));
+        let mut left: Vec<String> = hosts.hosts.lock().keys().cloned().collect();
+        left.sort();
+        assert_eq!(left, ["another.example", "held.example", "slow.example"]);
+        assert!(Arc::ptr_eq(&held, &hosts.host("held.example")));
     }
 }

@@ -13,8 +13,11 @@ use url::Url;
 pub(super) const PRODUCT: &str = "webdancer";
 /// Bytes of robots.txt that are read: RFC 9309 section 2.5 asks for at least 500 KiB.
 pub(super) const ROBOTS_BYTES_MAX: usize = 500 << 10;
-/// Origins remembered; beyond, all are forgotten and read again when needed.
-const ORIGINS_MAX: usize = 4096;
+/// Patterns that end in `$`. Each becomes a regular expression, and their compilation a way to keep us busy.
+const ENDED_PATTERNS_MAX: usize = 1_000;
+/// Origins remembered, and the bytes of their robots.txt; beyond, all are forgotten and read again when needed.
+const ORIGINS_MAX: usize = 4_096;
+const BYTES_MAX: usize = 8 << 20;
 
 /// What a site allows.
 #[derive(Debug)]
@@ -40,6 +43,9 @@ pub enum Verdict {
 
 impl Robots {
     pub(super) fn parse(bytes: &[u8]) -> Robots {
+        if bytes.split(|byte| *byte == b'\n').filter(|line| line.contains(&b'$')).count() > ENDED_PATTERNS_MAX {
+            return Robots::Unreachable(format!("more than {ENDED_PATTERNS_MAX} of its patterns hold a $"));
+        }
         match Robot::new(PRODUCT, bytes) {
             Ok(robot) => Robots::Rules(Box::new(robot)),
             // The parser skips lines it does not know, so this is no robots.txt at all.
@@ -76,15 +82,63 @@ impl Verdict {
 
 /// What is known of each origin.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<String, Arc<OnceCell<Robots>>>>);
+pub(super) struct Known(Mutex<Origins>);
+
+#[derive(Debug, Default)]
+struct Origins {
+    cells: HashMap<String, Arc<OnceCell<Robots>>>,
+    bytes: usize,
+}
 
 impl Known {
     /// The cell of an origin: whoever needs it first fills it, the others wait.
     pub(super) fn origin(&self, url: &Url) -> Arc<OnceCell<Robots>> {
         let mut known = self.0.lock();
-        if known.len() >= ORIGINS_MAX {
-            known.clear();
+        if known.cells.len() >= ORIGINS_MAX {
+            *known = Origins::default();
         }
-        known.entry(url.origin().ascii_serialization()).or_default().clone()
+        known.cells.entry(url.origin().ascii_serialization()).or_default().clone()
+    }
+
+    /// Counts what is kept of an origin's robots.txt.
+    pub(super) fn count(&self, bytes: usize) {
+        let mut known = self.0.lock();
+        known.bytes += bytes;
+        if known.bytes > BYTES_MAX {
+            *known = Origins::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn patterns_that_are_dear_are_not_compiled_without_end() {
+        let rules = |count: usize| format!("User-agent: *\n{}", "Disallow: /*a*b*$\n".repeat(count));
+        assert_eq!(Robots::parse(rules(1_000).as_bytes()).verdict(&url("http://a.example/acb")), Verdict::Disallowed);
+        assert_eq!(
+            Robots::parse(rules(1_001).as_bytes()).verdict(&url("http://a.example/")),
+            Verdict::Unreachable("more than 1000 of its patterns hold a $".to_string())
+        );
+    }
+
+    #[test]
+    fn what_is_known_is_forgotten_when_it_becomes_too_much() {
+        let known = Known::default();
+        let first = known.origin(&url("http://a.example/x"));
+        assert!(Arc::ptr_eq(&first, &known.origin(&url("http://a.example/y"))));
+        known.count(BYTES_MAX);
+        assert!(Arc::ptr_eq(&first, &known.origin(&url("http://a.example/y"))));
+        known.count(1);
+        let second = known.origin(&url("http://a.example/y"));
+        assert!(!Arc::ptr_eq(&first, &second));
+        (0..ORIGINS_MAX).for_each(|number| drop(known.origin(&url(&format!("http://{number}.example/")))));
+        assert!(!Arc::ptr_eq(&second, &known.origin(&url("http://a.example/y"))));
     }
 }

@@ -106,7 +106,7 @@ pub async fn ask<T>(
             return Ok(value);
         }
         let ended = match completion.finish {
-            Finish::Stop => "",
+            Finish::Stop | Finish::Overrun => "",
             Finish::Length => ", cut off at its length",
             Finish::Filtered => ", withheld in part",
         };

@@ -31,6 +31,8 @@ pub(super) struct Record {
     log_probs: Vec<Option<Vec<f32>>>,
     versions: Vec<Option<i64>>,
     ms: Vec<Option<i64>>,
+    input: Vec<Option<i64>>,
+    output: Vec<Option<i64>>,
     outcomes: Vec<Option<String>>,
     /// The last observation, while a final turn is tried with less of it.
     whole_observation: Option<String>,
@@ -68,6 +70,8 @@ impl Record {
             log_probs: Vec::new(),
             versions: Vec::new(),
             ms: Vec::new(),
+            input: Vec::new(),
+            output: Vec::new(),
             outcomes: Vec::new(),
             whole_observation: None,
         }
@@ -94,14 +98,7 @@ impl Record {
 
     /// Adds a turn; its place.
     pub(super) fn push(&mut self, written: Written, completion: &Completion, version: Option<i64>) -> usize {
-        self.input_tokens += completion.usage.input_tokens;
-        self.output_tokens += completion.usage.output_tokens;
-        self.context_tokens = completion.usage.input_tokens + completion.usage.output_tokens;
-        self.new_bytes = 0;
-        let content = match self.cot {
-            Cot::Short => written.text.clone(),
-            Cot::Long => without_thought(&written.text).to_string(),
-        };
+        let content = self.remember(&written, completion);
         self.sent.push(Message { role: Role::Assistant, content });
         let (tool, arguments) = match written.deed {
             Deed::Call { tool, arguments } => (Some(tool), Some(arguments)),
@@ -128,6 +125,29 @@ impl Record {
         self.ms.len() - 1
     }
 
+    /// Counts a turn's tokens; what of it stays in the conversation.
+    fn remember(&mut self, written: &Written, completion: &Completion) -> String {
+        let usage = &completion.usage;
+        self.input_tokens += usage.input_tokens;
+        self.output_tokens += usage.output_tokens;
+        self.input.push(Some(whole(usage.input_tokens)));
+        self.output.push(Some(whole(usage.output_tokens)));
+        match self.cot {
+            Cot::Short => {
+                self.context_tokens = usage.input_tokens + usage.output_tokens;
+                self.new_bytes = 0;
+                written.text.clone()
+            }
+            // The thought was written and paid for, and is not read again.
+            Cot::Long => {
+                let action = without_thought(&written.text);
+                self.context_tokens = usage.input_tokens;
+                self.new_bytes = action.len() as u64;
+                action.to_string()
+            }
+        }
+    }
+
     /// What came back to the last turn.
     pub(super) fn observe(&mut self, observation: &str, outcome: &str) {
         let content = render_observation(observation);
@@ -141,7 +161,7 @@ impl Record {
     /// How long a turn took.
     pub(super) fn took(&mut self, index: usize, elapsed: Duration) {
         if let Some(ms) = self.ms.get_mut(index) {
-            *ms = Some(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX));
+            *ms = Some(whole(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)));
         }
     }
 
@@ -184,16 +204,23 @@ impl Record {
         let mut row = self.row;
         row.n_turns = i32::try_from(row.turn_thought.len()).unwrap_or(i32::MAX);
         row.n_tool_calls = i32::try_from(row.turn_tool.iter().flatten().count()).unwrap_or(i32::MAX);
-        row.input_tokens = Some(i64::try_from(self.input_tokens).unwrap_or(i64::MAX));
-        row.output_tokens = Some(i64::try_from(self.output_tokens).unwrap_or(i64::MAX));
+        row.input_tokens = Some(whole(self.input_tokens));
+        row.output_tokens = Some(whole(self.output_tokens));
         row.turn_context_token_ids = any(self.context_ids);
         row.turn_completion_token_ids = any(self.completion_ids);
         row.turn_log_probs = any(self.log_probs);
         row.turn_policy_version = any(self.versions);
         row.turn_ms = Some(self.ms);
+        row.turn_input_tokens = Some(self.input);
+        row.turn_output_tokens = Some(self.output);
         row.turn_outcome = Some(self.outcomes);
         row
     }
+}
+
+/// A count as a column holds it.
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn set_last<T>(list: &mut [Option<T>], value: T) {

@@ -1,11 +1,11 @@
 //! From a completion to a turn: the reasoning becomes its thought, a made-up observation is cut off.
 
-use crate::chat::Completion;
+use crate::chat::{Completion, Finish};
 use crate::format::{Action, FormatError, TOOL_RESPONSE_OPEN, parse_turn};
 
 use super::Cot;
 
-/// The outcome of a turn out of format.
+/// The outcome of a turn that is no thought and one action.
 pub(super) const MALFORMED: &str = "malformed";
 
 const THINK_OPEN: &str = "<think>";
@@ -43,7 +43,13 @@ pub(super) enum Deed {
 
 /// Reads a completion.
 pub(super) fn written(completion: &Completion, cot: Cot) -> Written {
-    let whole = whole(completion, cot);
+    let mut whole = whole(completion, cot);
+    // The endpoint went on with an observation, and the client cut that off at its tag already.
+    let overrun = completion.finish == Finish::Overrun;
+    if overrun {
+        whole.push_str(if whole.ends_with('\n') { "" } else { "\n" });
+        whole.push_str(TOOL_RESPONSE_OPEN);
+    }
     let (text, own) = without_observation(&whole);
     let (thought, deed, canonical) = match parse_turn(own) {
         Ok(turn) => {
@@ -58,7 +64,7 @@ pub(super) fn written(completion: &Completion, cot: Cot) -> Written {
         }
         Err(fault) => (thought_of(own), Deed::Malformed(fault), false),
     };
-    Written { text: text.to_string(), thought, deed, canonical, cut: text.len() < whole.len() }
+    Written { text: text.to_string(), thought, deed, canonical, cut: overrun || text.len() < whole.len() }
 }
 
 /// What the model is told about a turn out of format.
@@ -116,20 +122,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::chat::{Finish, Usage};
+    use crate::chat::Usage;
 
     const CALL: &str = "<tool_call>\n{\"name\": \"search\", \"arguments\": {\"query\": [\"x\"]}}\n</tool_call>";
 
-    fn read(text: &str, reasoning: Option<&str>, cot: Cot) -> Written {
-        let completion = Completion {
+    fn completion(text: &str, reasoning: Option<&str>, finish: Finish) -> Completion {
+        Completion {
             text: text.to_string(),
             reasoning: reasoning.map(str::to_string),
-            finish: Finish::Stop,
+            finish,
             usage: Usage::default(),
             tokens: None,
             elapsed: Duration::ZERO,
-        };
-        written(&completion, cot)
+        }
+    }
+
+    fn read(text: &str, reasoning: Option<&str>, cot: Cot) -> Written {
+        written(&completion(text, reasoning, Finish::Stop), cot)
     }
 
     fn call() -> Deed {
@@ -165,6 +174,12 @@ mod tests {
         let found = read(&text, None, Cot::Short);
         assert_eq!(found.text, format!("{own}<tool_response>"));
         assert_eq!((found.deed, found.canonical, found.cut), (call(), false, true));
+        // So it is when the client has cut it off, at a stop string that the endpoint went on after.
+        for text in [own.as_str(), own.trim_end()] {
+            let found = written(&completion(text, None, Finish::Overrun), Cot::Short);
+            assert_eq!(found.text, format!("{own}<tool_response>"));
+            assert_eq!((found.deed, found.canonical, found.cut), (call(), false, true));
+        }
         // In a thought or in the arguments it is text.
         for text in [
             format!("<think>\na <tool_response> comes\n</think>\n{CALL}"),

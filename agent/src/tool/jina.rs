@@ -49,7 +49,7 @@ impl Jina {
             return Err(PageFailed::Unreachable(format!("the reader got nothing, status {}", answer.status)));
         }
         if !answer.is_success() {
-            return Err(PageFailed::Outage(self.service.error(&answer.reason())));
+            return Err(PageFailed::Outage(self.service.error(&self.service.reason(answer))));
         }
         let read: Read = serde_json::from_slice(&answer.body)
             .map_err(|e| PageFailed::Outage(self.service.error(&format!("not the JSON that is expected: {e}"))))?;

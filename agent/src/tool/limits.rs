@@ -43,6 +43,8 @@ impl ObservationLimits {
             left = left.saturating_sub(rendered.chars().count());
             text.push_str(&rendered);
         }
+        // Queries and URLs are repeated whole, and may be of any length.
+        text = shorten(&text, self.chars_max);
         text.push('\n');
         text
     }
@@ -103,6 +105,8 @@ mod tests {
         assert_eq!(text, "short\n=======\nlong long long …\n=======\nlong long long …\n");
         assert!(text.chars().count() <= 61);
         assert_eq!(limits.join(&["a", "b"], |part, _| part.to_string()), "a\n=======\nb\n");
+        let obstinate = limits.join(&["x".repeat(70), "y".repeat(70)], |part, _| part.clone());
+        assert_eq!(obstinate, format!("{} …\n", "x".repeat(58)));
     }
 
     #[test]

@@ -74,9 +74,12 @@ impl SearchEngine for Searxng {
         match answer.status {
             200..=299 => {}
             403 => {
-                return Err(failed(format!("{}; add json to search.formats in its settings.yml", answer.reason())));
+                return Err(failed(format!(
+                    "{}; add json to search.formats in its settings.yml",
+                    self.service.reason(&answer)
+                )));
             }
-            _ => return Err(failed(answer.reason())),
+            _ => return Err(failed(self.service.reason(&answer))),
         }
         let found: Results =
             serde_json::from_slice(&answer.body).map_err(|e| failed(format!("not the JSON that is expected: {e}")))?;

@@ -78,7 +78,7 @@ impl SearchEngine for Serper {
         };
         let answer = self.service.ask(query, request).await.map_err(NoAnswer::reason).map_err(EngineFailed)?;
         if !answer.is_success() {
-            return Err(EngineFailed(self.service.error(&answer.reason())));
+            return Err(EngineFailed(self.service.error(&self.service.reason(&answer))));
         }
         let results: Results = serde_json::from_slice(&answer.body)
             .map_err(|e| EngineFailed(self.service.error(&format!("not the JSON that is expected: {e}"))))?;

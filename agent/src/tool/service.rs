@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::fetch::USER_AGENT;
 use crate::fetch::transport::{backoff, describe, read, retry_after};
 use crate::format::clip;
-use crate::secret::Secret;
+use crate::secret::{Scrubber, Secret};
 
 /// Characters of a service's own words in an error.
 const REASON_CHARS_MAX: usize = 200;
@@ -60,7 +60,7 @@ pub(crate) struct Service {
     name: &'static str,
     client: Client,
     config: ServiceConfig,
-    key: Option<Secret>,
+    scrubber: Scrubber,
     turns: Semaphore,
 }
 
@@ -100,16 +100,13 @@ impl Service {
         key: Option<(Secret, HeaderName, &str)>,
     ) -> Result<Service, ServiceError> {
         let mut headers = HeaderMap::new();
-        let key = match key {
-            None => None,
-            Some((key, header, prefix)) => {
-                let mut value = HeaderValue::from_str(&format!("{prefix}{}", key.expose()))
-                    .map_err(|_| ServiceError(format!("{name}: the key holds what no header may; check its file")))?;
-                value.set_sensitive(true);
-                headers.insert(header, value);
-                Some(key)
-            }
-        };
+        let scrubber = Scrubber::new(key.iter().map(|(key, ..)| key));
+        if let Some((key, header, prefix)) = key {
+            let mut value = HeaderValue::from_str(&format!("{prefix}{}", key.expose()))
+                .map_err(|_| ServiceError(format!("{name}: the key holds what no header may; check its file")))?;
+            value.set_sensitive(true);
+            headers.insert(header, value);
+        }
         let client = Client::builder()
             .user_agent(USER_AGENT)
             .default_headers(headers)
@@ -118,7 +115,7 @@ impl Service {
             .build()
             .map_err(|e| ServiceError(format!("{name}: the HTTP client cannot be made: {}", describe(&e))))?;
         let turns = Semaphore::new(config.concurrency.max(1));
-        Ok(Service { name, client, config, key, turns })
+        Ok(Service { name, client, config, scrubber, turns })
     }
 
     /// The answer to a request, after retries. `seed` spreads the waits between them.
@@ -166,28 +163,28 @@ impl Service {
         let answer = Answer { status, body };
         match status {
             429 | 500..=599 => {
-                let reason = answer.reason();
+                let reason = self.reason(&answer);
                 Attempt::Again { status: Some(status), reason, wait }
             }
             _ => Attempt::Answer(answer),
         }
     }
 
+    /// Status and the beginning of an answer's body, for an error. Scrubbed whole: half a key is a key's half.
+    pub(crate) fn reason(&self, answer: &Answer) -> String {
+        let text = self.scrubber.scrub(&String::from_utf8_lossy(&answer.body));
+        let text = super::one_line(&clip(&text, REASON_CHARS_MAX));
+        let status = answer.status;
+        if text.is_empty() { format!("status {status}") } else { format!("status {status}: {text}") }
+    }
+
     /// An error's text: whose it is, and no key in it.
     pub(crate) fn error(&self, reason: &str) -> String {
-        let reason = self.key.as_ref().map_or_else(|| reason.to_string(), |key| key.scrub(reason));
-        format!("{}: {reason}", self.name)
+        format!("{}: {}", self.name, self.scrubber.scrub(reason))
     }
 }
 
 impl Answer {
-    /// Status and the beginning of the body, for an error.
-    pub(crate) fn reason(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body);
-        let text = super::one_line(&clip(&text, REASON_CHARS_MAX));
-        if text.is_empty() { format!("status {}", self.status) } else { format!("status {}: {text}", self.status) }
-    }
-
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }

@@ -24,7 +24,7 @@ use url::Url;
 use super::arguments::{string, strings};
 use super::limits::{ObservationLimits, shorten};
 use super::summary::{Summariser, Summary, of_passages};
-use super::{Observation, Outcome, Tool, one_line, toolset};
+use super::{Observation, Outcome, Tool, harmless, one_line, toolset};
 use crate::fetch::url::parse;
 
 /// Name of the tool.
@@ -110,7 +110,8 @@ impl Visit {
     }
 
     async fn summary(&self, page: &PageText, goal: &str) -> Result<Summary, crate::chat::ChatError> {
-        let text = titled(page);
+        // Before a model sees it, not only before the agent does.
+        let text = harmless(titled(page));
         let words = self.limits.page_words_max;
         match &self.summariser {
             Some(summariser) => summariser.summarise(&text, goal, words).await,

@@ -27,9 +27,9 @@ pub struct Recorded {
     name: String,
     limits: ObservationLimits,
     /// By tool and normalised arguments.
-    wholes: HashMap<(String, String), String>,
+    wholes: HashMap<(String, String), Observation>,
     /// By tool and normalised query, or URL and goal.
-    parts: HashMap<(&'static str, String), String>,
+    parts: HashMap<(&'static str, String), Observation>,
     /// Tools besides search and visit.
     others: Vec<String>,
     calls: Mutex<BTreeMap<String, Outcomes>>,
@@ -103,19 +103,23 @@ impl Recorded {
             if let (Some(tool), Some(arguments), Some(observation)) = (tool, arguments, observation)
                 && let Ok(arguments) = toolset::read(arguments)
             {
-                self.add_call(tool, &arguments, observation);
+                let outcome = outcome.and_then(Outcome::from_word).unwrap_or(Outcome::Done);
+                self.add_call(tool, &arguments, &Observation::new(observation.clone(), outcome));
             }
         }
     }
 
-    fn add_call(&mut self, tool: &str, arguments: &Map<String, Value>, observation: &str) {
+    fn add_call(&mut self, tool: &str, arguments: &Map<String, Value>, observation: &Observation) {
         let whole = (tool.to_string(), normal_arguments(arguments));
-        self.wholes.entry(whole).or_insert_with(|| observation.to_string());
+        self.wholes.entry(whole).or_insert_with(|| observation.clone());
         match self.parts_of(tool, arguments) {
             Some(Ok(parts)) => {
-                let sections = split(observation, &parts.heads).unwrap_or_default();
+                // Where no page could be read, none of them could.
+                let outcome = observation.outcome;
+                let sections = split(&observation.text, &parts.heads).unwrap_or_default();
                 for (key, section) in parts.keys.into_iter().zip(sections) {
-                    self.parts.entry((parts.tool, key)).or_insert_with(|| section.to_string());
+                    let part = || Observation { text: section.to_string(), outcome };
+                    self.parts.entry((parts.tool, key)).or_insert_with(part);
                 }
             }
             Some(Err(_)) => {}
@@ -159,7 +163,7 @@ impl Recorded {
             None => None,
         };
         if let Some(observation) = self.wholes.get(&(tool.to_string(), normal_arguments(&arguments))) {
-            return Observation::new(observation.clone(), Outcome::Done);
+            return observation.clone();
         }
         match parts {
             Some(parts) => self.by_parts(&parts),
@@ -172,8 +176,8 @@ impl Recorded {
         let mut outcomes = Vec::with_capacity(parts.keys.len());
         for (key, head) in parts.keys.iter().zip(&parts.heads) {
             let recorded = self.parts.get(&(parts.tool, key.clone()));
-            outcomes.push(if recorded.is_some() { Outcome::Done } else { Outcome::Miss });
-            sections.push(recorded.cloned().unwrap_or_else(|| {
+            outcomes.push(recorded.map_or(Outcome::Miss, |part| part.outcome));
+            sections.push(recorded.map(|part| part.text.clone()).unwrap_or_else(|| {
                 if parts.tool == search::NAME {
                     format!("{head}no answer: the recorded web does not hold this query.")
                 } else {

@@ -22,6 +22,7 @@ mod round_trip;
 mod scripted;
 mod services;
 mod site;
+mod tools;
 mod webs;
 
 use std::path::PathBuf;

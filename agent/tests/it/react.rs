@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::json;
-use webdancer_agent::chat::{ChatError, Completion, Finish, Sampling};
+use webdancer_agent::chat::{ChatError, Completion, Finish, Sampling, Usage};
 use webdancer_agent::conversation::{Message, Role, parse_messages, render_messages};
 use webdancer_agent::profile::Profile;
 use webdancer_agent::react::{Attempted, Cot, Failure, React, ReactConfig};
@@ -102,6 +102,8 @@ async fn a_question_becomes_a_trajectory_complete_in_every_column() {
         turn_policy_version: Some(vec![Some(3); 3]),
         turn_ms: Some(vec![Some(42), Some(42), Some(40)]),
         turn_outcome: Some(strings(&["done", "unreachable", ""])),
+        turn_input_tokens: Some(vec![Some(100); 3]),
+        turn_output_tokens: Some(vec![Some(10); 3]),
         ..Trajectory::default()
     };
     assert_eq!(attempted, Attempted { trajectory: expected, failure: None });
@@ -224,6 +226,41 @@ async fn turns_out_of_format_are_answered_so_often_and_no_more() {
 }
 
 #[tokio::test]
+async fn an_observation_that_the_endpoint_went_on_with_is_marked_too() {
+    let own = calls("look", "search", json!({"query": ["river"]}));
+    let overrun = with_tokens(says(&own), 10).map(|c| Completion { finish: Finish::Overrun, ..c });
+    let turns = vec![overrun, says(&answers("found", "Drava"))];
+    let (attempted, model) = play(turns, &[("hits", Outcome::Done)], ReactConfig::default()).await;
+    let row = attempted.trajectory;
+    assert_eq!(row.turn_raw, strings(&[&format!("{own}\n<tool_response>"), ""]));
+    assert_eq!(model.requests.lock()[1].messages[2].content, format!("{own}\n<tool_response>"));
+    assert_eq!((row.turn_observation, row.turn_completion_token_ids), (strings(&["hits", ""]), None));
+}
+
+#[tokio::test]
+async fn calls_with_bad_json_are_wrong_calls_and_end_nothing() {
+    let call = |json: &str| says(&format!("<think>\nlook\n</think>\n<tool_call>\n{json}\n</tool_call>"));
+    let turns = vec![
+        call("{\"name\": \"search\", \"arguments\": {\"query\": [\"river\"}}"),
+        call("{\"name\": \"search\", \"arguments\": \"river\"}"),
+        call("{\"tool\": \"search\", \"arguments\": {}}"),
+        call("[\"search\", {}]"),
+        says(&answers("so", "Drava")),
+    ];
+    let config = ReactConfig { malformed_max: 1, ..ReactConfig::default() };
+    let (attempted, _) = play(turns, &[], config).await;
+    let row = attempted.trajectory;
+    assert_eq!((row.termination.as_str(), row.n_turns, row.n_tool_calls), ("answer", 5, 0));
+    assert_eq!(row.turn_outcome, Some(strings(&["invalid", "invalid", "invalid", "malformed", ""])));
+    let said = |turn: usize| row.turn_observation[turn].as_deref().unwrap().split(". ").next().unwrap();
+    let wrong =
+        "This turn was not carried out: byte 34: the tool call is not {\"name\": string, \"arguments\": object}: ";
+    assert_eq!(said(0), format!("{wrong}expected `,` or `]` at line 1 column 51"));
+    assert_eq!(said(1), format!("{wrong}arguments: invalid type: string \"river\", expected a map at line 1 column 7"));
+    assert_eq!(said(2), format!("{wrong}missing field `name` at line 1 column 35"));
+}
+
+#[tokio::test]
 async fn a_turn_cut_off_at_its_limit_is_told_so() {
     let long = says("<think>\nand so on").map(|completion| Completion { finish: Finish::Length, ..completion });
     let (attempted, _) = play(vec![long, says(&answers("a", "b"))], &[], ReactConfig::default()).await;
@@ -329,6 +366,22 @@ async fn a_context_limit_of_ones_own_forces_the_answer_before_it_is_reached() {
         let turns = vec![search(), says(&answers("a", "b"))];
         let (attempted, _) = play(turns, &[(&observation, Outcome::Done)], config).await;
         assert_eq!(attempted.trajectory.termination, if forced { "forced" } else { "answer" }, "{max}");
+    }
+}
+
+#[tokio::test]
+async fn thoughts_that_are_withheld_take_no_room_in_the_context() {
+    // 100 tokens read; 28 for the 82 bytes of the call, 13 for the observation around its text, 50 for the next turn.
+    let turns = || {
+        let reasoned = says(&calls("look", "search", json!({"query": ["river"]})))
+            .map(|completion| Completion { usage: Usage { output_tokens: 5_000, ..completion.usage }, ..completion });
+        vec![reasoned, says(&answers("a", "b"))]
+    };
+    for (cot, ended) in [(Cot::Long, "answer"), (Cot::Short, "forced")] {
+        let config =
+            ReactConfig { context_tokens_max: Some(200), turn_tokens_max: Some(50), cot, ..ReactConfig::default() };
+        let (attempted, _) = play(turns(), &[("x", Outcome::Done)], config).await;
+        assert_eq!(attempted.trajectory.termination, ended, "{cot:?}");
     }
 }
 

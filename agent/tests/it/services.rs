@@ -102,7 +102,11 @@ async fn a_service_is_asked_again_where_that_may_help() {
 #[tokio::test]
 async fn each_failure_of_a_search_engine_is_named_without_its_key() {
     let large = "x".repeat(5_000);
+    // The key lies across the end of what is shown.
+    let (halved, shown) =
+        (format!("{}key-123456", "x".repeat(195)), format!("serper: status 403: {}***", "x".repeat(195)));
     for (answers, times, expected) in [
+        (vec![(403, halved.as_str())], 1, shown.as_str()),
         (vec![(500, "no\nluck")], 3, "serper: status 500: no luck (3 attempts)"),
         (vec![(403, "key-123456 is not known")], 1, "serper: status 403: *** is not known"),
         (vec![(302, "")], 1, "serper: status 302"),

@@ -18,6 +18,8 @@ const DRAVA: &str = "A Google search for 'Drava' found 1 results:\n\n## Web Resu
 const MURA: &str = "A Google search for 'the Mura' found 0 results:\n\nNothing.\n=======\nis a line of it";
 const PAGE: &str = "The useful information in https://A.example:443/#top for user goal Its length as follows: \n\n\
     Evidence in page: \n725 km\n\nSummary: \nLong.";
+const GONE: &str = "The useful information in https://gone.example/ for user goal any as follows: \n\n\
+    Evidence in page: \nThe page could not be read: status 404.\n\nSummary: \nNothing.";
 
 fn trajectory() -> Trajectory {
     let turns = [
@@ -26,6 +28,7 @@ fn trajectory() -> Trajectory {
         ("convert", r#"{"value": 725, "to": "miles"}"#, "450".to_string(), "done"),
         ("search", r#"{"query": ["broken"]}"#, "no answer".to_string(), "outage"),
         ("search", r#"{"query": ["Drava"]}"#, "another answer, later".to_string(), "done"),
+        ("visit", r#"{"goal": "any", "url": ["https://gone.example/"]}"#, format!("{GONE}\n"), "unreachable"),
     ];
     let list = |of: fn(&(&str, &str, String, &str)) -> String| turns.iter().map(|turn| Some(of(turn))).collect();
     Trajectory {
@@ -63,7 +66,7 @@ async fn a_recorded_call_is_matched_by_its_normalised_arguments() {
     let mut of_batches = Recorded::new("run-7", ObservationLimits::default());
     of_batches.add_batch(&batch(&trajectory())).unwrap();
     for web in [recorded(), of_batches] {
-        assert_eq!((web.name(), web.len()), ("recorded:run-7", 4));
+        assert_eq!((web.name(), web.len()), ("recorded:run-7", 5));
         for (tool, arguments, expected) in [
             // Whole.
             ("search", json!({"query": ["drava", "The Mura "]}), format!("{DRAVA}\n=======\n{MURA}\n")),
@@ -75,6 +78,13 @@ async fn a_recorded_call_is_matched_by_its_normalised_arguments() {
         ] {
             let found = call(&web, tool, arguments.clone()).await;
             assert_eq!(found, Observation { text: expected, outcome: Outcome::Done }, "{tool} {arguments}");
+        }
+        // What could not be had cannot be had again.
+        for arguments in [
+            json!({"url": ["https://gone.example/"], "goal": "any"}),
+            json!({"url": ["https://gone.example/", "https://gone.example/#again"], "goal": "any"}),
+        ] {
+            assert_eq!(call(&web, "visit", arguments).await.outcome, Outcome::Unreachable);
         }
         // A call of its own goes before a part of another.
         assert_eq!(call(&web, "search", json!({"query": ["Drava"]})).await.text, "another answer, later");

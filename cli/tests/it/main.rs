@@ -286,6 +286,8 @@ fn a_profile_is_imported_once_under_its_name() {
     let output = import(&["other.jsonl", "--name", "demo"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("the name \"demo\" belongs to another profile"), "{}", text(&output.stderr));
+    let message = text(&import(&["other.jsonl", "--name", "standard"]).stderr);
+    assert!(message.contains("the name \"standard\" is that of a profile that is built in"), "{message}");
     assert_eq!(import(&["other.jsonl", "--output", "other.json"]).status.code(), Some(0));
     assert!(folder.path().join("other.json").is_file());
 

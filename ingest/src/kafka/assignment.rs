@@ -43,11 +43,7 @@ impl Session<'_> {
                 Rebalance::Revoke { partitions, lost } => self.revoke(&partitions, lost)?,
             }
             self.last = None;
-            if self.partitions.is_empty() {
-                self.empty_since.get_or_insert_with(Instant::now);
-            } else {
-                self.empty_since = None;
-            }
+            self.settled_at = Some(Instant::now());
         }
         Ok(())
     }
@@ -65,7 +61,7 @@ impl Session<'_> {
             return self.start(&[]);
         }
         let deadline = Instant::now() + self.settings.rebalance_timeout();
-        self.learn_ids(&keys, deadline)?;
+        self.learn_topics(&keys, deadline)?;
         let starts = self.ask_where_to_start(&keys, deadline)?;
         let bounds = self.confirmed_bounds(&keys, &starts, deadline)?;
         let mut entries = Vec::with_capacity(keys.len());
@@ -122,21 +118,24 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Fetches the ids of the topics of `keys`.
-    fn learn_ids(&mut self, keys: &[TopicPartition], deadline: Instant) -> Result<(), End> {
-        let mut names: Vec<&str> = keys.iter().map(|key| &*key.topic).collect();
-        names.dedup();
+    /// Fetches how many partitions there are, and the ids of the topics of `keys`.
+    fn learn_topics(&mut self, keys: &[TopicPartition], deadline: Instant) -> Result<(), End> {
+        let names: Vec<&str> = self.topics.iter().map(|topic| &*topic.name).collect();
         self.brokers =
             self.retry_until(deadline, "asking for brokers", |left| ffi::brokers(self.consumer.client(), left))?;
         let descriptions =
             self.retry_until(deadline, "describing topics", |left| describe(self.consumer.client(), &names, left))?;
         for description in descriptions {
-            let name = description.name.clone();
+            let Some(topic) = self.topics.iter_mut().find(|topic| *topic.name == *description.name) else { continue };
+            topic.partitions = description.partitions;
+            if !keys.iter().any(|key| key.topic == topic.name) {
+                continue;
+            }
             let Some((name, id)) = known(description)? else {
-                return Err(End::Failed(IngestError::Fatal(format!("topic {name} was deleted while it was assigned"))));
+                let deleted = format!("topic {} was deleted while it was assigned", topic.name);
+                return Err(End::Failed(IngestError::Fatal(deleted)));
             };
-            let in_use = self.partitions.iter().any(|partition| *partition.key.topic == *name);
-            let Some(topic) = self.topics.iter_mut().find(|topic| *topic.name == *name) else { continue };
+            let in_use = self.partitions.iter().any(|partition| partition.key.topic == topic.name);
             if in_use && topic.id != id {
                 return Err(End::Failed(recreated(&name, "its id has changed while it was being read")));
             }

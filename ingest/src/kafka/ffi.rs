@@ -22,6 +22,8 @@ pub(super) struct TopicDescription {
     pub(super) name: String,
     /// The most and the least significant half of its id; both 0 where the cluster has no ids.
     pub(super) id: (i64, i64),
+    /// How many partitions it has.
+    pub(super) partitions: usize,
     /// Why there is no description, such as an unknown topic.
     pub(super) error: Option<RDKafkaErrorCode>,
 }
@@ -127,6 +129,8 @@ unsafe fn read_descriptions(event: *mut sys::rd_kafka_event_t) -> KafkaResult<Ve
             let error = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(topic));
             let id = sys::rd_kafka_TopicDescription_topic_id(topic);
             let name = sys::rd_kafka_TopicDescription_name(topic);
+            let mut partitions = 0;
+            sys::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
             descriptions.push(TopicDescription {
                 name: CStr::from_ptr(name).to_string_lossy().into_owned(),
                 id: if id.is_null() {
@@ -134,6 +138,7 @@ unsafe fn read_descriptions(event: *mut sys::rd_kafka_event_t) -> KafkaResult<Ve
                 } else {
                     (sys::rd_kafka_Uuid_most_significant_bits(id), sys::rd_kafka_Uuid_least_significant_bits(id))
                 },
+                partitions,
                 error: (error != RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error.into()),
             });
         }

@@ -103,8 +103,8 @@ pub(super) struct Session<'c> {
     /// Topic and partition of the last message, and its place in `partitions`: messages come in runs.
     pub(super) last: Option<(usize, i32, usize)>,
     pub(super) caught_up: CaughtUp,
-    /// Since when this member has had nothing to read; none before it joined the group.
-    pub(super) empty_since: Option<Instant>,
+    /// When the group last decided who reads what; none before this member joined it.
+    pub(super) settled_at: Option<Instant>,
     /// When to look for positions that are gone.
     pub(super) reposition_at: Option<Instant>,
     /// How often in a row a position lay behind the end.
@@ -149,7 +149,7 @@ impl<'c> Session<'c> {
             outbox: VecDeque::new(),
             last: None,
             caught_up: CaughtUp::Pursuing,
-            empty_since: None,
+            settled_at: None,
             reposition_at: None,
             beyond_end: 0,
             paused: false,

@@ -271,6 +271,12 @@ impl KafkaSettings {
         self.with_extra(config)
     }
 
+    /// How long after the group has settled a member may turn out to be dead: it is dropped when its session ends, and
+    /// the others hear of it with their next heartbeats.
+    pub(super) fn eviction_limit(&self) -> Duration {
+        Duration::from_millis(2 * u64::from(self.session_timeout_ms))
+    }
+
     /// The group waits this long for a member that does not poll.
     fn max_poll_interval_ms(&self) -> u32 {
         (3 * self.rebalance_timeout_ms).max(300_000).max(self.session_timeout_ms)

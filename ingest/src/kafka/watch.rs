@@ -25,6 +25,8 @@ pub(super) struct Topic {
     pub(super) kind: Kind,
     /// Its id as of the last assignment.
     pub(super) id: Option<i64>,
+    /// How many partitions it had then.
+    pub(super) partitions: usize,
     /// How often in a row the cluster did not know it.
     missing: u32,
 }
@@ -34,7 +36,7 @@ pub(super) fn topics(settings: &KafkaSettings, kinds: &[Kind]) -> Vec<Topic> {
     let mut topics: Vec<Topic> = Vec::new();
     for kind in kinds {
         if topics.iter().all(|topic| topic.kind != *kind) {
-            topics.push(Topic { name: settings.topic(*kind).into(), kind: *kind, id: None, missing: 0 });
+            topics.push(Topic { name: settings.topic(*kind).into(), kind: *kind, id: None, partitions: 0, missing: 0 });
         }
     }
     topics
@@ -71,23 +73,24 @@ impl Session<'_> {
         if self.caught_up != CaughtUp::Pursuing {
             return;
         }
-        if self.partitions.is_empty() {
-            // A member that just joined may be given partitions in the next round.
-            let patience = Duration::from_millis(self.settings.session_timeout_ms.into());
-            if self.empty_since.is_none_or(|since| now - since < patience) {
-                return;
-            }
-        } else {
-            if self.partitions.iter().any(Partition::is_behind) && self.idle {
-                self.skip_markers();
-            }
-            if self.partitions.iter().any(Partition::is_behind) {
-                return;
-            }
+        if self.partitions.iter().any(Partition::is_behind) && self.idle {
+            self.skip_markers();
+        }
+        if self.partitions.iter().any(Partition::is_behind) || !self.others_live(now) {
+            return;
         }
         self.flush_all();
         self.outbox.push_back(SourceEvent::CaughtUp);
         self.caught_up = CaughtUp::Told;
+    }
+
+    /// Whether what this member does not read is read by others. The group counts a member that died as one of its own
+    /// until its session ends, and hands its partitions over only then: they are nobody's until that time has passed.
+    fn others_live(&self, now: Instant) -> bool {
+        let Some(settled_at) = self.settled_at else { return false };
+        let all: usize = self.topics.iter().map(|topic| topic.partitions).sum();
+        let reads_all = all > 0 && self.partitions.len() >= all;
+        reads_all || now - settled_at > self.settings.eviction_limit()
     }
 
     /// Markers of transactions take offsets and never come out of a poll: librdkafka's position tells of them.

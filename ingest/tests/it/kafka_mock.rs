@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
@@ -287,6 +288,43 @@ async fn caught_up_is_told_again_after_new_records_and_not_without() {
     assert!(worker.next_within(Duration::from_millis(500)).await.is_none());
     assert_eq!(worker.ends.values().sum::<i64>(), 1, "{:?}", worker.ends);
     worker.stop().await;
+}
+
+/// A member of the group that reads nothing, and is dropped soon after its last poll, as one that was killed is.
+fn member(settings: &KafkaSettings) -> BaseConsumer {
+    let mut config = settings.consumer_config();
+    config.set("session.timeout.ms", "1000").set("heartbeat.interval.ms", "300").set("max.poll.interval.ms", "1000");
+    let member: BaseConsumer = config.create().unwrap();
+    member.subscribe(&[TOPIC]).unwrap();
+    member
+}
+
+fn poll_until_assigned(member: &BaseConsumer, partitions: usize) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(25);
+    let assigned = || member.assignment().unwrap().count();
+    while assigned() != partitions {
+        assert!(std::time::Instant::now() < deadline, "{} partitions are assigned", assigned());
+        drop(member.poll(Duration::from_millis(50)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_member_holds_is_waited_for_before_caught_up_is_told() {
+    let (_cluster, settings) = cluster(4);
+    let log = KafkaLog::new(settings.clone()).unwrap();
+    log.append((0..200).map(|i| metric(&format!("k{i}"), i)).collect()).await.unwrap();
+    let dying = member(&settings);
+    poll_until_assigned(&dying, 4);
+
+    let mut worker = Worker::start(&settings, ROOMY);
+    let dead = tokio::task::spawn_blocking(move || {
+        poll_until_assigned(&dying, 2);
+        dying
+    });
+    let read = worker.until_caught_up().await;
+    assert_eq!(read.values().map(Vec::len).sum::<usize>(), 200);
+    worker.stop().await;
+    drop(dead.await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,6 +153,23 @@ async fn a_pins_name_means_one_dataset_forever() {
 }
 
 #[tokio::test]
+async fn a_profiles_name_means_one_document_forever() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    assert_eq!(lake.profile("mine").await.unwrap(), None);
+    assert!(lake.put_profile("mine", "{\"a\": 1}".into()).await.unwrap());
+    assert!(!lake.put_profile("mine", "{\"a\": 1}".into()).await.unwrap(), "the same document again is no news");
+    let error = lake.put_profile("mine", "{\"a\": 2}".into()).await.unwrap_err();
+    assert!(matches!(error, LakeError::Usage(_)), "{error}");
+    assert!(error.to_string().contains("the name \"mine\" belongs to another profile"), "{error}");
+    assert_eq!(lake.profile("mine").await.unwrap().as_deref(), Some(&b"{\"a\": 1}"[..]));
+    for bad in ["", "../up", "a/b", ".hidden", "with space"] {
+        assert!(matches!(lake.put_profile(bad, "{}".into()).await, Err(LakeError::Usage(_))), "{bad:?}");
+        assert!(matches!(lake.profile(bad).await, Err(LakeError::Usage(_))), "{bad:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_claim_has_one_holder_and_an_expired_one_is_taken_over_by_one() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);

@@ -18,5 +18,8 @@ SELECT
     unnest(array_resize(turn_observation, turns)) AS observation,
     unnest(array_resize(turn_observation_digest, turns)) AS observation_digest,
     unnest(array_resize(turn_policy_version, turns)) AS policy_version,
-    unnest(array_resize(turn_ms, turns)) AS ms
+    unnest(array_resize(turn_ms, turns)) AS ms,
+    unnest(array_resize(turn_outcome, turns)) AS outcome,
+    unnest(array_resize(turn_input_tokens, turns)) AS input_tokens,
+    unnest(array_resize(turn_output_tokens, turns)) AS output_tokens
 FROM counted

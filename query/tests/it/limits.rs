@@ -24,6 +24,21 @@ async fn a_sort_larger_than_memory_spills() {
 }
 
 #[tokio::test]
+async fn a_sort_of_wide_rows_larger_than_memory_spills() {
+    // 80 MB in 40 MB.
+    let limits = Limits { memory_bytes: 40 << 20, target_partitions: 1, batch_rows: 64, ..Limits::default() };
+    let sql = "SELECT md5(CAST(value AS VARCHAR)) AS key, concat(repeat('x', 20000), value) AS text
+        FROM generate_series(1, 4000) ORDER BY key";
+    let engine = Memory::default().engine_with(limits);
+    let mut result = engine.query(sql, &QueryOptions::default()).await.unwrap();
+    let mut rows = 0;
+    while let Some(batch) = result.next().await {
+        rows += batch.unwrap().num_rows();
+    }
+    assert_eq!(rows, 4_000);
+}
+
+#[tokio::test]
 async fn a_query_that_can_neither_fit_nor_spill_says_which_limit() {
     let no_disk = Limits { memory_bytes: 8 << 20, spill_bytes: 1 << 10, target_partitions: 1, ..Limits::default() };
     let error = error(&Memory::default().engine_with(no_disk), SORT).await;

@@ -224,6 +224,24 @@ async fn what_changes_by_itself_is_refused() {
 }
 
 #[tokio::test]
+async fn wide_rows_that_do_not_fit_into_memory_are_pinned() {
+    // 60 MB in 32 MB.
+    let rows: Vec<Value> = (0..3_000)
+        .map(|step| {
+            let mut row = metric("loss", (step * 271) % 3_000, 0.5);
+            row["extra"] = json!(format!("{{\"padding\": \"{}\"}}", "x".repeat(20_000)));
+            row
+        })
+        .collect();
+    let limits = Limits { memory_bytes: 32 << 20, target_partitions: 2, batch_rows: 32, ..Limits::default() };
+    let halves = rows.chunks(1_500);
+    let partitions = halves.map(|half| half.chunks(32).map(|rows| rows_of(Kind::Metric, rows)).collect()).collect();
+    let engine = Memory::default().with_partitions(Kind::Metric, partitions).engine_with(limits);
+    let created = pin::create(&engine, "wide", "SELECT * FROM metrics", epoch()).await.unwrap();
+    assert_eq!(created.manifest.rows, 3_000);
+}
+
+#[tokio::test]
 async fn files_are_of_bounded_size_and_read_back_in_order() {
     let limits = Limits { pin_file_bytes: 20 << 10, ..Limits::default() };
     let engine = Memory::default().with(Kind::Metric, &metrics(30_000)).engine_with(limits);

@@ -42,7 +42,8 @@ async fn turns_are_what_their_sql_says_whatever_the_lists_lengths() {
             "fits",
             2,
             json!({"turn_tool": ["a", null], "turn_thought": ["x", "y"], "turn_ms": [1, 2],
-            "turn_arguments": ["{}", null], "turn_observation": ["o", null], "turn_observation_digest": ["d", null]}),
+            "turn_arguments": ["{}", null], "turn_observation": ["o", null], "turn_observation_digest": ["d", null],
+            "turn_outcome": ["done", null], "turn_input_tokens": [10, 20], "turn_output_tokens": [3, 4]}),
         ),
         trajectory("more tools", 1, json!({"turn_tool": ["a", "b", "c"], "turn_thought": ["x"]})),
         trajectory("more thoughts", 1, json!({"turn_tool": ["a"], "turn_thought": ["x", "y", "z"]})),
@@ -60,6 +61,8 @@ async fn turns_are_what_their_sql_says_whatever_the_lists_lengths() {
     assert_eq!(csv(&engine, all).await, ["more tools,0,x,", "more tools,1,,", "more tools,2,,"]);
     assert_eq!(csv(&engine, "SELECT count(*) FROM turns").await, ["9"]);
     assert_eq!(csv(&engine, "SELECT count(ms), count(policy_version) FROM turns").await, ["2,1"]);
+    let costs = "SELECT outcome, input_tokens, output_tokens FROM turns WHERE trajectory_id = 'fits' ORDER BY turn";
+    assert_eq!(csv(&engine, costs).await, ["done,10,3", ",20,4"]);
 }
 
 #[tokio::test]

@@ -83,6 +83,10 @@ row! {
         turn_outcome: Option<Vec<Option<String>>>,
         /// User message that asked for the answer before the last turn, where calls or context were spent.
         final_instruction: Option<String>,
+        /// Tokens that the policy read in each turn: its whole context (gen_ai.usage.input_tokens).
+        turn_input_tokens: Option<Vec<Option<i64>>>,
+        /// Tokens that the policy wrote in each turn (gen_ai.usage.output_tokens).
+        turn_output_tokens: Option<Vec<Option<i64>>>,
     }
 }
 

@@ -247,6 +247,43 @@ async fn every_oddity_is_one_page_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_to_be_expensive_is_a_page_with_its_reason() {
+    let site = |uri: Uri| async move {
+        let opened = || (0..400).map(|number| format!("<font class=c{number}>")).collect::<String>();
+        match uri.path() {
+            "/" => html("<p>Links.</p><a href=formatting>f</a><a href=elements>e</a><a href=brotli>b</a>"),
+            "/formatting" => html(format!("<div>{}</div>{}", opened(), "<p>x".repeat(10_000))),
+            "/elements" => html("<br>".repeat(600_000)),
+            "/brotli" => ([(header::CONTENT_ENCODING, "br")], html(vec![0x5b, 0xff, 0xff])).into_response(),
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    };
+    let server = serve(Router::new().fallback(site)).await;
+    let root = server.url();
+    let mut config = loopback();
+    config.fetch.parse_timeout_ms = 60_000;
+    let (report, pages, _) = crawl(&root, config).await;
+    for (path, error) in [
+        ("formatting", "the document has more than 500000 nodes"),
+        ("elements", "the document has more than 500000 nodes"),
+        ("brotli", "its encoding is br, which was not asked for"),
+    ] {
+        let page = at(&pages, &root, path);
+        assert_eq!((page.status, page.text.as_deref(), page.error.as_deref()), (200, None, Some(error)), "{path}");
+    }
+    assert_eq!((report.pages, report.errors), (4, 3));
+
+    // Nothing is fetched from a site whose robots.txt is such.
+    let busy = |uri: Uri| async move {
+        assert_eq!(uri.path(), "/robots.txt");
+        format!("User-agent: *\n{}", "Disallow: /*a*b*$\n".repeat(20_000))
+    };
+    let server = serve(Router::new().fallback(busy)).await;
+    let (report, _, _) = crawl(&server.url(), loopback()).await;
+    assert_eq!(report.failed_roots[0].error, "robots.txt could not be read: more than 1000 of its patterns hold a $");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_private_addresses_are_refused_after_dns() {
     let server = serve(Router::new().fallback(answer)).await;
     let port = server.address().port();

@@ -11,7 +11,6 @@
 mod atlas;
 mod atlasqa;
 mod brute_force;
-mod closed_web;
 mod docs;
 mod funnel_rules;
 mod funnel_stages;

@@ -10,6 +10,7 @@
 )]
 
 mod check;
+mod closed_web;
 mod embedded_kill;
 mod harness;
 mod kafka;

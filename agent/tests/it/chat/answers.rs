@@ -74,7 +74,7 @@ async fn a_stop_string_ends_the_text_wherever_chunks_divide_it() {
     let chunks = [delta("Call it.\n<tool_"), delta("respo"), delta("nse>\nmade up"), finish("stop"), usage(1, 2)];
     let setup = Setup::new([Answer::stream(&chunks)]).await;
     let completion = setup.endpoint.complete(&with_stop("<tool_response>")).await.unwrap();
-    assert_eq!((completion.text.as_str(), completion.finish), ("Call it.\n", Finish::Stop));
+    assert_eq!((completion.text.as_str(), completion.finish), ("Call it.\n", Finish::Overrun));
     // A server that leaves the stop string in has counted by then.
     assert_eq!(completion.usage, Usage { input_tokens: 1, output_tokens: 2, ..Usage::default() });
 }
@@ -85,7 +85,7 @@ async fn a_server_that_ignores_stop_strings_is_left_and_its_tokens_are_estimated
     let answer = Answer::parts([Part::Bytes(events(&[delta("Call."), delta("STOP")])), endless]);
     let setup = Setup::new([answer]).await;
     let completion = setup.endpoint.complete(&with_stop("STOP")).await.unwrap();
-    assert_eq!((completion.text.as_str(), completion.finish), ("Call.", Finish::Stop));
+    assert_eq!((completion.text.as_str(), completion.finish), ("Call.", Finish::Overrun));
     // "Call.STOP" are 9 bytes; the prompt has 30.
     let estimate = Usage { input_tokens: 8, output_tokens: 3, cached_input_tokens: 0, estimated: true };
     assert_eq!(completion.usage, estimate);
