@@ -183,7 +183,7 @@ pub(crate) struct SampleArgs {
     /// Attempts at each question [default: 5]
     #[arg(long, value_name = "N", conflicts_with = "join", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: Option<u32>,
-    /// Questions: the columns qa_id and question of this query, and restricted if it is there [default: all of qa]
+    /// Questions: the columns qa_id and question of this query, and restricted if it is there [default: all of qa but benchmarks]
     #[arg(long, value_name = "QUERY", conflicts_with_all = ["run", "join", "pin"])]
     pub(crate) sql: Option<String>,
     /// Questions: the rows of this pin

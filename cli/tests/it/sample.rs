@@ -29,6 +29,8 @@ fn settings(model: &StubModel, further: &str) -> String {
 /// A lake with the pin `pages`, and a question about each of the first three.
 fn site(model: &StubModel, further: &str) -> tempfile::TempDir {
     let folder = bridges(&settings(model, further));
+    let benchmark = json!({"qa_id": "b", "method": "benchmark", "question": "Who is it?", "answer": "nobody"});
+    append(folder.path(), &[event("qa", "qa-b", &benchmark)]);
     let questions: Vec<String> = PLACES[..3]
         .iter()
         .map(|(place, designer, _)| {

@@ -37,7 +37,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Questions {
-    /// All of `qa`.
+    /// All of `qa` but benchmarks.
     All,
     /// The rows of a query.
     Sql(String),

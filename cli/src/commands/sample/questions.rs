@@ -11,9 +11,10 @@ use crate::columns::{column, pinned, query, strings, text};
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// All questions, each as it was told last, in the order in which they were first told.
+/// All questions, each as it was told last, in the order in which they were first told. Benchmarks are evaluated, not
+/// trained on: whoever wants attempts at them asks for them.
 const ALL: &str = "SELECT qa_id, last_value(question ORDER BY event_time, event_id) AS question \
-    FROM qa GROUP BY qa_id ORDER BY min(event_time), qa_id";
+    FROM qa WHERE method IS DISTINCT FROM 'benchmark' GROUP BY qa_id ORDER BY min(event_time), qa_id";
 
 /// The questions of a plan.
 pub(super) async fn asked(context: &Context, questions: &Questions) -> Result<Vec<Question>, Failure> {
