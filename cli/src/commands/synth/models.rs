@@ -107,9 +107,12 @@ pub(super) async fn crawlqa(context: &Context, args: &CrawlqaArgs) -> Result<(),
     if !context.json {
         tell(&summary)?;
         let report = &summary.report;
-        report.accepted.iter().try_for_each(|(kind, count)| output::line(&format!("  {count:>6} {kind}")))?;
-        let rejected = report.rejected.iter().map(|(why, count)| (word(why), *count));
-        rejected.into_iter().try_for_each(|(why, n)| output::line(&format!("  {n:>6} walks without one: {why}")))?;
+        for (kind, count) in &report.accepted {
+            output::line(&format!("  {count:>6} {kind}"))?;
+        }
+        for (why, count) in &report.rejected {
+            output::line(&format!("  {count:>6} walks without one: {}", word(why)))?;
+        }
     }
     end(context, &summary, summary.report.budget_spent)
 }
@@ -148,10 +151,12 @@ pub(super) async fn e2hqa(context: &Context, args: &E2hqaArgs) -> Result<(), Fai
     if !context.json {
         tell(&summary)?;
         let report = &summary.report;
-        let chains = report.chains_by_rewrites.iter();
-        chains.into_iter().try_for_each(|(n, count)| output::line(&format!("  {count:>6} rewritten {n} times")))?;
-        let stopped = report.stopped.iter().map(|(why, count)| (word(why), *count));
-        stopped.into_iter().try_for_each(|(why, count)| output::line(&format!("  {count:>6} ended: {why}")))?;
+        for (rewrites, count) in &report.chains_by_rewrites {
+            output::line(&format!("  {count:>6} rewritten {rewrites} times"))?;
+        }
+        for (why, count) in &report.stopped {
+            output::line(&format!("  {count:>6} ended: {}", word(why)))?;
+        }
     }
     end(context, &summary, summary.report.budget_spent)
 }
@@ -294,11 +299,11 @@ async fn chosen<R: serde::de::DeserializeOwned>(
 
 /// The questions with the pages that they were made from.
 fn roots_of(questions: Vec<Qa>, graph: &PageGraph) -> Vec<Root> {
-    let pages = graph.pages().iter().filter_map(|page| Some((page.digest.clone()?, page)));
-    let by_digest: HashMap<String, &Arc<Page>> = pages.collect();
+    let pages = graph.pages().iter().filter_map(|page| Some((page.digest.clone()?, Arc::clone(page))));
+    let by_digest: HashMap<String, Arc<Page>> = pages.collect();
     let root = |question: Qa| {
         let digests = question.evidence_page_digests.iter();
-        let evidence = digests.filter_map(|digest| by_digest.get(digest).map(|page| Arc::clone(page))).collect();
+        let evidence = digests.filter_map(|digest| by_digest.get(digest).cloned()).collect();
         Root { question, evidence }
     };
     questions.into_iter().map(root).collect()
