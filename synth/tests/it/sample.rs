@@ -208,7 +208,7 @@ async fn every_attempt_becomes_one_trajectory_whose_ids_follow_from_it() {
         assert_eq!(row.answer.as_deref(), Some("42"));
         assert!(row.system_prompt.unwrap().contains("2023-11-14"), "the date of the run, not of today");
         assert_eq!(event.envelope.run_id.as_deref(), Some("run-1"));
-        assert_eq!(event.envelope.parents, [attempt.question.qa_id.clone()]);
+        assert_eq!(event.envelope.parents, std::slice::from_ref(&attempt.question.qa_id));
         assert_eq!(event.envelope.source, "webdancer/sample");
     }
     let seeds: HashSet<Option<i64>> = model.calls.lock().iter().map(|(_, seed)| *seed).collect();
