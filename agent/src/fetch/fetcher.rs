@@ -293,12 +293,9 @@ impl Fetcher {
 
     fn failure(&self, error: reqwest::Error) -> Failure {
         let error = error.without_url();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            if let Some(forbidden) = inner.downcast_ref::<Forbidden>() {
-                return Failure::Final(forbidden.to_string());
-            }
-            cause = inner.source();
+        let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
+        if let Some(forbidden) = causes.find_map(|cause| cause.downcast_ref::<Forbidden>()) {
+            return Failure::Final(forbidden.to_string());
         }
         match (error.is_connect(), error.is_timeout()) {
             (true, true) => Failure::Lost(format!("no connection within {} ms", self.config.connect_timeout_ms)),
