@@ -21,7 +21,7 @@ build: ## The command, as ./webdancer
 	@ln -sfn $(BIN) webdancer
 	@echo "built ./webdancer"
 
-demo: build ## The main job: crawl, import, query, pin; no keys, no network
+demo: build ## From pages to pinned training sets; no keys, no network
 	./webdancer demo --folder demo-lake
 
 test: ## All tests, with a real Kafka broker, a real S3 server and other engines' readers

@@ -52,6 +52,11 @@ pub(crate) enum Command {
     Ingest(IngestArgs),
     /// Crawl sites into the lake, politely; goes on where a killed crawl stopped
     Crawl(CrawlArgs),
+    /// Let a policy attempt questions on a web, a number of times each; goes on where it stopped
+    #[command(
+        after_help = "Examples:\n  webdancer sample --policy endpoint:qwen --web live --sql \"SELECT * FROM qa WHERE method = 'crawlqa'\"\n  webdancer sample --run 0190a6b2-…                 go on with a run\n  webdancer sample --policy scripted --web closed:atlas --share   and on other machines:\n  webdancer sample --join 0190a6b2-…"
+    )]
+    Sample(SampleArgs),
     /// Serve the closed web: an encyclopaedia of countries, real or invented
     Atlas(AtlasArgs),
     /// Write questions with their answers: CRAWLQA and E2HQA
@@ -80,7 +85,7 @@ pub(crate) enum Command {
     /// The chat models' endpoints that the settings file names
     #[command(subcommand)]
     Endpoints(EndpointsCommand),
-    /// Crawl, import, query and pin on this machine, without keys or network
+    /// From pages to pinned training sets on this machine, without keys or network
     Demo(DemoArgs),
     /// Shell completions on standard output
     Completions {
@@ -164,6 +169,52 @@ pub(crate) struct CrawlArgs {
     pub(crate) state: Option<PathBuf>,
 }
 
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct SampleArgs {
+    /// Who acts: endpoint:NAME of the settings, or scripted[:MISTAKE=RATE,…] on an atlas [default: the role agent]
+    #[arg(long, conflicts_with_all = ["run", "join"])]
+    pub(crate) policy: Option<String>,
+    /// Where the tools run: closed:PIN of pages, recorded:RUN, or live [default: live]
+    #[arg(long, conflicts_with_all = ["run", "join"])]
+    pub(crate) web: Option<String>,
+    /// The prompt: standard, compact, or a profile's file [default: standard]
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["run", "join"])]
+    pub(crate) profile: Option<String>,
+    /// Attempts at each question [default: 5]
+    #[arg(long, value_name = "N", conflicts_with = "join", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempts: Option<u32>,
+    /// Questions: the columns qa_id and question of this query, and restricted if it is there [default: all of qa but benchmarks]
+    #[arg(long, value_name = "QUERY", conflicts_with_all = ["run", "join", "pin"])]
+    pub(crate) sql: Option<String>,
+    /// Questions: the rows of this pin
+    #[arg(long, value_name = "PIN", conflicts_with_all = ["run", "join"])]
+    pub(crate) pin: Option<String>,
+    /// Seed of the attempts' seeds [default: 0]
+    #[arg(long, conflicts_with_all = ["run", "join"])]
+    pub(crate) seed: Option<u32>,
+    /// Go on with this run: what it lacks is attempted
+    #[arg(long, conflicts_with = "join")]
+    pub(crate) run: Option<String>,
+    /// Share the attempts with other machines, over Kafka
+    #[arg(long, conflicts_with = "join")]
+    pub(crate) share: bool,
+    /// Work on the attempts that another machine shares
+    #[arg(long, value_name = "RUN")]
+    pub(crate) join: Option<String>,
+    /// Attempts under way at a time [default: sample.concurrency]
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<usize>,
+    /// Stop after so many trajectories
+    #[arg(long, value_name = "N")]
+    pub(crate) max_trajectories: Option<u64>,
+    /// Stop after so many tokens
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u64>,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "S")]
+    pub(crate) max_time: Option<u64>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct AtlasArgs {
     /// Address to listen on
@@ -184,52 +235,79 @@ pub(crate) struct AtlasArgs {
 pub(crate) enum SynthCommand {
     /// Questions of every type from pages: counts, multi-hop, intersections, comparisons and more
     #[command(
-        after_help = "Examples:\n  webdancer synth crawlqa --atlas                                     every question about the real countries\n  webdancer synth crawlqa --atlas --invent 7 --count 2000 --types count,multi-hop"
+        after_help = "Examples:\n  webdancer synth crawlqa --atlas                                     every question about the real countries\n  webdancer synth crawlqa --atlas --invent 7 --count 2000 --types count,multi-hop\n  webdancer synth crawlqa --sql \"SELECT * FROM pages WHERE root_url = 'https://docs.python.org/3/'\" --count 100   by models"
     )]
     Crawlqa(CrawlqaArgs),
     /// Simple questions made hard: one entity after another replaced by a description of it
+    #[command(
+        after_help = "Examples:\n  webdancer synth e2hqa --atlas --rewrites 3\n  webdancer synth e2hqa --sql \"SELECT * FROM current_qa WHERE type = 'generic'\" --pages python   by models"
+    )]
     E2hqa(E2hqaArgs),
 }
 
 /// What questions are about.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct QuestionSource {
     /// The pages of the atlas: without a model, with answers that are proved
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present_any = ["sql", "pin"], conflicts_with_all = ["sql", "pin"])]
     pub(crate) atlas: bool,
     /// The atlas of invented countries of this seed, in place of the real ones
     #[arg(long, value_name = "SEED", requires = "atlas")]
     pub(crate) invent: Option<u64>,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct CrawlqaArgs {
     #[command(flatten)]
     pub(crate) source: QuestionSource,
-    /// How many questions [default: all there are]
+    /// The pages of this query, by models; it selects the columns of the table pages
+    #[arg(long, value_name = "QUERY", conflicts_with = "pin")]
+    pub(crate) sql: Option<String>,
+    /// The pages of this pin, by models
+    #[arg(long, value_name = "PIN")]
+    pub(crate) pin: Option<String>,
+    /// How many questions [default: all there are about the atlas; synth.crawlqa.questions_max by models]
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<usize>,
     /// Only these types, comma-separated: count, multi-hop, intersection, comparative, superlative, ordinal, difference, yes-no
     #[arg(long, value_delimiter = ',', value_name = "TYPE")]
     pub(crate) types: Vec<QuestionType>,
-    /// Seed of the choice; fewer questions of a seed are the first of more
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seed of the choice; fewer questions of a seed are the first of more [default: 0]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Walks along the links that models may try [default: synth.crawlqa.walks_max]
+    #[arg(long, value_name = "N", conflicts_with = "atlas")]
+    pub(crate) walks: Option<u64>,
+    /// Who judges the answers that models give: exact, normalised, gaia, or the role of a model [default: funnel.judge]
+    #[arg(long, value_name = "NAME|ROLE", conflicts_with = "atlas")]
+    pub(crate) judge: Option<String>,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct E2hqaArgs {
     #[command(flatten)]
     pub(crate) source: QuestionSource,
+    /// The questions of this query, by models; it selects the columns of the table qa
+    #[arg(long, value_name = "QUERY", conflicts_with = "pin")]
+    pub(crate) sql: Option<String>,
+    /// The questions of this pin, by models
+    #[arg(long, value_name = "PIN")]
+    pub(crate) pin: Option<String>,
+    /// The pages of this pin, in which models look entities up [default: all of pages]
+    #[arg(long, value_name = "PIN", conflicts_with = "atlas")]
+    pub(crate) pages: Option<String>,
     /// Rewrites of each question, at most; each step is a question too
     #[arg(long, default_value_t = 4, value_name = "K", value_parser = clap::value_parser!(u8).range(0..=8))]
     pub(crate) rewrites: u8,
     /// How many questions to begin with [default: all there are]
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<usize>,
-    /// Seed of the choice and of the rewrites
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seed of the choice and of the rewrites [default: 0]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Who judges the answers that models give: exact, normalised, gaia, or the role of a model [default: funnel.judge]
+    #[arg(long, value_name = "NAME|ROLE", conflicts_with = "atlas")]
+    pub(crate) judge: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -295,7 +373,7 @@ pub(crate) enum FilterCommand {
     },
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct JudgingArgs {
     /// Only these stages, comma-separated [default: all]
     #[arg(long = "stage", value_enum, value_delimiter = ',')]

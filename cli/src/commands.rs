@@ -12,6 +12,7 @@ mod ingest;
 mod maintain;
 mod pin;
 mod reward;
+mod sample;
 mod script;
 mod shell;
 mod sql;
@@ -43,6 +44,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Command::Ingest(ingest) => ingest::run(&context, ingest).await,
                 Command::Crawl(crawl) => crawl::run(&context, crawl).await,
                 Command::Synth(synth) => synth::run(&context, synth).await,
+                Command::Sample(sample) => sample::run(&context.existing()?, sample).await,
                 Command::Sql(sql) => sql::run(&context.existing()?, sql).await,
                 Command::Filter(filter) => filter::run(&context.existing()?, filter).await,
                 Command::Reward => reward::run(&context.existing()?).await,

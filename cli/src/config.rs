@@ -9,14 +9,21 @@ use serde::Deserialize;
 use uuid::Uuid;
 use webdancer_agent::chat::{self, BudgetConfig, EndpointConfig, Models, RolesConfig, SystemClock};
 use webdancer_agent::judge::Style;
+use webdancer_agent::react::ReactConfig;
 use webdancer_agent::reward::RewardParameters;
+use webdancer_agent::web::WebConfig;
 use webdancer_ingest::drain::DrainOptions;
 use webdancer_ingest::embedded::EmbeddedOptions;
 use webdancer_ingest::intake::IntakeOptions;
+use webdancer_ingest::kafka::KafkaSettings;
+use webdancer_ingest::kafka::tasks::TaskSettings;
 use webdancer_lake::LakeOptions;
 use webdancer_lake::location::S3Options;
 use webdancer_query::Limits;
+use webdancer_synth::crawlqa::CrawlqaConfig;
+use webdancer_synth::e2hqa::E2hqaConfig;
 use webdancer_synth::funnel::{CriticParameters, FunnelLimits, QualityParameters};
+use webdancer_synth::sample::SampleConfig;
 
 use crate::failure::Failure;
 use crate::settings_error;
@@ -34,6 +41,11 @@ pub(crate) struct Config {
     pub(crate) budget: BudgetConfig,
     pub(crate) funnel: FunnelConfig,
     pub(crate) reward: RewardParameters,
+    pub(crate) web: WebConfig,
+    pub(crate) agent: ReactConfig,
+    pub(crate) synth: SynthConfig,
+    pub(crate) sample: SampleConfig,
+    pub(crate) tasks: TasksConfig,
 }
 
 /// `[lake]`
@@ -134,6 +146,56 @@ impl Default for IngestConfig {
             commit_interval_ms: options.commit_interval.as_millis() as u64,
             commit_bytes: options.commit_bytes,
             max_buffer_bytes: options.max_buffer_bytes,
+        }
+    }
+}
+
+/// `[synth]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SynthConfig {
+    /// Role of the model that tries to answer what the synthesiser asks.
+    pub(crate) reader: String,
+    /// Words of a run that no question may share with a benchmark's.
+    pub(crate) benchmark_run_words: usize,
+    /// Pages, or questions, that are read into memory: bytes of their JSON.
+    pub(crate) rows_bytes_max: u64,
+    pub(crate) crawlqa: CrawlqaConfig,
+    pub(crate) e2hqa: E2hqaConfig,
+}
+
+impl Default for SynthConfig {
+    fn default() -> SynthConfig {
+        SynthConfig {
+            reader: "synthesiser".to_string(),
+            benchmark_run_words: 13,
+            rows_bytes_max: 4 << 30,
+            crawlqa: CrawlqaConfig::default(),
+            e2hqa: E2hqaConfig::default(),
+        }
+    }
+}
+
+/// `[tasks]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TasksConfig {
+    pub(crate) partitions: i32,
+    pub(crate) retention_hours: u32,
+    pub(crate) max_task_bytes: usize,
+    pub(crate) prefetch_tasks: usize,
+    pub(crate) commit_interval_ms: u32,
+}
+
+impl Default for TasksConfig {
+    fn default() -> TasksConfig {
+        let settings = TaskSettings::new(KafkaSettings::new(""), "");
+        TasksConfig {
+            partitions: settings.partitions,
+            retention_hours: settings.retention_hours,
+            max_task_bytes: settings.max_task_bytes,
+            prefetch_tasks: settings.prefetch_tasks,
+            commit_interval_ms: settings.commit_interval_ms,
         }
     }
 }
@@ -344,6 +406,21 @@ mod tests {
         let (url, model, api_key_env) = (endpoint.url.clone(), endpoint.model.clone(), endpoint.api_key_env.clone());
         assert_eq!(endpoint, EndpointConfig { url, model, api_key_env, ..EndpointConfig::default() });
         assert_eq!((documented.roles, documented.budget), (RolesConfig::default(), BudgetConfig::default()));
+        assert_eq!((documented.agent, documented.web), (ReactConfig::default(), WebConfig::default()));
+        assert_eq!(documented.sample, SampleConfig::default());
         assert_eq!(format!("{:?}", documented.lake), format!("{:?}", LakeConfig::default()));
+        assert_eq!(format!("{:?}", documented.synth), format!("{:?}", SynthConfig::default()));
+        assert_eq!(format!("{:?}", documented.tasks), format!("{:?}", TasksConfig::default()));
+    }
+    #[test]
+    fn the_examples_of_the_documents_are_settings() {
+        for document in [include_str!("../../docs/configuration.md"), include_str!("../../docs/data-construction.md")] {
+            let blocks: Vec<&str> =
+                document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+            assert!(!blocks.is_empty());
+            for block in blocks {
+                Config::parse(Path::new("example.toml"), block).unwrap();
+            }
+        }
     }
 }

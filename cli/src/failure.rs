@@ -31,9 +31,9 @@ impl Failure {
         Failure { message: message.into(), code: 3 }
     }
 
-    /// The same, with where it happened before it.
-    pub(crate) fn at(self, place: &str) -> Failure {
-        Failure { message: format!("{place}: {}", self.message), ..self }
+    /// The same, with what it is about.
+    pub(crate) fn about(self, what: &str) -> Failure {
+        Failure { message: format!("{what}: {}", self.message), ..self }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {

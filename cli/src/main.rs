@@ -1,6 +1,8 @@
 //! The `webdancer` command.
 
+mod acting;
 mod args;
+mod columns;
 mod commands;
 mod config;
 mod context;

@@ -8,12 +8,13 @@
 
 mod check;
 pub mod prompt;
+mod run_of;
 mod walk;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use futures::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -27,6 +28,7 @@ use webdancer_schemas::log::{EventLog, LogError};
 use webdancer_schemas::rows::{Page, Qa};
 
 pub use self::check::{Asked, Models, Tally, Threshold, at_least};
+pub use self::run_of::RunOf;
 pub use self::walk::PageGraph;
 use crate::atlasqa::events::SOURCE;
 use crate::overlap::{Benchmarks, NearDuplicates};
@@ -159,15 +161,6 @@ pub enum SynthError {
     Unwritable(String),
 }
 
-/// The run that questions belong to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunOf {
-    /// Its id.
-    pub run_id: String,
-    /// When it began.
-    pub start: DateTime<Utc>,
-}
-
 /// A question as drafted.
 #[derive(Debug, Clone)]
 struct Draft {
@@ -197,6 +190,8 @@ pub struct Crawlqa<'a> {
     pub benchmarks: &'a Benchmarks,
     /// Limits and thresholds.
     pub config: &'a CrawlqaConfig,
+    /// The walk to begin with: those before it were tried in an earlier part of the run.
+    pub first_walk: u64,
 }
 
 impl Crawlqa<'_> {
@@ -213,7 +208,8 @@ impl Crawlqa<'_> {
         mut progress: impl FnMut(&CrawlqaReport),
     ) -> Result<CrawlqaReport, SynthError> {
         let concurrency = self.config.concurrency.max(1);
-        let drafts = stream::iter(0..self.config.walks_max).map(|walk| self.draft(walk)).buffered(concurrency);
+        let drafts =
+            stream::iter(self.first_walk..self.config.walks_max).map(|walk| self.draft(walk)).buffered(concurrency);
         // In the order of the walks: of two alike the first stays.
         let fresh = drafts.map(|draft| match draft {
             Ok(draft) if self.benchmarks.holds(&draft.question) => Err(Outcome::Rejected(Rejected::Contaminated)),

@@ -5,6 +5,8 @@
 //! reader must tell the entity, and from the pages of all steps it must find the old answer to the new question. A step
 //! that fails the check is an event too, with `invariant` false, and ends the chain; its question is not kept.
 
+mod run;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use webdancer_schemas::id::EventId;
 use webdancer_schemas::row::HasKind;
 use webdancer_schemas::rows::{Page, Qa, Rewrite};
 
+pub use self::run::{E2hqaReport, Root};
 use crate::atlasqa::events::SOURCE;
 use crate::crawlqa::prompt::{message, numbered, with_evidence};
 use crate::crawlqa::{Asked, Models, RunOf, SynthError, Threshold, at_least};
@@ -66,6 +69,8 @@ pub struct E2hqaConfig {
     pub reading: Sampling,
     /// Tokens of a reply. 4,096 by default.
     pub reply_tokens_max: u32,
+    /// Questions rewritten at once. 8 by default.
+    pub concurrency: usize,
 }
 
 impl Default for E2hqaConfig {
@@ -79,6 +84,7 @@ impl Default for E2hqaConfig {
             writing: Sampling::default(),
             reading: Sampling::default(),
             reply_tokens_max: 4_096,
+            concurrency: 8,
         }
     }
 }
@@ -123,6 +129,10 @@ pub enum Stop {
     NoEntityLeft,
     /// The last rewrite changed the answer, or may have.
     NotInvariant,
+    /// Question and pages do not fit a model's context.
+    TooLong,
+    /// The budget was spent.
+    BudgetSpent,
 }
 
 /// A chain's events, and how it ended.
@@ -172,10 +182,11 @@ struct Draft {
 }
 
 impl E2hqa<'_> {
-    /// Rewrites a question; `evidence` are the pages that it was made from.
+    /// Rewrites a question; `evidence` are the pages that it was made from. What was made before a model's context or
+    /// the budget ends is kept.
     ///
     /// # Errors
-    /// A model failed.
+    /// A model refused, or could not be reached.
     pub async fn rewrite(&self, root: &Qa, evidence: Vec<Arc<Page>>, run: &RunOf) -> Result<Rewritten, SynthError> {
         let mut chain = Chain {
             question: root.question.clone(),
@@ -186,39 +197,61 @@ impl E2hqa<'_> {
         };
         let mut events = Vec::new();
         for step in 1..=self.config.rewrites {
-            let Some(draft) = self.draft(&chain).await? else {
-                return Ok(Rewritten { events, rewrites: step - 1, stopped: Stop::NoEntityLeft });
+            let (draft, evidence, invariant) = match self.step(&chain).await {
+                Ok(Some(checked)) => checked,
+                ended => {
+                    let stopped = match ended {
+                        Err(ChatError::ContextFull { .. }) => Stop::TooLong,
+                        Err(ChatError::BudgetSpent(_)) => Stop::BudgetSpent,
+                        Err(error) => return Err(error.into()),
+                        Ok(_) => Stop::NoEntityLeft,
+                    };
+                    return Ok(Rewritten { events, rewrites: step - 1, stopped });
+                }
             };
-            let mut evidence = chain.evidence.clone();
-            evidence.extend(draft.pages.iter().filter(|page| !chain.evidence.contains(page)).cloned());
-            let invariant = self.is_invariant(&chain, &draft, &evidence).await?;
             let new_id = qa_id(&draft.question);
             events.push(rewrite_event(&chain, &draft, &new_id, step, invariant, run)?);
             if !invariant {
                 return Ok(Rewritten { events, rewrites: step - 1, stopped: Stop::NotInvariant });
             }
             chain.entities.push(draft.entity);
-            let row = Qa {
-                qa_id: new_id.clone(),
-                method: "e2hqa".to_string(),
-                question: draft.question.clone(),
-                answer: root.answer.clone(),
-                r#type: root.r#type.clone(),
-                language: root.language.clone(),
-                rewrites: i32::try_from(step).ok(),
-                entity_chain: chain.entities.clone(),
-                evidence_page_digests: evidence.iter().filter_map(|page| page.digest.clone()).collect(),
-                parent_qa_id: Some(chain.qa_id.clone()),
-                generator: Some(self.models.writer.name().to_string()),
-                attributes: Some(JsonText(json!({
-                    "root_qa_id": root.qa_id,
-                    "urls": evidence.iter().map(|page| page.url.as_str()).collect::<Vec<_>>(),
-                }))),
-            };
-            events.push(event(&row, &new_id, 0, run)?.with_parents(vec![chain.qa_id.clone()]));
-            chain = Chain { question: draft.question, qa_id: new_id, evidence, ..chain };
+            let parent = std::mem::replace(&mut chain.qa_id, new_id.clone());
+            chain = Chain { question: draft.question, evidence, ..chain };
+            let row = self.row(root, &chain, &parent, step);
+            events.push(event(&row, &new_id, 0, run)?.with_parents(vec![parent]));
         }
         Ok(Rewritten { events, rewrites: self.config.rewrites, stopped: Stop::Enough })
+    }
+
+    /// The next rewrite, the pages that the new question rests on, and whether the answer stays.
+    async fn step(&self, chain: &Chain) -> Result<Option<(Draft, Vec<Arc<Page>>, bool)>, ChatError> {
+        let Some(draft) = self.draft(chain).await? else { return Ok(None) };
+        let mut evidence = chain.evidence.clone();
+        evidence.extend(draft.pages.iter().filter(|page| !chain.evidence.contains(page)).cloned());
+        let invariant = self.is_invariant(chain, &draft, &evidence).await?;
+        Ok(Some((draft, evidence, invariant)))
+    }
+
+    /// The question that a chain has come to.
+    fn row(&self, root: &Qa, chain: &Chain, parent: &str, step: u32) -> Qa {
+        let attributes = json!({
+            "root_qa_id": root.qa_id,
+            "urls": chain.evidence.iter().map(|page| page.url.as_str()).collect::<Vec<_>>(),
+        });
+        Qa {
+            qa_id: chain.qa_id.clone(),
+            method: "e2hqa".to_string(),
+            question: chain.question.clone(),
+            answer: root.answer.clone(),
+            r#type: root.r#type.clone(),
+            language: root.language.clone(),
+            rewrites: i32::try_from(step).ok(),
+            entity_chain: chain.entities.clone(),
+            evidence_page_digests: chain.evidence.iter().filter_map(|page| page.digest.clone()).collect(),
+            parent_qa_id: Some(parent.to_string()),
+            generator: Some(self.models.writer.name().to_string()),
+            attributes: Some(JsonText(attributes)),
+        }
     }
 
     /// A rewrite of the question as it is, if there is an entity that can be described.

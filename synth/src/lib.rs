@@ -3,6 +3,7 @@
 //! Data flow: [`crawl`] fetches a site politely and appends one `page` event per URL to an
 //! [`EventLog`](webdancer_schemas::log::EventLog). [`atlas`] is a closed web, an encyclopaedia of countries served over
 //! real HTTP, so that everything that needs a web can run without the internet; [`site`] serves it, and any folder.
+//! [`sample`] lets a policy attempt questions and appends its trajectories.
 //!
 //! [`funnel`] judges trajectories, handed in as record batches: which are valid, correct and good to learn from.
 //!
@@ -21,5 +22,6 @@ pub mod funnel;
 pub mod overlap;
 pub mod question;
 pub mod reply;
+pub mod sample;
 pub mod scripted;
 pub mod site;

@@ -4,12 +4,13 @@
 //! answer that broke off was written, and is paid for. So tokens and money overshoot by what is under way when the limit
 //! is reached. Time is exact: calls under way are cut off.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Usage;
 use super::fault::{Fault, Kind};
@@ -48,7 +49,7 @@ impl Prices {
 }
 
 /// What was spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Spent {
     /// Attempts that were answered, in whole or in part.
     pub answers: u64,
@@ -60,6 +61,17 @@ pub struct Spent {
     pub estimated_tokens: u64,
     /// Money.
     pub cost: f64,
+}
+
+impl fmt::Display for Spent {
+    /// For people, in half a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answers, {} tokens read, {} written", self.answers, self.input_tokens, self.output_tokens)?;
+        if self.estimated_tokens > 0 {
+            write!(f, " ({} of them estimated)", self.estimated_tokens)?;
+        }
+        if self.cost > 0.0 { write!(f, ", cost {:.4}", self.cost) } else { Ok(()) }
+    }
 }
 
 /// A budget that all roles of a run share.
@@ -209,5 +221,8 @@ mod tests {
         drop(bill);
         let spent = Spent { answers: 1, input_tokens: 7, output_tokens: 3, estimated_tokens: 10, cost: 0.0 };
         assert_eq!(budget.spent(), spent);
+        assert_eq!(spent.to_string(), "1 answers, 7 tokens read, 3 written (10 of them estimated)");
+        let paid = Spent { estimated_tokens: 0, cost: 0.25, ..spent };
+        assert_eq!(paid.to_string(), "1 answers, 7 tokens read, 3 written, cost 0.2500");
     }
 }

@@ -1,4 +1,6 @@
-//! `webdancer demo`: the main job on this machine, without keys or network.
+//! `webdancer demo`: the whole of data construction on this machine, without keys or network.
+
+mod queries;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,14 +8,15 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use futures::TryStreamExt as _;
-use serde_json::json;
-use webdancer_query::output::Format;
+use serde_json::{Value, json};
 use webdancer_query::{QueryEngine, QueryOptions, pin};
 use webdancer_schemas::kind::Kind;
 use webdancer_synth::atlas::{self, World};
 use webdancer_synth::crawl::CrawlConfig;
 
-use crate::args::{Args, DemoArgs};
+use crate::args::{Args, CrawlqaArgs, DemoArgs, E2hqaArgs, JudgingArgs, QuestionSource, SampleArgs};
+use crate::commands::filter::{judging, pools, report};
+use crate::commands::{crawl, import, reward, sample, synth};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
@@ -24,35 +27,19 @@ const QUESTIONS: &str = include_str!("../../../deploy/demo/demo_qa.jsonl");
 /// Marks a folder as one that the demo made and may make anew.
 const MARK: &str = ".webdancer-demo";
 
-/// Queries that a team asks first.
-const QUERIES: &[(&str, &str)] = &[
-    (
-        "Which pages of the crawl link most?",
-        "SELECT title, depth, cardinality(links) AS links, length(text) AS characters FROM pages \
-         ORDER BY links DESC, title LIMIT 5",
-    ),
-    (
-        "How deep did the crawl go?",
-        "SELECT depth, count(*) AS pages, round(avg(length(text))) AS avg_characters, count(DISTINCT digest) AS distinct_texts \
-         FROM pages GROUP BY depth ORDER BY depth",
-    ),
-    (
-        "Which tools do the trajectories call, and with what?",
-        "SELECT tool, count(*) AS calls, min(arguments) AS example FROM tool_calls GROUP BY tool ORDER BY calls DESC",
-    ),
-    (
-        "Pass@k per question, with the gold answer as the judge",
-        "SELECT question, attempts, round(pass_1, 2) AS pass_at_1, round(pass_2, 2) AS pass_at_2 FROM ( \
-           SELECT q.question, count(*) AS attempts, pass_at_k(lower(t.answer) LIKE '%' || lower(q.answer) || '%', 1) AS pass_1, \
-                  pass_at_k(lower(t.answer) LIKE '%' || lower(q.answer) || '%', 2) AS pass_2 \
-           FROM trajectories t JOIN qa q ON t.qa_id = q.qa_id GROUP BY q.qa_id, q.question) ORDER BY attempts DESC, question LIMIT 5",
-    ),
-    (
-        "Every observation that names a page of the crawl",
-        "SELECT p.title, count(*) AS mentions FROM tool_calls c JOIN pages p ON strpos(c.observation, p.title) > 0 \
-         WHERE p.depth = 2 AND length(p.title) > 4 GROUP BY p.title ORDER BY mentions DESC, p.title LIMIT 5",
-    ),
-];
+/// Questions of every type, and simple ones that are made hard.
+const CRAWLQA_QUESTIONS: usize = 120;
+const E2HQA_ROOTS: usize = 40;
+const E2HQA_REWRITES: u8 = 3;
+/// Attempts at each.
+const ATTEMPTS: u32 = 3;
+/// The policy, and the share of attempts that make each of its eight mistakes.
+const POLICY: &str = "scripted:0.05";
+/// What the attempts' seeds follow from.
+const SEED: u32 = 1;
+/// Names of the pins.
+const PAGES_PIN: &str = "demo-pages";
+const POOLS: &str = "demo";
 
 pub(crate) async fn run(args: &DemoArgs, global: &Args) -> Result<(), Failure> {
     let begun = Instant::now();
@@ -64,84 +51,200 @@ pub(crate) async fn run(args: &DemoArgs, global: &Args) -> Result<(), Failure> {
         command: crate::args::Command::Demo(DemoArgs { folder: args.folder.clone() }),
         ..*global
     };
-    let context = Context::new(&lake_args)?;
-    let say = |text: &str| {
-        if !context.quiet {
-            output::note(text);
-        }
-    };
-
-    say("1. Serving the atlas, an encyclopaedia of countries, on loopback; crawling it over HTTP");
-    let world = World::real().map_err(|e| Failure::failed(e.to_string()))?;
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = atlas::serve(world, address).await.map_err(|e| Failure::failed(format!("serving the atlas: {e}")))?;
-    let mut config = CrawlConfig::default().impolite(8);
-    config.fetch.allow_private = true;
-    let log = context.event_log().await?;
-    let crawled = super::crawl::crawl(log.clone(), &[server.url()], config, context.quiet).await?;
-    server.stop().await.map_err(|e| Failure::failed(format!("stopping the atlas: {e}")))?;
-    say(&format!("   {} pages, {}", crawled.pages, output::bytes(crawled.bytes)));
-
-    say("2. Importing trajectories and questions in the published format");
-    for (name, content, what) in
-        [("demo_trajectories.jsonl", TRAJECTORIES, Kind::Trajectory), ("demo_qa.jsonl", QUESTIONS, Kind::Qa)]
-    {
-        let file = args.folder.join(name);
-        std::fs::write(&file, content).map_err(|e| Failure::failed(format!("writing {}: {e}", file.display())))?;
-        let report = super::import::import(log.clone(), &file, what, context.quiet).await?;
-        say(&format!("   {name}: {} lines, {} events", report.lines, report.events));
+    let demo = Demo { context: Context::new(&lake_args)?, folder: &args.folder, begun };
+    let crawled = demo.crawl().await?;
+    demo.import().await?;
+    let asked = demo.ask().await?;
+    let sampled = demo.sample().await?;
+    let (judged, rewarded) = (demo.filter().await?, demo.reward().await?);
+    let engine = demo.context.engine()?;
+    demo.say("Asking with SQL");
+    for (title, query) in queries::QUERIES {
+        queries::show(&engine, title, query, demo.context.quiet).await?;
     }
-    let drained = context.drain_embedded().await?;
-    say(&format!("   {} commits moved the events into Delta tables, exactly once", drained.commits));
-
-    say("3. Asking with SQL");
-    let engine = context.engine()?;
-    for (title, sql) in QUERIES {
-        say(&format!("\n   {title}\n   {}", sql.split_whitespace().collect::<Vec<_>>().join(" ")));
-        let shown: Box<dyn std::io::Write + Send> =
-            if context.quiet { Box::new(std::io::sink()) } else { Box::new(std::io::stderr()) };
-        let rows = super::sql::answer(&engine, sql, &QueryOptions::default(), Format::Table, shown).await?;
-        if rows.rows == 0 {
-            return Err(Failure::failed(format!("the demo's query gave no rows: {sql}")));
-        }
-    }
-
-    say("\n4. Pinning a dataset and verifying it");
-    let sql = "SELECT t.trajectory_id, q.question, q.answer AS gold, t.answer, t.n_tool_calls, t.turn_tool, t.turn_arguments \
-               FROM trajectories t JOIN qa q ON t.qa_id = q.qa_id ORDER BY t.trajectory_id";
-    let pinned = super::pin::create(&context, &engine, "demo", sql).await?;
-    let verified = pin::verify(&engine, "demo").await?;
-    if !verified.passed() {
-        return Err(Failure::failed(format!("the demo's pin does not verify: {}", verified.problems.join("; "))));
-    }
-    say(&format!("   pin demo: {} rows, digest {}, verified", pinned.rows, pinned.digest));
-
-    let counts = counts(&engine).await?;
-    say(&format!("\nDone in {:.1} s. Try next:", begun.elapsed().as_secs_f64()));
-    let lake = args.folder.join("lake");
-    let lake = lake.display();
-    // As it was called: the command need not be on the path.
-    let webdancer = std::env::args().next().unwrap_or_else(|| "webdancer".to_string());
-    for command in [
-        format!("{webdancer} --lake {lake} sql"),
-        format!(
-            "{webdancer} --lake {lake} sql \"SELECT url, title FROM pages WHERE text LIKE '%landlocked%' LIMIT 5\""
-        ),
-        format!("{webdancer} --lake {lake} pin show demo"),
-        format!("{webdancer} atlas --invent 7"),
-    ] {
-        say(&format!("  {command}"));
-    }
-    if context.json {
-        output::json(&json!({"tables": counts, "pin": pinned.digest, "seconds": begun.elapsed().as_secs_f64()}))?;
+    let pins = demo.pin(&engine).await?;
+    demo.tell_what_next();
+    if demo.context.json {
+        output::json(&json!({
+            "tables": counts(&engine).await?, "pages": crawled, "questions": asked, "trajectories": sampled,
+            "judged": judged, "mean_reward": rewarded, "pins": pins, "seconds": begun.elapsed().as_secs_f64(),
+        }))?;
     }
     Ok(())
 }
 
+/// The demo under way: its stages, in order.
+struct Demo<'a> {
+    context: Context,
+    folder: &'a Path,
+    begun: Instant,
+}
+
+impl Demo<'_> {
+    /// The heading of a stage.
+    fn say(&self, text: &str) {
+        if !self.context.quiet {
+            output::note(&format!("\n[{:>4.1} s] {text}", self.begun.elapsed().as_secs_f64()));
+        }
+    }
+
+    /// What came of it.
+    fn tell(&self, text: &str) {
+        if !self.context.quiet {
+            output::note(&format!("   {}", text.replace('\n', "\n   ")));
+        }
+    }
+
+    /// Pages, and the closed web that they make.
+    async fn crawl(&self) -> Result<u64, Failure> {
+        let context = &self.context;
+        self.say("Serving the atlas, an encyclopaedia of countries, on loopback; crawling it over HTTP");
+        let world = World::real().map_err(|e| Failure::failed(e.to_string()))?;
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = atlas::serve(world, address).await;
+        let server = server.map_err(|e| Failure::failed(format!("serving the atlas: {e}")))?;
+        let mut config = CrawlConfig::default().impolite(8);
+        config.fetch.allow_private = true;
+        let crawled = crawl::crawl(context.event_log().await?, &[server.url()], config, context.quiet).await?;
+        server.stop().await.map_err(|e| Failure::failed(format!("stopping the atlas: {e}")))?;
+        let drained = context.drain_embedded().await?;
+        self.tell(&format!(
+            "{} pages, {}; {} commits moved them from the log into the table, exactly once",
+            crawled.pages,
+            output::bytes(crawled.bytes),
+            drained.commits
+        ));
+        let sql = "SELECT url, final_url, root_url, depth, status, title, text, links, digest, language FROM pages \
+                   WHERE text IS NOT NULL ORDER BY url";
+        let pinned = super::pin::create(context, &context.engine()?, PAGES_PIN, sql).await?;
+        self.tell(&format!("pin {PAGES_PIN}: {} pages that are a closed web from now on", pinned.rows));
+        Ok(crawled.pages)
+    }
+
+    async fn import(&self) -> Result<(), Failure> {
+        self.say("Importing trajectories and questions in the published format");
+        let log = self.context.event_log().await?;
+        for (name, content, what) in
+            [("demo_trajectories.jsonl", TRAJECTORIES, Kind::Trajectory), ("demo_qa.jsonl", QUESTIONS, Kind::Qa)]
+        {
+            let file = self.folder.join(name);
+            std::fs::write(&file, content).map_err(|e| Failure::failed(format!("writing {}: {e}", file.display())))?;
+            let report = import::import(log.clone(), &file, what, self.context.quiet).await?;
+            self.tell(&format!("{name}: {} lines, {} events", report.lines, report.events));
+        }
+        Ok(())
+    }
+
+    /// Questions of both kinds.
+    async fn ask(&self) -> Result<Value, Failure> {
+        let context = &self.context;
+        self.say("Writing questions about the pages, each with an answer that is proved");
+        let source = || QuestionSource { atlas: true, invent: None };
+        let args = CrawlqaArgs { source: source(), count: Some(CRAWLQA_QUESTIONS), ..CrawlqaArgs::default() };
+        let crawlqa = synth::run_crawlqa(context.event_log().await?, &args, context.quiet).await?;
+        let types: Vec<String> =
+            crawlqa.details.by_type.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        self.tell(&format!("CRAWLQA: {} questions: {}", crawlqa.questions, types.join(", ")));
+        let rewrites = E2HQA_REWRITES;
+        let args = E2hqaArgs { source: source(), count: Some(E2HQA_ROOTS), rewrites, ..E2hqaArgs::default() };
+        let e2hqa = synth::run_e2hqa(context.event_log().await?, &args, context.quiet).await?;
+        let (roots, rewrites) = (e2hqa.details.roots, e2hqa.details.rewrites);
+        self.tell(&format!("E2HQA: {} questions: {roots} simple ones, {rewrites} rewrites of them", e2hqa.questions));
+        context.drain_embedded().await?;
+        let example = "SELECT rewrites AS step, question, answer FROM qa WHERE attributes->>'root_qa_id' = \
+                       (SELECT min(attributes->>'root_qa_id') FROM qa WHERE rewrites = 3) ORDER BY step";
+        queries::show(&context.engine()?, "One question, made harder step by step", example, context.quiet).await?;
+        Ok(json!({"crawlqa": crawlqa.questions, "e2hqa": e2hqa.questions}))
+    }
+
+    /// Attempts at them on the closed web.
+    async fn sample(&self) -> Result<u64, Failure> {
+        self.say("Sampling: an expert with some mistakes attempts each question on the closed web");
+        let args = SampleArgs {
+            policy: Some(POLICY.to_string()),
+            web: Some(format!("closed:{PAGES_PIN}")),
+            sql: Some("SELECT qa_id, question FROM qa WHERE method IN ('crawlqa', 'e2hqa') ORDER BY qa_id".to_string()),
+            attempts: Some(ATTEMPTS),
+            seed: Some(SEED),
+            ..SampleArgs::default()
+        };
+        let summary = sample::carry_out(&self.context, &args).await?;
+        let report = summary.report();
+        let ends: Vec<String> = report.by_termination.iter().map(|(end, count)| format!("{count} {end}")).collect();
+        self.tell(&format!("{} trajectories: {}", report.trajectories, ends.join(", ")));
+        Ok(report.trajectories)
+    }
+
+    async fn filter(&self) -> Result<u64, Failure> {
+        self.say("Filtering: valid? correct? good to learn from?");
+        let args = JudgingArgs { invalid_too: true, ..JudgingArgs::default() };
+        let judged = judging::judge(&self.context, &args).await?;
+        let waterfall = report::waterfall(&self.context).await?;
+        self.tell(&waterfall.bars(None));
+        self.tell("");
+        self.tell(&waterfall.table());
+        Ok(judged.trajectories)
+    }
+
+    async fn reward(&self) -> Result<Option<f64>, Failure> {
+        self.say("Rewarding: a tenth for the format, nine for the answer");
+        let reward::Report { rewarded, mean, withheld } = reward::reward(&self.context).await?;
+        self.tell(&format!("{rewarded} trajectories, on average {:.3}", mean.unwrap_or_default()));
+        for (why, count) in &withheld {
+            self.tell(&format!("{count} without a reward: {why}"));
+        }
+        Ok(mean)
+    }
+
+    async fn pin(&self, engine: &QueryEngine) -> Result<Value, Failure> {
+        self.say("Pinning the pools: accepted trajectories to fine-tune on, questions without one to reinforce");
+        let pools = pools::create(&self.context, POOLS, true).await?;
+        for (pinned, what) in [(&pools.sft, "trajectories"), (&pools.rl, "questions")] {
+            let verified = pin::verify(engine, &pinned.name).await?;
+            if !verified.passed() {
+                let problems = verified.problems.join("; ");
+                return Err(Failure::failed(format!("pin {} does not verify: {problems}", pinned.name)));
+            }
+            self.tell(&format!("pin {}: {} {what}, digest {}, verified", pinned.name, pinned.rows, pinned.digest));
+        }
+        Ok(json!({"sft": pools.sft.digest, "rl": pools.rl.digest}))
+    }
+
+    fn tell_what_next(&self) {
+        self.say("Done. Try next:");
+        let lake = self.folder.join("lake");
+        let lake = lake.display();
+        // As it was called: the command need not be on the path.
+        let webdancer = std::env::args().next().unwrap_or_else(|| "webdancer".to_string());
+        for command in [
+            format!("{webdancer} --lake {lake} sql"),
+            format!("{webdancer} --lake {lake} sql \"SELECT outcome, reason, count(*) AS n FROM funnel GROUP BY ALL\""),
+            format!("{webdancer} --lake {lake} filter report --svg funnel.svg"),
+            format!("{webdancer} --lake {lake} pin show {POOLS}-sft"),
+            format!("{webdancer} atlas --invent 7"),
+        ] {
+            self.tell(&command);
+        }
+    }
+}
+
+/// Tables whose rows are counted.
+const COUNTED: [Kind; 9] = [
+    Kind::Page,
+    Kind::Qa,
+    Kind::Rewrite,
+    Kind::Trajectory,
+    Kind::Judgment,
+    Kind::Reward,
+    Kind::Run,
+    Kind::Pin,
+    Kind::DeadLetter,
+];
+
 async fn counts(engine: &QueryEngine) -> Result<BTreeMap<&'static str, i64>, Failure> {
     use arrow::array::AsArray as _;
     let mut counts = BTreeMap::new();
-    for kind in [Kind::Page, Kind::Qa, Kind::Trajectory, Kind::Run, Kind::Pin, Kind::DeadLetter] {
+    for kind in COUNTED {
         let sql = format!("SELECT count(*) FROM {}", kind.table());
         let result = engine.query(&sql, &QueryOptions::default()).await?;
         let batches: Vec<RecordBatch> = result.try_collect().await?;

@@ -1,9 +1,9 @@
 //! `webdancer filter`: trajectories through the funnel, its waterfall, and the pools that it leaves.
 
-mod judges;
-mod judging;
-mod pools;
-mod report;
+pub(super) mod judges;
+pub(super) mod judging;
+pub(super) mod pools;
+pub(super) mod report;
 mod select;
 mod versions;
 

@@ -238,7 +238,8 @@ pub(crate) async fn stopped() {
     }
 }
 
-async fn signal() {
+/// Waits for the next signal to end.
+pub(super) async fn signal() {
     let interrupted = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {

@@ -14,7 +14,33 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// Trajectories rewarded.
+    pub(super) rewarded: u64,
+    /// Their mean reward.
+    pub(super) mean: Option<f64>,
+    /// Trajectories without a reward.
+    pub(super) withheld: BTreeMap<Withheld, u64>,
+}
+
 pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
+    let Report { rewarded, mean, withheld } = reward(context).await?;
+    if context.json {
+        let withheld: BTreeMap<_, _> = withheld.iter().map(|(why, count)| (word(*why), count)).collect();
+        return output::json(&json!({"rewarded": rewarded, "mean": mean, "withheld": withheld}));
+    }
+    let mean = mean.map(|mean| format!(", on average {mean:.3}")).unwrap_or_default();
+    output::line(&format!("{rewarded} trajectories rewarded{mean}"))?;
+    for (why, count) in &withheld {
+        output::line(&format!("  {count} without a reward: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Rewards what has no reward yet.
+pub(super) async fn reward(context: &Context) -> Result<Report, Failure> {
     context.drain_embedded().await?;
     let parameters = &context.config.reward;
     let engine = context.job_engine()?;
@@ -43,17 +69,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
         log.append(vec![run.event("reward", RunState::Finished, config, Utc::now())?]).await?;
     }
     context.drain_embedded().await?;
-    let mean = (rewarded > 0).then(|| sum / rewarded as f64);
-    if context.json {
-        let withheld: BTreeMap<_, _> = withheld.iter().map(|(why, count)| (word(*why), count)).collect();
-        return output::json(&json!({"rewarded": rewarded, "mean": mean, "withheld": withheld}));
-    }
-    let mean = mean.map(|mean| format!(", on average {mean:.3}")).unwrap_or_default();
-    output::line(&format!("{rewarded} trajectories rewarded{mean}"))?;
-    for (why, count) in &withheld {
-        output::line(&format!("  {count} without a reward: {why}"))?;
-    }
-    Ok(())
+    Ok(Report { rewarded, mean: (rewarded > 0).then(|| sum / rewarded as f64), withheld })
 }
 
 fn word(why: Withheld) -> &'static str {

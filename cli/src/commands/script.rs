@@ -21,7 +21,7 @@ pub(crate) async fn run(context: &Context, engine: &QueryEngine, mut session: Se
     let max_bytes = context.config.sql.max_sql_bytes;
     let mut steps = Steps::new(BufReader::new(std::io::stdin()), max_bytes);
     while let Some((line, step)) = tokio::task::block_in_place(|| steps.next())? {
-        let at_line = |failure: Failure| failure.at(&format!("line {line}"));
+        let at_line = |failure: Failure| failure.about(&format!("line {line}"));
         let sql = match step.trim().strip_prefix('\\') {
             Some("q" | "quit") => return Ok(()),
             Some(command) => session.command(command).map_err(at_line)?,

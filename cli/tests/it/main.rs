@@ -1,8 +1,12 @@
 //! The command line: one clear line and the right exit code for bad input, results that scripts can read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod demo;
 mod filter;
+mod lake;
+mod sample;
 mod synth;
+mod synth_models;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use sha2::{Digest as _, Sha256};
+use webdancer_schemas::digest::hex;
 use webdancer_schemas::rows::Page;
 
 use crate::atlasqa::below;
@@ -58,6 +60,23 @@ impl PageGraph {
     /// Whether no page is worth reading.
     pub fn is_empty(&self) -> bool {
         self.pages.is_empty()
+    }
+
+    /// The pages.
+    pub fn pages(&self) -> &[Arc<Page>] {
+        &self.pages
+    }
+
+    /// SHA-256 of the addresses and texts of the pages, hex.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for page in &self.pages {
+            for part in [page.url.as_str(), page.digest.as_deref().unwrap_or_default()] {
+                hash.update(part.as_bytes());
+                hash.update([0]);
+            }
+        }
+        hex(hash.finalize())
     }
 
     /// Walk `number` of a seed: `at_least` to `at_most` pages, each linked to from one before it. Walks do not depend on

@@ -21,5 +21,6 @@ mod model_qa;
 mod models;
 mod resume;
 mod rewards;
+mod sample;
 mod scripted;
 mod trajectories;

@@ -9,7 +9,7 @@ use webdancer_agent::chat::ChatError;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::rows::{Page, Qa, Rewrite};
 use webdancer_synth::crawlqa::{Crawlqa, CrawlqaConfig, CrawlqaReport, Models, PageGraph, Rejected, RunOf, SynthError};
-use webdancer_synth::e2hqa::{E2hqa, E2hqaConfig, PageFinder, Stop};
+use webdancer_synth::e2hqa::{E2hqa, E2hqaConfig, PageFinder, Root, Stop};
 use webdancer_synth::overlap::{Benchmarks, NearDuplicates};
 use webdancer_synth::question::QuestionType;
 
@@ -47,7 +47,7 @@ async fn crawlqa(
     let graph = PageGraph::new([page("Osby Bridge", "Ida Storm designed the Osby Bridge, 412 metres long.", &[])]);
     let benchmarks = Benchmarks::new(benchmarks, 8);
     let log = Arc::new(MemoryLog::default());
-    let work = Crawlqa { graph: &graph, models, benchmarks: &benchmarks, config };
+    let work = Crawlqa { graph: &graph, models, benchmarks: &benchmarks, config, first_walk: 0 };
     let report = work.run(NearDuplicates::new(0.8), log.as_ref(), &run_of(), |_| {}).await;
     let rows = log.events(Kind::Qa).iter().map(|event| serde_json::from_str(event.data.get()).unwrap()).collect();
     (report, rows, log)
@@ -321,4 +321,24 @@ async fn a_rewrite_that_may_change_the_answer_is_recorded_and_ends_the_chain() {
         assert_eq!((qa.len(), stopped), (1, Stop::NotInvariant));
         assert_eq!(steps.iter().map(|step| step.invariant).collect::<Vec<_>>(), [Some(true), Some(false)]);
     }
+}
+
+#[tokio::test]
+async fn what_was_rewritten_before_the_budget_ended_is_kept_and_nothing_is_begun_any_more() {
+    let reader = Played::new("reader", |text, number| match text.contains("two harbours") {
+        true => Err(ChatError::BudgetSpent("1,000 tokens".to_string())),
+        false => good_reader(text, number),
+    });
+    let pages = ["Osby Bridge", "Lund"].map(|name| Arc::new(page(name, &format!("About {name}."), &[])));
+    let finder = Titles(pages.to_vec());
+    let models = Models { writer: rewriting_writer(ENTITIES), reader, judge: Arc::new(SameWords) };
+    let config = E2hqaConfig { concurrency: 1, ..E2hqaConfig::default() };
+    let work = E2hqa { models: &models, finder: &finder, config: &config };
+    let roots = vec![Root { question: root(), evidence: Vec::new() }; 5];
+    let log = MemoryLog::default();
+    let mut told = 0;
+    let report = work.run(roots, &log, &run_of(), |_| told += 1).await.unwrap();
+    assert_eq!((report.roots, report.rewrites, report.budget_spent, told), (1, 1, true, 1));
+    assert_eq!(report.stopped, [(Stop::BudgetSpent, 1)].into());
+    assert_eq!((log.events(Kind::Qa).len(), log.events(Kind::Rewrite).len()), (1, 1));
 }

@@ -210,6 +210,12 @@ impl Running {
         assert!(finished.status.success(), "{name} was asked to stop: {finished:?}");
     }
 
+    /// SIGKILL; the exit code if the command had ended by itself before.
+    pub(crate) fn kill_or_end(mut self) -> Option<i32> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap().code()
+    }
+
     /// Panics if the command has ended.
     pub(crate) fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {

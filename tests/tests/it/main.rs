@@ -22,4 +22,5 @@ mod power_cut;
 mod producer;
 mod readers;
 mod s3;
+mod sample_kill;
 mod servers;

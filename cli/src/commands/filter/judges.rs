@@ -16,13 +16,13 @@ use crate::failure::Failure;
 
 /// A judge, and the memory before it if it is a model.
 #[derive(Debug)]
-pub(super) struct Chosen {
-    pub(super) judge: Arc<dyn Judge>,
+pub(in crate::commands) struct Chosen {
+    pub(in crate::commands) judge: Arc<dyn Judge>,
     pub(super) memory: Option<Arc<CachedJudge>>,
 }
 
 /// The judge of this name or role. A model remembers what it judged before.
-pub(super) async fn judge(
+pub(in crate::commands) async fn judge(
     context: &Context,
     models: &Models,
     engine: &QueryEngine,
@@ -44,7 +44,7 @@ pub(super) fn critic(models: &Models, role: &str, parameters: CriticParameters) 
 }
 
 /// The chat model that plays a role.
-fn chat_model(models: &Models, name: &str) -> Result<Arc<dyn ChatModel>, Failure> {
+pub(in crate::commands) fn chat_model(models: &Models, name: &str) -> Result<Arc<dyn ChatModel>, Failure> {
     let Some(role) = ModelRole::ALL.into_iter().find(|role| role.name() == name) else {
         let roles = ModelRole::ALL.map(ModelRole::name).join(", ");
         return Err(Failure::usage(format!(

@@ -30,10 +30,10 @@ const ROWS_BY_MODELS: usize = 256;
 
 /// What a run came to.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(in crate::commands) struct Report {
     run_id: String,
     /// Trajectories looked at.
-    trajectories: u64,
+    pub(in crate::commands) trajectories: u64,
     stages: BTreeMap<Stage, StageReport>,
     /// What the judging model was spared.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,8 @@ pub(super) async fn run(context: &Context, args: &JudgingArgs) -> Result<(), Fai
     tell(context, &judge(context, args).await?)
 }
 
-async fn judge(context: &Context, args: &JudgingArgs) -> Result<Report, Failure> {
+/// Judges what is due.
+pub(in crate::commands) async fn judge(context: &Context, args: &JudgingArgs) -> Result<Report, Failure> {
     context.drain_embedded().await?;
     let engine = context.job_engine()?;
     let config = &context.config.funnel;

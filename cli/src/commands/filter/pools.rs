@@ -1,6 +1,7 @@
 //! `webdancer filter pin`: both pools as datasets.
 
 use serde_json::json;
+use webdancer_query::PinManifest;
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -16,6 +17,26 @@ fn rl(sft_name: &str, attempted: bool) -> String {
 }
 
 pub(super) async fn run(context: &Context, name: &str, attempted: bool) -> Result<(), Failure> {
+    let Pools { sft, rl } = create(context, name, attempted).await?;
+    if context.json {
+        return output::json(&json!({"sft": sft, "rl": rl}));
+    }
+    for (pin, what) in [(&sft, "accepted trajectories"), (&rl, "questions without one")] {
+        let digest = pin.digest.get(..16).unwrap_or(&pin.digest);
+        output::line(&format!("{:<24} {:>9} {what}  {digest}", pin.name, pin.rows))?;
+    }
+    Ok(())
+}
+
+/// Both pools, pinned.
+#[derive(Debug)]
+pub(in crate::commands) struct Pools {
+    pub(in crate::commands) sft: PinManifest,
+    pub(in crate::commands) rl: PinManifest,
+}
+
+/// Pins both pools.
+pub(in crate::commands) async fn create(context: &Context, name: &str, attempted: bool) -> Result<Pools, Failure> {
     context.drain_embedded_wholly().await?;
     let engine = context.engine()?;
     let (sft_name, rl_name) = (format!("{name}-sft"), format!("{name}-rl"));
@@ -27,12 +48,5 @@ pub(super) async fn run(context: &Context, name: &str, attempted: bool) -> Resul
     }
     let sft = crate::commands::pin::create(context, &engine, &sft_name, SFT).await?;
     let rl = crate::commands::pin::create(context, &engine, &rl_name, &rl(&sft_name, attempted)).await?;
-    if context.json {
-        return output::json(&json!({"sft": sft, "rl": rl}));
-    }
-    for (pin, what) in [(&sft, "accepted trajectories"), (&rl, "questions without one")] {
-        let digest = pin.digest.get(..16).unwrap_or(&pin.digest);
-        output::line(&format!("{:<24} {:>9} {what}  {digest}", pin.name, pin.rows))?;
-    }
-    Ok(())
+    Ok(Pools { sft, rl })
 }

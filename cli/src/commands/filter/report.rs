@@ -20,10 +20,7 @@ const ENDED: &str = "SELECT coalesce(method, 'unknown') AS method, outcome, stag
 
 pub(super) async fn run(context: &Context, svg: Option<&Path>) -> Result<(), Failure> {
     context.drain_embedded().await?;
-    let batches = context.job_engine()?.query(ENDED, &QueryOptions::default()).await?.read_all().await?;
-    let ended: Vec<Ended> =
-        batches.iter().flat_map(|batch| (0..batch.num_rows()).filter_map(|row| ended(batch, row))).collect();
-    let waterfall = Waterfall::new(&ended);
+    let waterfall = waterfall(context).await?;
     if let Some(file) = svg {
         std::fs::write(file, waterfall.svg())
             .map_err(|e| Failure::failed(format!("writing {}: {e}", file.display())))?;
@@ -40,6 +37,14 @@ pub(super) async fn run(context: &Context, svg: Option<&Path>) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+/// The waterfall of all that the tables hold.
+pub(in crate::commands) async fn waterfall(context: &Context) -> Result<Waterfall, Failure> {
+    let batches = context.job_engine()?.query(ENDED, &QueryOptions::default()).await?.read_all().await?;
+    let ended: Vec<Ended> =
+        batches.iter().flat_map(|batch| (0..batch.num_rows()).filter_map(|row| ended(batch, row))).collect();
+    Ok(Waterfall::new(&ended))
 }
 
 fn ended(batch: &RecordBatch, row: usize) -> Option<Ended> {

@@ -1,0 +1,253 @@
+//! Wiring of an agent: policy, web, prompt profile and budgets, by the names that the command line gives them.
+//!
+//! An [`ActingPlan`] is all that decides how an agent acts, as a run keeps it: pins by digest, the profile whole. Keys
+//! and addresses of endpoints are not in it; they come from the settings of the machine that acts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use webdancer_agent::chat::{ChatModel, ModelRole, Models};
+use webdancer_agent::index::PageIndex;
+use webdancer_agent::profile::Profile;
+use webdancer_agent::react::{React, ReactConfig};
+use webdancer_agent::tool::Web;
+use webdancer_agent::tool::summary::{Summariser, SummaryConfig};
+use webdancer_agent::web::{Closed, Recorded, batches};
+use webdancer_schemas::column::JsonText;
+use webdancer_schemas::rows::{Page, Qa};
+use webdancer_synth::scripted::{MistakeRates, Scripted, Task};
+
+use crate::columns::{pinned, query, strings, text};
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// The policy that needs no model.
+const SCRIPTED: &str = "scripted";
+
+/// How an agent acts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ActingPlan {
+    /// `endpoint:NAME`, or `scripted` with the rates of its mistakes.
+    pub(crate) policy: String,
+    /// `live`, `closed:DIGEST` or `recorded:RUN`.
+    pub(crate) web: String,
+    /// The prompt.
+    pub(crate) profile: Profile,
+    /// Budgets of an attempt, and how to sample.
+    pub(crate) agent: ReactConfig,
+}
+
+/// An agent, ready.
+#[derive(Debug)]
+pub(crate) struct Acting {
+    pub(crate) agent: React,
+    /// The web's name.
+    pub(crate) web: String,
+    /// The profile's id.
+    pub(crate) profile: String,
+}
+
+impl ActingPlan {
+    /// The plan of what the command line says; what it leaves out comes from the settings.
+    pub(crate) async fn new(
+        context: &Context,
+        policy: Option<&str>,
+        web: Option<&str>,
+        profile: Option<&str>,
+    ) -> Result<ActingPlan, Failure> {
+        let policy = match policy {
+            Some(policy) => policy.to_string(),
+            None => match context.config.roles.endpoint(ModelRole::Agent) {
+                Some(name) => format!("endpoint:{name}"),
+                None => return Err(Failure::usage("who acts? give --policy, or name roles.agent in the settings")),
+            },
+        };
+        if Policy::parse(&policy).is_none() {
+            return Err(Failure::usage(format!(
+                "--policy {policy}: is neither endpoint:NAME nor scripted[:MISTAKE=RATE,…]"
+            )));
+        }
+        let web = match web.unwrap_or("live").split_once(':') {
+            Some(("closed", pin)) => format!("closed:{}", context.lake.find_pin(pin).await?.digest),
+            Some(("recorded", run)) if is_plain(run) => format!("recorded:{run}"),
+            None if web.is_none_or(|web| web == "live") => "live".to_string(),
+            _ => {
+                let web = web.unwrap_or_default();
+                return Err(Failure::usage(format!("--web {web}: is none of closed:PIN, recorded:RUN and live")));
+            }
+        };
+        let profile = find_profile(context, profile.unwrap_or("standard")).await?;
+        Ok(ActingPlan { policy, web, profile, agent: context.config.agent.clone() })
+    }
+
+    /// The agent of the plan.
+    pub(crate) async fn prepare(&self, context: &Context, models: &Models) -> Result<Acting, Failure> {
+        let model = self.model(context, models).await?;
+        let web = self.web(context, models).await?;
+        let name = web.name().to_string();
+        let profile = Arc::new(self.profile.clone());
+        let id = profile.id();
+        Ok(Acting { agent: React::new(model, web, profile, self.agent.clone()), web: name, profile: id })
+    }
+
+    async fn model(&self, context: &Context, models: &Models) -> Result<Arc<dyn ChatModel>, Failure> {
+        match Policy::parse(&self.policy) {
+            Some(Policy::Endpoint(name)) => Ok(models.endpoint(name)?),
+            Some(Policy::Scripted(rates)) => {
+                let rates = mistakes(rates)?;
+                let tasks = planned_questions(context).await?;
+                if tasks.is_empty() {
+                    return Err(Failure::usage(
+                        "the scripted policy needs questions with plans, and there are none: make some with `webdancer synth`",
+                    ));
+                }
+                let scripted = Scripted::new(tasks, rates, 0).map_err(|e| Failure::usage(format!("--policy: {e}")))?;
+                Ok(Arc::new(scripted))
+            }
+            None => Err(Failure::usage(format!("there is no policy {:?}", self.policy))),
+        }
+    }
+
+    async fn web(&self, context: &Context, models: &Models) -> Result<Arc<dyn Web>, Failure> {
+        let limits = &self.profile.observations;
+        let summariser = models.find(ModelRole::Summariser)?;
+        let summariser = summariser.map(|model| Arc::new(Summariser::new(model, SummaryConfig::default())));
+        match self.web.split_once(':') {
+            Some(("closed", digest)) => {
+                let pages = pages(context, digest).await?;
+                Ok(Arc::new(Closed::new(digest, Arc::new(index(pages)?), summariser, limits)))
+            }
+            Some(("recorded", run)) if is_plain(run) => {
+                let mut web = Recorded::new(run, limits.clone());
+                // Of several observations of one call the first is served.
+                let sql = format!("SELECT * FROM trajectories WHERE run_id = '{run}' ORDER BY event_time, event_id");
+                for batch in &query(context, &sql).await? {
+                    web.add_batch(batch).map_err(|e| Failure::failed(format!("the web of run {run}: {e}")))?;
+                }
+                if web.is_empty() {
+                    return Err(Failure::usage(format!(
+                        "run {run} has recorded no calls; SELECT run_id, kind FROM run_state"
+                    )));
+                }
+                Ok(Arc::new(web))
+            }
+            _ => {
+                let live = context.config.web.live(limits, None, summariser);
+                Ok(Arc::new(live.map_err(|e| Failure::usage(e.to_string()))?))
+            }
+        }
+    }
+}
+
+/// Who acts, as its name says.
+enum Policy<'a> {
+    Endpoint(&'a str),
+    /// With rates of mistakes.
+    Scripted(&'a str),
+}
+
+impl Policy<'_> {
+    fn parse(policy: &str) -> Option<Policy<'_>> {
+        match policy.split_once(':').unwrap_or((policy, "")) {
+            ("endpoint", name) if !name.is_empty() => Some(Policy::Endpoint(name)),
+            (SCRIPTED, rates) => Some(Policy::Scripted(rates)),
+            _ => None,
+        }
+    }
+}
+
+/// `MISTAKE=RATE,…`, or one rate for each mistake.
+fn mistakes(rates: &str) -> Result<MistakeRates, Failure> {
+    let wrong = |what: String| Failure::usage(format!("--policy scripted:{rates}: {what}"));
+    if rates.is_empty() {
+        return Ok(MistakeRates::default());
+    }
+    if let Ok(each) = rates.parse() {
+        return Ok(MistakeRates::each(each));
+    }
+    let mut object = serde_json::Map::new();
+    for part in rates.split(',') {
+        let (mistake, rate) = part.split_once('=').ok_or_else(|| wrong(format!("{part:?} is not MISTAKE=RATE")))?;
+        let rate: f64 = rate.parse().map_err(|_| wrong(format!("{rate:?} is no number")))?;
+        object.insert(mistake.to_string(), rate.into());
+    }
+    serde_json::from_value(object.into()).map_err(|e| wrong(e.to_string()))
+}
+
+/// The profile of this name: a built-in one, one of the lake, or a file.
+async fn find_profile(context: &Context, name: &str) -> Result<Profile, Failure> {
+    if let Some(profile) = Profile::built_in(name) {
+        return Ok(profile);
+    }
+    let path = Path::new(name);
+    let document = if path.extension().is_some() || name.contains('/') {
+        std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("reading {name}: {e}")))?
+    } else {
+        let stored = context.lake.profile(name).await?;
+        let stored = stored.ok_or_else(|| {
+            Failure::usage(format!("there is no profile {name}: give standard, compact, a file, or import one"))
+        })?;
+        String::from_utf8_lossy(&stored).into_owned()
+    };
+    Profile::from_json(&document).map_err(|e| Failure::usage(format!("profile {name}: {e}")))
+}
+
+async fn pages(context: &Context, digest: &str) -> Result<Vec<Page>, Failure> {
+    let manifest = context.lake.find_pin(digest).await?;
+    let mut found = Vec::new();
+    for batch in &pinned(context, &manifest).await? {
+        let pages = batches::pages(batch).map_err(|e| Failure::usage(format!("pin {}: {e}", manifest.name)))?;
+        found.extend(pages);
+    }
+    if found.is_empty() {
+        return Err(Failure::usage(format!("pin {} holds no pages", manifest.name)));
+    }
+    Ok(found)
+}
+
+fn index(pages: Vec<Page>) -> Result<PageIndex, Failure> {
+    PageIndex::in_memory(pages).map_err(|e| Failure::failed(format!("indexing the closed web: {e}")))
+}
+
+/// The questions that a program wrote together with the way to their answers.
+async fn planned_questions(context: &Context) -> Result<Vec<Task>, Failure> {
+    let sql = "SELECT question, answer, attributes FROM qa WHERE attributes IS NOT NULL ORDER BY event_time, event_id";
+    let mut tasks = Vec::new();
+    for batch in &query(context, sql).await? {
+        let (questions, answers) = (strings(batch, "question")?, strings(batch, "answer")?);
+        let attributes = strings(batch, "attributes")?;
+        for row in 0..batch.num_rows() {
+            let attributes = text(&attributes, row).and_then(|json| serde_json::from_str(json).ok());
+            tasks.extend(Task::of(&Qa {
+                question: text(&questions, row).unwrap_or_default().to_string(),
+                answer: text(&answers, row).unwrap_or_default().to_string(),
+                attributes: attributes.map(JsonText),
+                ..Qa::default()
+            }));
+        }
+    }
+    Ok(tasks)
+}
+
+/// Whether a text may stand between quotes in a query.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_named_or_all_alike() {
+        assert_eq!(mistakes("").unwrap(), MistakeRates::default());
+        assert_eq!(mistakes("0.05").unwrap(), MistakeRates::each(0.05));
+        let some = mistakes("bad_json=0.1,no_answer=0.2").unwrap();
+        assert_eq!((some.bad_json, some.no_answer, some.wrong_answer), (0.1, 0.2, 0.0));
+        for (rates, part) in [("bad_json", "not MISTAKE=RATE"), ("bad_json=x", "no number"), ("typo=0.1", "typo")] {
+            let error = mistakes(rates).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

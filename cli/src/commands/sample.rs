@@ -1,0 +1,270 @@
+//! `webdancer sample`
+
+mod plan;
+mod progress;
+mod questions;
+mod share;
+
+use std::sync::Arc;
+
+use chrono::{SubsecRound as _, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use webdancer_agent::chat::Spent;
+use webdancer_agent::react::React;
+use webdancer_ingest::kafka::tasks::Published;
+use webdancer_schemas::event::Event;
+use webdancer_schemas::id::EventId;
+use webdancer_schemas::log::EventLog;
+use webdancer_synth::sample::{
+    Attempt, Listed, SampleConfig, SampleError, SampleReport, SampleRun, Sampler, Source, missing,
+};
+
+use crate::args::SampleArgs;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+use plan::Plan;
+use progress::Watch;
+use share::Shared;
+
+/// What this process is to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// It began the run.
+    Begins,
+    /// It goes on with it.
+    GoesOn,
+    /// It helps another.
+    Joins,
+}
+
+/// The result of the command.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    #[serde(flatten)]
+    report: SampleReport,
+    policy: String,
+    web: String,
+    prompt_profile: String,
+    /// Attempts that the run had made before.
+    made_before: Option<usize>,
+    /// By all models together, of this process: the policy's tokens, and those of a summariser.
+    spent: Spent,
+}
+
+impl Summary {
+    pub(super) fn report(&self) -> &SampleReport {
+        &self.report
+    }
+}
+
+pub(crate) async fn run(context: &Context, args: &SampleArgs) -> Result<(), Failure> {
+    tell(context, &carry_out(context, args).await?)
+}
+
+/// Begins a run, or goes on with one, or helps another.
+pub(super) async fn carry_out(context: &Context, args: &SampleArgs) -> Result<Summary, Failure> {
+    if args.join.is_none() {
+        context.drain_embedded().await?;
+    }
+    let (part, plan) = plan::settle(context, args).await?;
+    let is_shared = args.share || part == Part::Joins;
+    let tasks = if is_shared { Some(share::settings(context, &plan.run.id)?) } else { None };
+    let models = context.config.models()?;
+    let acting = plan.acting.prepare(context, &models).await?;
+    let log = context.event_log().await?;
+
+    let mut work = Work { before: None, total: None, listed: Vec::new() };
+    if part != Part::Joins {
+        work = Work::missing(context, &plan).await?;
+        announce(context, &plan, part, &work);
+        begin(log.as_ref(), &plan, part).await?;
+        if let Some(tasks) = &tasks {
+            let published = share::publish(tasks, &plan, &work.listed).await?;
+            tell_shared(context, &plan, published);
+        }
+    }
+    let shared = tasks.as_ref().map(Shared::join).transpose()?.map(Arc::new);
+    let source: Arc<dyn Source> = match &shared {
+        Some(shared) => shared.clone(),
+        None => Arc::new(Listed::new(work.listed)),
+    };
+    let watch = Watch::new(work.total, context.quiet);
+    let report = sample(acting.agent, &plan.run, limits(context, args), log.clone(), source, watch).await;
+    if let Some(shared) = shared {
+        shared.leave().await?;
+    }
+    settle(log.as_ref(), &plan, part, &report).await;
+    let report = report?;
+    context.drain_embedded().await?;
+    Ok(Summary {
+        report,
+        policy: plan.acting.policy,
+        web: acting.web,
+        prompt_profile: acting.profile,
+        made_before: work.before,
+        spent: models.budget().spent(),
+    })
+}
+
+/// What there is to do.
+struct Work {
+    /// Attempts that the run had made.
+    before: Option<usize>,
+    /// Attempts to make, by whoever makes them.
+    total: Option<u64>,
+    listed: Vec<Attempt>,
+}
+
+impl Work {
+    async fn missing(context: &Context, plan: &Plan) -> Result<Work, Failure> {
+        let made = questions::made(context, &plan.run.id).await?;
+        let asked = questions::asked(context, &plan.questions).await?;
+        let listed = missing(&asked, plan.attempts, &made);
+        Ok(Work { before: Some(made.len()), total: Some(listed.len() as u64), listed })
+    }
+}
+
+fn limits(context: &Context, args: &SampleArgs) -> SampleConfig {
+    let mut config = context.config.sample.clone();
+    config.concurrency = args.concurrency.unwrap_or(config.concurrency);
+    config.trajectories_max = args.max_trajectories.or(config.trajectories_max);
+    config.tokens_max = args.max_tokens.or(config.tokens_max);
+    config.time_ms_max = args.max_time.map(|seconds| seconds.saturating_mul(1000)).or(config.time_ms_max);
+    config
+}
+
+fn announce(context: &Context, plan: &Plan, part: Part, work: &Work) {
+    if !context.quiet {
+        let (attempts, before) = (work.listed.len(), work.before.unwrap_or(0));
+        let what = if part == Part::Begins { String::new() } else { format!(", {before} made before") };
+        let Plan { run, acting, .. } = plan;
+        output::note(&format!(
+            "run {}: {attempts} attempts to make{what}; {} on {}",
+            run.id, acting.policy, acting.web
+        ));
+    }
+}
+
+fn tell_shared(context: &Context, plan: &Plan, published: Published) {
+    if !context.quiet {
+        output::note(&format!(
+            "{} attempts shared, {} were already; other machines work on them with: webdancer sample --join {}",
+            published.added, published.open, plan.run.id
+        ));
+    }
+}
+
+/// Makes attempts until there are no more; a second signal ends it at once.
+async fn sample(
+    agent: React,
+    run: &SampleRun,
+    config: SampleConfig,
+    log: Arc<dyn EventLog>,
+    source: Arc<dyn Source>,
+    watch: Arc<Watch>,
+) -> Result<SampleReport, Failure> {
+    let (told, grace_ms) = (watch.clone(), config.grace_ms);
+    let asked = async {
+        super::ingest::stopped().await;
+        told.note(&format!("finishing what is under way, {} s at most; once more ends it now", grace_ms / 1000));
+    };
+    let shown = watch.clone();
+    let sampling = Sampler::new(agent, run.clone(), config).run(log, source, move |tally| shown.show(tally), asked);
+    let at_once = async {
+        super::ingest::stopped().await;
+        super::ingest::signal().await;
+    };
+    let report = tokio::select! {
+        report = sampling => report.map_err(Failure::from),
+        () = at_once => Err(Failure::partly(format!("ended; `webdancer sample --run {}` goes on", run.id))),
+    };
+    watch.clear();
+    report
+}
+
+impl From<SampleError> for Failure {
+    fn from(error: SampleError) -> Failure {
+        Failure::failed(error.to_string())
+    }
+}
+
+/// Records that the run has begun, or goes on.
+async fn begin(log: &dyn EventLog, plan: &Plan, part: Part) -> Result<(), Failure> {
+    let config = serde_json::to_value(plan).map_err(|e| Failure::failed(format!("the run's event: {e}")))?;
+    let event = event(plan, "started", Some(config), None)?;
+    let event = match part {
+        Part::Begins => event,
+        Part::GoesOn | Part::Joins => event.with_id(EventId::now()).at(Utc::now().trunc_subsecs(6)),
+    };
+    log.append(vec![event]).await?;
+    Ok(())
+}
+
+/// Records how the run ended, as far as this process can tell. Best effort: what it made is in the log.
+async fn settle(log: &dyn EventLog, plan: &Plan, part: Part, report: &Result<SampleReport, Failure>) {
+    let (state, reason) = match report {
+        // Others go on.
+        Ok(report) if part == Part::Joins && report.left != Some(0) => return,
+        Err(_) if part == Part::Joins => return,
+        Ok(SampleReport { stopped: Some(reason), .. }) => ("stopped", Some(reason.clone())),
+        Ok(SampleReport { failed: failed @ 1.., failures, .. }) => {
+            let first = failures.first().map(|failure| failure.reason.as_str()).unwrap_or_default();
+            ("stopped", Some(format!("{failed} attempts failed; the first: {first}")))
+        }
+        Ok(_) => ("finished", None),
+        Err(failure) => ("failed", Some(failure.to_string())),
+    };
+    let appended = match event(plan, state, None, reason) {
+        Ok(event) => log.append(vec![event]).await.map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
+    if let Err(error) = appended {
+        tracing::warn!(%error, state, "the run's state could not be recorded");
+    }
+}
+
+fn event(plan: &Plan, state: &str, config: Option<Value>, reason: Option<String>) -> Result<Event, Failure> {
+    plan.run.event(state, config, reason).map_err(|e| Failure::failed(format!("the run's event: {e}")))
+}
+
+fn tell(context: &Context, summary: &Summary) -> Result<(), Failure> {
+    let report = &summary.report;
+    if context.json {
+        output::json(summary)?;
+    } else {
+        output::line(&format!(
+            "{} trajectories in {:.1} s, {} tokens read, {} written; run {}",
+            report.trajectories,
+            report.elapsed_ms as f64 / 1000.0,
+            report.input_tokens,
+            report.output_tokens,
+            report.run_id
+        ))?;
+        for (termination, count) in &report.by_termination {
+            output::line(&format!("  {count} {termination}"))?;
+        }
+    }
+    for failure in &report.failures {
+        output::note(&format!("attempt {} at {}: {}", failure.attempt, failure.qa_id, failure.reason));
+    }
+    let go_on = format!("`webdancer sample --run {}` goes on", report.run_id);
+    match (&report.stopped, report.failed, report.left) {
+        (Some(reason), failed, left) => {
+            let left = left.map_or_else(|| "some".to_string(), |left| left.to_string());
+            let spent = spent(summary);
+            Err(Failure::partly(format!("{reason}, after {spent}: {left} attempts are left, {failed} failed; {go_on}")))
+        }
+        (None, 1.., _) => Err(Failure::partly(format!("{} attempts failed; {go_on}", report.failed))),
+        (None, 0, _) => Ok(()),
+    }
+}
+
+/// What this process used, in half a line.
+fn spent(summary: &Summary) -> String {
+    let SampleReport { trajectories, input_tokens, output_tokens, .. } = &summary.report;
+    let used = format!("{trajectories} trajectories, {input_tokens} tokens read, {output_tokens} written");
+    let cost = summary.spent.cost;
+    if cost > 0.0 { format!("{used}, cost {cost:.4}") } else { used }
+}

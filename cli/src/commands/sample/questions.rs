@@ -1,0 +1,76 @@
+//! What the tables say to a run: its questions, the attempts it has made, and its plan.
+
+use std::collections::HashSet;
+
+use arrow::array::{Array as _, AsArray as _, BooleanArray, Int64Array};
+use arrow::datatypes::{DataType, Int64Type};
+use webdancer_synth::sample::Question;
+
+use super::plan::Questions;
+use crate::columns::{column, pinned, query, strings, text};
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// All questions, each as it was told last, in the order in which they were first told. Benchmarks are evaluated, not
+/// trained on: whoever wants attempts at them asks for them.
+const ALL: &str = "SELECT qa_id, last_value(question ORDER BY event_time, event_id) AS question \
+    FROM qa WHERE method IS DISTINCT FROM 'benchmark' GROUP BY qa_id ORDER BY min(event_time), qa_id";
+
+/// The questions of a plan.
+pub(super) async fn asked(context: &Context, questions: &Questions) -> Result<Vec<Question>, Failure> {
+    let batches = match questions {
+        Questions::All => query(context, ALL).await?,
+        Questions::Sql(sql) => query(context, sql).await?,
+        Questions::Pin(digest) => pinned(context, &context.lake.find_pin(digest).await?).await?,
+    };
+    let mut found = Vec::new();
+    for batch in &batches {
+        let (ids, texts) = (strings(batch, "qa_id")?, strings(batch, "question")?);
+        let restricted = match batch.column_by_name("restricted") {
+            Some(_) => Some(column(batch, "restricted", &DataType::Boolean)?),
+            None => None,
+        };
+        let restricted: Option<&BooleanArray> = restricted.as_ref().and_then(|column| column.as_boolean_opt());
+        for row in 0..batch.num_rows() {
+            let (Some(id), Some(question)) = (text(&ids, row), text(&texts, row)) else {
+                return Err(Failure::usage("the questions have rows without qa_id or question: leave them out"));
+            };
+            found.push(Question {
+                qa_id: id.to_string(),
+                question: question.to_string(),
+                restricted: restricted.and_then(|column| (!column.is_null(row)).then(|| column.value(row))),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The attempts that a run has made: question and number.
+pub(super) async fn made(context: &Context, run: &str) -> Result<HashSet<(String, i32)>, Failure> {
+    let sql = format!(
+        "SELECT qa_id, CAST(attempt AS BIGINT) AS attempt FROM trajectories \
+         WHERE run_id = '{run}' AND termination <> 'error'"
+    );
+    let mut made = HashSet::new();
+    for batch in &query(context, &sql).await? {
+        let ids = strings(batch, "qa_id")?;
+        let numbers = column(batch, "attempt", &DataType::Int64)?;
+        let numbers: Option<&Int64Array> = numbers.as_primitive_opt::<Int64Type>();
+        let pairs = ids.iter().zip(numbers.into_iter().flatten());
+        made.extend(pairs.filter_map(|(id, number)| Some((id?.to_string(), i32::try_from(number?).ok()?))));
+    }
+    Ok(made)
+}
+
+/// The plan that a run was begun with, as JSON.
+pub(super) async fn plan_of(context: &Context, run: &str) -> Result<String, Failure> {
+    let sql = format!("SELECT config FROM run_state WHERE run_id = '{run}' AND kind = 'sample'");
+    let mut plans = Vec::new();
+    for batch in &query(context, &sql).await? {
+        plans.extend(strings(batch, "config")?.iter().flatten().map(str::to_string));
+    }
+    plans.pop().ok_or_else(|| {
+        let ingest = "; with Kafka, what `webdancer ingest` has not brought there is not seen";
+        Failure::usage(format!("there is no run {run} of sampling in the tables{ingest}"))
+    })
+}

@@ -1,0 +1,166 @@
+//! `webdancer sample`: what a run makes, what stops it, and how it goes on.
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use webdancer_tests::stub_model::{Answer, StubModel};
+
+use crate::lake::{PLACES, append, bridges, document, event, sql};
+use crate::{text, webdancer};
+
+/// A model that searches once and then answers.
+fn model(runtime: &Runtime) -> StubModel {
+    runtime.block_on(StubModel::scripted(|asked, _| {
+        let asked_for = asked.body["messages"][1]["content"].as_str().unwrap();
+        let question = asked_for.rsplit("User: ").next().unwrap();
+        let (_, designer, _) = PLACES.into_iter().find(|(place, ..)| question.contains(place)).unwrap();
+        if !asked.last_message().contains(designer) {
+            let call = json!({"name": "search", "arguments": {"query": [question]}});
+            return Answer::says(format!("<think>\nI look it up.\n</think>\n<tool_call>\n{call}\n</tool_call>"));
+        }
+        Answer::says(format!("<think>\nThere it is.\n</think>\n<answer>\n{designer}\n</answer>"))
+    }))
+}
+
+fn settings(model: &StubModel, further: &str) -> String {
+    let url = model.url();
+    format!("[roles]\nagent = \"stub\"\n[endpoints.stub]\nurl = \"{url}\"\nmodel = \"stub\"\n{further}")
+}
+
+/// A lake with the pin `pages`, and a question about each of the first three.
+fn site(model: &StubModel, further: &str) -> tempfile::TempDir {
+    let folder = bridges(&settings(model, further));
+    let benchmark = json!({"qa_id": "b", "method": "benchmark", "question": "Who is it?", "answer": "nobody"});
+    append(folder.path(), &[event("qa", "qa-b", &benchmark)]);
+    let questions: Vec<String> = PLACES[..3]
+        .iter()
+        .map(|(place, designer, _)| {
+            let question = format!("Who designed the bridge at {place}?");
+            let row = json!({"qa_id": place, "method": "import", "question": question, "answer": designer});
+            event("qa", &format!("qa-{place}"), &row)
+        })
+        .collect();
+    append(folder.path(), &questions);
+    document(folder.path(), 0, &["pin", "create", "pages", "--sql", "SELECT url, title, text FROM pages"]);
+    folder
+}
+
+/// How often each attempt is there.
+const ATTEMPTS: &str =
+    "SELECT qa_id, attempt, count(*) AS n FROM trajectories GROUP BY qa_id, attempt ORDER BY attempt, qa_id";
+
+fn once(attempts: i64) -> Value {
+    let names = ["Lund", "Norre", "Osby"];
+    (0..attempts).flat_map(|n| names.map(|name| json!({"qa_id": name, "attempt": n, "n": 1}))).collect()
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_and_repeats_nothing() {
+    let runtime = Runtime::new().unwrap();
+    let model = model(&runtime);
+    let folder = site(&model, "");
+    let folder = folder.path();
+    let begun = ["sample", "--web", "closed:pages", "--attempts", "2", "--max-trajectories", "4", "--seed", "7"];
+    let first = document(folder, 3, &begun);
+    assert_eq!((&first["trajectories"], &first["left"], &first["failed"]), (&json!(4), &json!(2), &json!(0)));
+    assert_eq!(first["stopped"], "the budget of trajectories is spent");
+    assert_eq!((&first["by_termination"], &first["spent"]["answers"]), (&json!({"answer": 4}), &json!(8)));
+    let run = first["run_id"].as_str().unwrap();
+    let state = "SELECT state FROM run_state WHERE kind = 'sample'";
+    assert_eq!(sql(folder, state), json!([{"state": "stopped"}]));
+
+    let second = document(folder, 0, &["sample", "--run", run]);
+    assert_eq!((&second["trajectories"], &second["made_before"]), (&json!(2), &json!(4)));
+    assert_eq!(sql(folder, ATTEMPTS), once(2));
+    assert_eq!(sql(folder, state), json!([{"state": "finished"}]));
+    let asked = model.asked().len();
+    assert_eq!(document(folder, 0, &["sample", "--run", run])["trajectories"], 0);
+    assert_eq!(model.asked().len(), asked, "nobody is asked when there is nothing to do");
+    assert_eq!(sql(folder, state), json!([{"state": "finished"}]));
+    // More attempts may be asked for, and are made as at the beginning.
+    assert_eq!(document(folder, 0, &["sample", "--run", run, "--attempts", "3"])["trajectories"], 3);
+    assert_eq!(sql(folder, ATTEMPTS), once(3));
+    assert_eq!(sql(folder, state), json!([{"state": "finished"}]));
+    let rows = sql(
+        folder,
+        "SELECT DISTINCT t.answer = q.answer AS correct, t.run_id, t.policy_model, t.n_tool_calls \
+         FROM trajectories t JOIN qa q ON q.qa_id = t.qa_id",
+    );
+    assert_eq!(rows, json!([{"correct": true, "run_id": run, "policy_model": "stub", "n_tool_calls": 1}]));
+}
+
+#[test]
+fn a_spent_budget_leaves_the_rest_and_says_what_was_spent() {
+    let runtime = Runtime::new().unwrap();
+    let model = model(&runtime);
+    // Four answers take more.
+    let folder = site(&model, "[sample]\nconcurrency = 1\n[budget]\ntokens = 1500\n");
+    let folder = folder.path();
+    let output = webdancer(folder, &["--json", "sample", "--web", "closed:pages", "--attempts", "9"], b"");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (made, left) = (report["trajectories"].as_u64().unwrap(), report["left"].as_u64().unwrap());
+    assert_eq!((made + left, &report["failed"]), (27, &json!(0)));
+    assert!(made < 27, "{report}");
+    let told = text(&output.stderr);
+    assert!(told.contains("tokens of the 1500 that budget.tokens allows, after "), "{told}");
+    let run = report["run_id"].as_str().unwrap();
+    assert!(
+        told.contains(&format!("{left} attempts are left, 0 failed; `webdancer sample --run {run}` goes on")),
+        "{told}"
+    );
+
+    std::fs::write(folder.join("webdancer.toml"), settings(&model, "")).unwrap();
+    assert_eq!(document(folder, 0, &["sample", "--run", run])["trajectories"], left);
+    assert_eq!(sql(folder, ATTEMPTS), once(9));
+}
+
+#[test]
+fn a_recorded_web_serves_what_a_run_observed_and_nothing_else() {
+    let runtime = Runtime::new().unwrap();
+    let model = model(&runtime);
+    let folder = site(&model, "[agent]\ncalls_max = 3\n");
+    let folder = folder.path();
+    let some = "SELECT * FROM qa WHERE qa_id IN ('Lund', 'Norre')";
+    let first = document(folder, 0, &["sample", "--web", "closed:pages", "--attempts", "1", "--sql", some]);
+    let web = format!("recorded:{}", first["run_id"].as_str().unwrap());
+    let again = document(folder, 0, &["sample", "--web", &web, "--attempts", "1"]);
+    assert_eq!(again["web"], web);
+    let observed = "SELECT qa_id, count(*) AS n, count(DISTINCT turn_observation_digest[1]) AS texts \
+                    FROM trajectories WHERE qa_id <> 'Osby' GROUP BY qa_id ORDER BY qa_id";
+    let both = |name| json!({"qa_id": name, "n": 2, "texts": 1});
+    assert_eq!(sql(folder, observed), json!([both("Lund"), both("Norre")]));
+    let missed =
+        sql(folder, "SELECT answer, termination, turn_observation[1] AS told FROM trajectories WHERE qa_id = 'Osby'");
+    assert_eq!((&missed[0]["answer"], missed[0]["termination"] != "error"), (&Value::Null, true), "{missed}");
+}
+
+#[test]
+fn what_sampling_needs_and_lacks_is_said() {
+    let runtime = Runtime::new().unwrap();
+    let model = model(&runtime);
+    let folder = site(&model, "");
+    let folder = folder.path();
+    std::fs::write(folder.join("none.toml"), "").unwrap();
+    let unknown = "01a1fde9-f4cd-75d7-a04e-0ddf9b8ae649";
+    let cases: [(&[&str], &str); 10] = [
+        (&["--config", "none.toml", "sample", "--web", "closed:pages"], "who acts? give --policy"),
+        (&["sample", "--policy", "oracle"], "is neither endpoint:NAME nor scripted"),
+        (
+            &["sample", "--policy", "endpoint:other", "--web", "closed:pages"],
+            "endpoints.other: there is no such endpoint",
+        ),
+        (&["sample", "--policy", "scripted", "--web", "closed:pages"], "needs questions with plans"),
+        (&["sample", "--web", "closed:other"], "there is no pin \"other\""),
+        (&["sample", "--web", "open"], "is none of closed:PIN, recorded:RUN and live"),
+        (&["sample", "--web", "recorded:nothing"], "run nothing has recorded no calls"),
+        (&["sample", "--web", "closed:pages", "--profile", "strange"], "there is no profile strange"),
+        (&["sample", "--run", unknown], "there is no run 01a1fde9-f4cd-75d7-a04e-0ddf9b8ae649 of sampling"),
+        (&["sample", "--web", "closed:pages", "--share"], "attempts are shared over Kafka"),
+    ];
+    for (arguments, part) in cases {
+        let output = webdancer(folder, arguments, b"");
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}");
+        assert!(text(&output.stderr).contains(part), "{arguments:?}: {}", text(&output.stderr));
+    }
+    assert!(model.asked().is_empty());
+}
