@@ -37,7 +37,7 @@ pub(super) async fn publish(settings: &TaskSettings, plan: &Plan, attempts: &[At
     let json = |e: serde_json::Error| Failure::failed(format!("an attempt as JSON: {e}"));
     let task = |attempt: &Attempt| Ok(NewTask { key: attempt.key(), payload: to_raw_value(attempt)? });
     let tasks = attempts.iter().map(task).collect::<Result<Vec<NewTask>, serde_json::Error>>().map_err(json)?;
-    Ok(tasks::publish(settings, &*to_raw_value(plan).map_err(json)?, tasks).await?)
+    Ok(tasks::publish(settings, &to_raw_value(plan).map_err(json)?, tasks).await?)
 }
 
 /// The attempts of a run as its members share them.
