@@ -171,6 +171,7 @@ fn rewards_follow_the_judgments_and_are_given_once() {
 #[test]
 fn what_cannot_be_done_is_told_in_a_line() {
     let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("l")).unwrap();
     std::fs::write(folder.path().join("bad.toml"), "[funnel.quality]\nngrams = 3\n").unwrap();
     for (arguments, code, part) in [
         (&["filter", "--judge", "nobody"][..], 2, "no model plays the role \"nobody\""),

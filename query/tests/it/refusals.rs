@@ -83,13 +83,15 @@ async fn mistakes_are_told_apart_from_refusals() {
         ("SELECT * FROM nowhere", "there is no table \"nowhere\"; SHOW TABLES lists them"),
         ("DESCRIBE nowhere", "there is no table \"nowhere\""),
         ("SELECT * FROM at('nowhere', 5)", "there is no table \"nowhere\""),
-        // A literal is read when the statement is planned.
-        ("SELECT CAST('x' AS INT)", "Cannot cast string 'x'"),
     ] {
         let error = error(&engine, sql).await;
         assert!(matches!(error, QueryError::Sql(_)), "{sql}: {error:?}");
         assert!(error.to_string().contains(part), "{sql}: {error}");
     }
+    // A literal is read when the statement is planned, and is a value all the same.
+    let cast = error(&engine, "SELECT CAST('x' AS INT)").await;
+    assert!(matches!(cast, QueryError::Value(_)), "{cast:?}");
+    assert!(cast.to_string().contains("Cannot cast string 'x'"), "{cast}");
     let error = error(&engine, "SELECT * FROM pin('nothing')").await;
     assert!(matches!(error, QueryError::NotFound(_)), "{error:?}");
     assert!(error.to_string().contains("no pin nothing"), "{error}");
