@@ -81,7 +81,15 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
     let computed = compute(engine, sql, Versions::At(At::Latest), Some(writing)).await?;
     let store = engine.catalog();
     match found(store.find_pin(name).await)?.filter(|pin| pin.name == name) {
-        Some(holder) if holder.digest == computed.digest => return Ok(Created { manifest: holder, new: false }),
+        Some(holder) if holder.digest == computed.digest => {
+            if files_of(engine, &holder, &computed).await? != holder.files {
+                return Err(QueryError::Conflict(format!(
+                    "files of pin {name:?} are missing or damaged, and cannot be made again as they were; pin the same \
+                     query under another name"
+                )));
+            }
+            return Ok(Created { manifest: holder, new: false });
+        }
         Some(holder) => {
             return Err(QueryError::Conflict(format!(
                 "the name {name:?} belongs to pin {}, which has other rows; a pin never changes, choose another name",
@@ -92,7 +100,7 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
     }
     // The same rows may be there under another name: the files are theirs, what was asked for is this name's.
     let files = match found(store.find_pin(&computed.digest).await)? {
-        Some(existing) => existing.files,
+        Some(existing) => files_of(engine, &existing, &computed).await?,
         None => upload(engine, &computed).await?,
     };
     let manifest = PinManifest {
@@ -110,6 +118,18 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
     let new = store.commit_pin(&manifest).await?;
     // As stored: another process may have made the same pin at the same moment.
     Ok(Created { manifest: store.find_pin(name).await?, new })
+}
+
+/// The files of a pin of the rows just computed; where one of them is gone, they are stored again.
+async fn files_of(engine: &QueryEngine, existing: &PinManifest, computed: &Computed) -> Result<Vec<PinFile>> {
+    for file in &existing.files {
+        match engine.catalog().read_pin_file(&existing.digest, &file.path).await {
+            Ok(bytes) if sha256_hex(&bytes) == file.sha256 => {}
+            // Named by their content: the same bytes come to the same place, others to another.
+            _ => return upload(engine, computed).await,
+        }
+    }
+    Ok(existing.files.clone())
 }
 
 /// SHA-256 of the manifest as stored: tells one lake's manifest from another's of the same dataset.

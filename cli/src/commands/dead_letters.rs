@@ -41,7 +41,11 @@ pub(crate) async fn run(context: &Context, command: &DeadLettersCommand) -> Resu
             let (options, out) = (QueryOptions::default(), std::io::stdout());
             let answer = super::sql::answer_with(&engine, &sql, &options, format, out, table).await?;
             if !answer.reader_gone {
-                output::note(&format!("{} dead letters", answer.rows));
+                let all = count(&engine).await?;
+                output::note(&match answer.rows {
+                    rows if rows < all => format!("{rows} of {all} dead letters; --limit shows more"),
+                    rows => format!("{rows} dead letters"),
+                });
             }
             Ok(())
         }
@@ -140,6 +144,14 @@ impl Letter {
             _ => "–".to_string(),
         }
     }
+}
+
+/// How many letters were not brought back yet.
+async fn count(engine: &QueryEngine) -> Result<u64, Failure> {
+    let sql = format!("SELECT count(*) FROM dead_letters WHERE {OPEN}");
+    let batches: Vec<RecordBatch> = engine.query(&sql, &QueryOptions::default()).await?.try_collect().await?;
+    let counts = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().iter());
+    Ok(counts.map(|count| u64::try_from(*count).unwrap_or(0)).sum())
 }
 
 async fn read(engine: &QueryEngine, condition: &str) -> Result<Vec<Letter>, Failure> {

@@ -35,6 +35,14 @@ pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Fail
             "--accept-new-topic is for Kafka: the embedded log has no topics; give --log kafka://…",
         ));
     }
+    if let LogUri::Kafka(settings) = &context.log
+        && let Some(unknown) = args.accept_new_topic.iter().find(|topic| settings.kind_of(topic).is_none())
+    {
+        return Err(Failure::usage(format!(
+            "--accept-new-topic {unknown}: is no topic of events; theirs are called like {}",
+            settings.topic(Kind::Trajectory)
+        )));
+    }
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Stopped };
     let mut watch = Watch::new(context.quiet);
     let mut total = DrainReport::default();

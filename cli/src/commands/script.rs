@@ -40,6 +40,19 @@ pub(crate) async fn run(context: &Context, engine: &QueryEngine, mut session: Se
     Ok(())
 }
 
+/// The text of a line. One that is too long ends anywhere, in the middle of a character too.
+fn text_of(mut line: Vec<u8>, max_bytes: usize) -> std::io::Result<String> {
+    if line.len() > max_bytes
+        && let Err(error) = std::str::from_utf8(&line)
+        && error.error_len().is_none()
+    {
+        // Still too long, so that it is refused for its length.
+        line.truncate(error.valid_up_to());
+        line.push(b' ');
+    }
+    String::from_utf8(line).map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
 /// What a script asks for, step by step: a statement, or a line with a backslash command where a statement could begin.
 struct Steps<R> {
     input: R,
@@ -69,8 +82,9 @@ impl<R: BufRead> Steps<R> {
 
     fn read_line(&mut self) -> std::io::Result<()> {
         let before = self.pending.len();
-        let most = self.max_bytes as u64 + 1;
-        self.ended = self.input.by_ref().take(most).read_line(&mut self.pending)? == 0;
+        let mut read = Vec::new();
+        self.ended = self.input.by_ref().take(self.max_bytes as u64 + 1).read_until(b'\n', &mut read)? == 0;
+        self.pending.push_str(&text_of(read, self.max_bytes)?);
         self.lines += 1;
         let line = self.pending.get(before..).unwrap_or_default();
         if before == 0 {

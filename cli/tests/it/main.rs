@@ -338,6 +338,12 @@ fn a_script_ends_with_its_first_failure_and_names_the_line() {
     assert_eq!((cut.0, cut.1.as_str()), (Some(3), "n\n1\ncolumn1\n1\n"));
     assert!(cut.2.starts_with("webdancer: line 2: the result was cut at 1 rows"), "{}", cut.2);
     assert_eq!(run(&["--output", "f"], "SELECT 1").0, Some(2));
+    // Cut in the middle of a character or not, what is too long is said to be.
+    for begin in ["SELECT '", "SELECT  '"] {
+        let long = run(&[], &format!("{begin}{}';", "é".repeat(200_000)));
+        assert_eq!((long.0, long.1.as_str()), (Some(1), ""));
+        assert!(long.2.contains("bytes, more than 262144"), "{}", long.2);
+    }
 }
 
 #[test]

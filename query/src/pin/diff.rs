@@ -81,6 +81,12 @@ pub async fn diff(
     if let Some(missing) = key.iter().find(|name| !common.contains(&name.as_str())) {
         return Err(QueryError::Sql(format!("key column {missing:?} is not in both pins with the same type")));
     }
+    if common.is_empty() {
+        return Err(QueryError::Sql(format!(
+            "pins {} and {} have no column in common: there is nothing to compare",
+            a.name, b.name
+        )));
+    }
     let compared = Compared { key: &key, common: &common };
 
     let mut rows: HashMap<u128, Vec<(u64, u128)>> = HashMap::new();

@@ -43,6 +43,22 @@ fn engine(lake: &Lake, partitions: usize) -> QueryEngine {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_gone_are_stored_again_with_the_same_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder, &[20]).await;
+    let engine = engine(&lake, 1);
+    let sql = "SELECT step FROM metrics";
+    let pinned = pin::create(&engine, "one", sql, epoch()).await.unwrap().manifest;
+    let file = folder.path().join("pins").join(&pinned.digest).join(&pinned.files[0].path);
+    for name in ["one", "two"] {
+        std::fs::remove_file(&file).unwrap();
+        let again = pin::create(&engine, name, sql, epoch()).await.unwrap().manifest;
+        assert_eq!(again.files, pinned.files);
+        assert_eq!(csv(&engine, &format!("SELECT count(*) FROM pin('{name}')")).await, ["20"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_versions_and_pins_of_a_lake() {
     let folder = tempfile::tempdir().unwrap();
     let lake = lake(&folder, &[20, 20, 20]).await;

@@ -1,5 +1,7 @@
 //! The mistakes that the scripted policy makes, and how often.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A kind of mistake. An attempt makes one or none.
@@ -60,11 +62,19 @@ pub struct MistakeRates {
     pub over_action: f64,
 }
 
+impl fmt::Display for Mistake {
+    /// As settings and the command line write it: `wrong_answer`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = serde_json::to_value(self).map_err(|_| fmt::Error)?;
+        f.write_str(name.as_str().unwrap_or_default())
+    }
+}
+
 /// Rates that cannot be: correct them.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RatesError {
     /// A rate is no share.
-    #[error("the rate of {0:?} is {1}, not between 0 and 1")]
+    #[error("the rate of {0} is {1}, not between 0 and 1")]
     NoShare(Mistake, f64),
     /// An attempt makes one mistake at most.
     #[error("the rates of mistakes add up to {0}, more than 1")]
@@ -138,7 +148,7 @@ mod tests {
         assert!(MistakeRates::each(0.125).checked().is_ok());
         assert_eq!(
             MistakeRates { bad_json: 1.5, ..MistakeRates::default() }.checked().unwrap_err().to_string(),
-            "the rate of BadJson is 1.5, not between 0 and 1"
+            "the rate of bad_json is 1.5, not between 0 and 1"
         );
         assert!(matches!(MistakeRates::each(0.2).checked(), Err(RatesError::TooMany(_))));
         assert!(MistakeRates { no_answer: f64::NAN, ..MistakeRates::default() }.checked().is_err());
