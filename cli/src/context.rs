@@ -197,7 +197,9 @@ impl Context {
 pub(crate) fn held_back(report: &DrainReport) -> Option<String> {
     let table = |(table, held): (&String, &Held)| match held.records {
         0 => format!("table {table} cannot be opened: {}", held.why),
-        records => format!("table {table} cannot be opened, {records} events stay in the log for it: {}", held.why),
+        records => {
+            format!("table {table} cannot be opened, and events of it stay in the log ({records}): {}", held.why)
+        }
     };
     let tables: Vec<String> = report.held.iter().map(table).collect();
     // As a failure has it: on one line.

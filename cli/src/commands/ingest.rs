@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use tokio::sync::{mpsc, watch};
 use webdancer_ingest::IngestError;
 use webdancer_ingest::drain::{Carries, Commit, Drain, DrainObserver, DrainReport, Until};
-use webdancer_ingest::embedded;
+use webdancer_ingest::embedded::{self, EmbeddedLog};
 use webdancer_ingest::kafka::{Admin, KafkaSettings, KafkaSource};
 use webdancer_ingest::source::{Budget, TopicPartition};
 use webdancer_schemas::kind::Kind;
@@ -25,6 +25,9 @@ const RESTART_LAST: Duration = Duration::from_secs(15);
 pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let kinds = kinds(&args.kinds)?;
     check_args(context, args)?;
+    if args.until_caught_up {
+        check_log(context).await?;
+    }
     if args.accept_older_log {
         accept_older_log(context).await?;
     }
@@ -101,6 +104,20 @@ fn check_args(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
             })
         }
         LogUri::Embedded => Ok(()),
+    }
+}
+
+/// A prefix of a bucket cannot be missing as a folder can: where nothing was appended from here, there is nothing to
+/// catch up with, and rather a slip of the pen.
+async fn check_log(context: &Context) -> Result<(), Failure> {
+    let (LogUri::Embedded, None) = (&context.log, context.lake.local_path()) else { return Ok(()) };
+    let state_folder = context.config.log.state_folder.as_deref();
+    match EmbeddedLog::existing_folder_of(&context.lake, state_folder).await? {
+        Some(_) => Ok(()),
+        None => Err(Failure::usage(format!(
+            "nothing was appended to {} from this machine: look at --lake and log.state_folder; drain a log where it is",
+            context.lake.uri()
+        ))),
     }
 }
 

@@ -71,7 +71,7 @@ fn a_damaged_table_is_named_and_the_others_go_on() {
     let folder = folder.path();
     let question = |id: &str| {
         format!(
-            r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"webdancer.qa.v1","data":{{"qa_id":"{id}","question":"?","answer":"!"}}}}"#
+            r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"webdancer.qa.v1","data":{{"qa_id":"{id}","method":"import","question":"?","answer":"!"}}}}"#
         ) + "\n"
     };
     webdancer(folder, &["append"], (event(1) + &question("a")).as_bytes());
@@ -84,7 +84,7 @@ fn a_damaged_table_is_named_and_the_others_go_on() {
     let (code, out, message) = run(folder, &COUNT);
     assert_eq!((code, out.as_str()), (Some(0), "n\n2\n"), "{message}");
     let file = "lake/tables/qa/_delta_log/00000000000000000001.json is empty, and what it committed is lost with it: ";
-    assert!(message.contains("table qa cannot be opened, 1 events stay in the log for it: "), "{message}");
+    assert!(message.contains("table qa cannot be opened, and events of it stay in the log (1): "), "{message}");
     assert!(message.contains(file) && message.lines().count() == 1, "{message}");
 
     let (code, out, message) = run(folder, &["ingest", "--until-caught-up"]);
