@@ -7,9 +7,12 @@ BIN := $(CARGO_TARGET_DIR)/debug/webdancer
 # One feature set for everything: building a part alone would build dependencies a second time.
 CARGO_TEST := cargo test --workspace --lib --bins --tests
 
+# What the fuzzed inputs go through.
+FUZZED := schemas ingest agent
+
 BENCHES := bench-append bench-crawl bench-funnel bench-ingest bench-pin bench-sql
 
-.PHONY: help build demo test lint torture fuzz release $(BENCHES) clean
+.PHONY: help build demo test test-build lint torture fuzz release $(BENCHES) clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -24,17 +27,20 @@ build: ## The command, as ./webdancer
 demo: build ## From pages to pinned training sets; no keys, no network
 	./webdancer demo --folder demo-lake
 
-test: ## All tests, with a real Kafka broker, a real S3 server and other engines' readers
-	@deploy/setup test
-	@echo "fetching the broker's jars and the Python readers, unless they are there"
-	@deploy/kafka/broker fetch
-	@deploy/py-env >/dev/null
-	@deploy/py-env deploy/s3/requirements.txt >/dev/null
+test: test-build ## All tests, with a real Kafka broker, a real S3 server and other engines' readers
 	@export KAFKA_PORT=19392 KAFKA_DIR=$(CARGO_TARGET_DIR)/test-kafka; \
 	trap 'deploy/kafka/broker stop >/dev/null || true' EXIT; \
 	deploy/kafka/broker start && \
 	WEBDANCER_TEST_KAFKA=127.0.0.1:19392 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 \
 	RUST_BACKTRACE=0 $(CARGO_TEST) --no-fail-fast
+
+test-build: ## All that the tests need, and no test
+	@deploy/setup test
+	@echo "fetching the broker's jars and the Python readers, unless they are there"
+	@deploy/kafka/broker fetch
+	@deploy/py-env >/dev/null
+	@deploy/py-env deploy/s3/requirements.txt >/dev/null
+	$(CARGO_TEST) --no-run
 
 lint: ## Format, clippy and documentation, all warnings denied
 	cargo fmt --all --check
@@ -46,8 +52,12 @@ torture: ## The fault suites for long: 100 kills per scenario
 	@deploy/kafka/broker fetch
 	WEBDANCER_KILLS=100 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 $(CARGO_TEST) -- --nocapture kill
 
-fuzz: ## A million mutated inputs through the decoder and the trajectory parser
-	WEBDANCER_FUZZ_CASES=1000000 $(CARGO_TEST) --no-fail-fast -- --nocapture mutat
+# Everything that an input goes through is optimised: our crates here, arrow, serde_json and the like in any case. So
+# only our crates are built anew; checks of overflows and assertions stay.
+fuzz: ## A million mutated inputs through the decoder and the trajectory parser, optimised
+	@deploy/setup build
+	WEBDANCER_FUZZ_CASES=$(or $(WEBDANCER_FUZZ_CASES),1000000) cargo test --workspace --test fuzz --no-fail-fast \
+	$(foreach crate,$(FUZZED),--config 'profile.dev.package.webdancer-$(crate).opt-level=3') -- --nocapture mutat
 
 release: ## The optimised command
 	@deploy/setup build

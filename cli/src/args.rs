@@ -136,7 +136,10 @@ pub(crate) struct IngestArgs {
     /// Take up a topic that was deleted and made again, from its beginning
     #[arg(long, value_name = "TOPIC")]
     pub(crate) accept_new_topic: Vec<String>,
-    /// Only these kinds, comma-separated
+    /// Take up an embedded log that is an older copy: all of it is read, and events that the tables have are left out
+    #[arg(long)]
+    pub(crate) accept_older_log: bool,
+    /// Only these kinds, comma-separated; for Kafka
     #[arg(long, value_delimiter = ',')]
     pub(crate) kinds: Vec<String>,
 }
@@ -505,7 +508,7 @@ pub(crate) struct MaintainArgs {
     /// Keep the tables' logs whole
     #[arg(long)]
     pub(crate) no_log_cleanup: bool,
-    /// Say what vacuum would remove, and change nothing
+    /// Say what would be done, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

@@ -137,6 +137,8 @@ pub(crate) struct IngestConfig {
     pub(crate) commit_interval_ms: u64,
     pub(crate) commit_bytes: usize,
     pub(crate) max_buffer_bytes: usize,
+    /// How long `--until-caught-up` goes on while nothing succeeds.
+    pub(crate) patience_s: u64,
 }
 
 impl Default for IngestConfig {
@@ -146,6 +148,7 @@ impl Default for IngestConfig {
             commit_interval_ms: options.commit_interval.as_millis() as u64,
             commit_bytes: options.commit_bytes,
             max_buffer_bytes: options.max_buffer_bytes,
+            patience_s: 30,
         }
     }
 }
@@ -409,6 +412,7 @@ mod tests {
         assert_eq!((documented.agent, documented.web), (ReactConfig::default(), WebConfig::default()));
         assert_eq!(documented.sample, SampleConfig::default());
         assert_eq!(format!("{:?}", documented.lake), format!("{:?}", LakeConfig::default()));
+        assert_eq!(format!("{:?}", documented.ingest), format!("{:?}", IngestConfig::default()));
         assert_eq!(format!("{:?}", documented.synth), format!("{:?}", SynthConfig::default()));
         assert_eq!(format!("{:?}", documented.tasks), format!("{:?}", TasksConfig::default()));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use webdancer_ingest::IngestError;
-use webdancer_ingest::drain::{Commit, DrainObserver, DrainReport, Until};
+use webdancer_ingest::drain::{Commit, DrainObserver, DrainReport, Held, Until};
 use webdancer_ingest::embedded::{self, EmbeddedLog};
 use webdancer_ingest::kafka::{KafkaLog, KafkaSettings};
 use webdancer_ingest::source::TopicPartition;
@@ -71,6 +71,17 @@ impl Context {
         }
     }
 
+    /// For `ingest`: what Kafka holds may be for a lake that is yet to be made; the embedded log is a lake's own.
+    ///
+    /// # Errors
+    /// See [`existing`](Self::existing).
+    pub(crate) fn fed_by_kafka_or_existing(self) -> Result<Context, Failure> {
+        match self.log {
+            LogUri::Embedded => self.existing(),
+            LogUri::Kafka(_) => Ok(self),
+        }
+    }
+
     /// The embedded log.
     pub(crate) async fn embedded(&self) -> Result<EmbeddedLog, Failure> {
         Ok(self.open_embedded().await?)
@@ -105,6 +116,9 @@ impl Context {
     pub(crate) async fn drain_embedded_wholly(&self) -> Result<(), Failure> {
         match self.try_draining().await? {
             (_, None) => Ok(()),
+            (report, Some(_)) if !report.held.is_empty() && report.held.values().all(|held| held.records == 0) => {
+                Ok(())
+            }
             (_, Some(why)) => Err(Failure::failed(format!("events in the log are not in the tables yet: {why}"))),
         }
     }
@@ -131,7 +145,10 @@ impl Context {
             let drained =
                 embedded::drain(&self.lake, &log, options, Until::CaughtUp, Duration::ZERO, &mut unwatched, stop);
             match drained.await {
-                Ok(report) => return Ok((report, None)),
+                Ok(report) => {
+                    let behind = held_back(&report);
+                    return Ok((report, behind));
+                }
                 Err(IngestError::Unavailable(why)) => {
                     // Somebody else drains: what is in the log now will do, whoever brings it into the tables.
                     match embedded::caught_up(&log, DRAIN_STEP).await {
@@ -174,6 +191,19 @@ impl Context {
             ..Limits::default()
         }
     }
+}
+
+/// Which tables of a drain could not be opened, if any, and what becomes of their events.
+pub(crate) fn held_back(report: &DrainReport) -> Option<String> {
+    let table = |(table, held): (&String, &Held)| match held.records {
+        0 => format!("table {table} cannot be opened: {}", held.why),
+        records => {
+            format!("table {table} cannot be opened, and events of it stay in the log ({records}): {}", held.why)
+        }
+    };
+    let tables: Vec<String> = report.held.iter().map(table).collect();
+    // As a failure has it: on one line.
+    (!tables.is_empty()).then(|| Failure::partly(tables.join("; ")).to_string())
 }
 
 /// Whether a log that could not be opened is no reason not to read: the lake is not ours to write, or another process

@@ -7,7 +7,7 @@
 
 mod streams;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,11 +84,23 @@ pub struct Commit {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct DrainReport {
     /// Rows added, by table.
-    pub rows: std::collections::BTreeMap<String, u64>,
+    pub rows: BTreeMap<String, u64>,
     /// Rows left out because their event was there already.
     pub duplicates: u64,
     /// Commits.
     pub commits: u64,
+    /// Tables that cannot be opened, with their records that stay in the log.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, Held>,
+}
+
+/// Records that stay in the log, since their table cannot be opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Held {
+    /// How many there are from where the drain began.
+    pub records: u64,
+    /// What is wrong with the table.
+    pub why: String,
 }
 
 /// Which kinds a topic of the log carries.
@@ -131,8 +143,6 @@ pub struct Drain<'a> {
     options: DrainOptions,
     observer: &'a mut dyn DrainObserver,
     streams: Streams,
-    /// Ends of the partitions in the log, as last told.
-    ends: HashMap<TopicPartition, i64>,
     commits: JoinSet<Result<Finished>>,
     report: DrainReport,
 }
@@ -159,10 +169,16 @@ impl<'a> Drain<'a> {
             options,
             observer,
             streams: Streams::default(),
-            ends: HashMap::new(),
             commits: JoinSet::new(),
             report: DrainReport::default(),
         }
+    }
+
+    /// Leaves records of these kinds in the log, and says why: their tables cannot be opened. What is durable does not
+    /// move past them, and the drain ends when it has caught up, however it was to end: whoever started it tries again.
+    pub(crate) fn holding_back(mut self, kinds: BTreeMap<Kind, String>) -> Drain<'a> {
+        self.streams.hold_back(kinds);
+        self
     }
 
     /// Takes records until the end that `until` names, or until `stop` resolves.
@@ -182,6 +198,8 @@ impl<'a> Drain<'a> {
         loop {
             if finishing && self.streams.is_empty() && self.commits.is_empty() {
                 self.tell_durable();
+                let held = self.streams.held().iter();
+                self.report.held = held.map(|(kind, held)| (kind.table().to_string(), held.clone())).collect();
                 return Ok(self.report);
             }
             tokio::select! {
@@ -198,7 +216,7 @@ impl<'a> Drain<'a> {
                     self.commit_due(true).await?;
                 }
                 event = events.recv(), if !finishing => match event {
-                    Some(SourceEvent::CaughtUp) if until == Until::CaughtUp => {
+                    Some(SourceEvent::CaughtUp) if until == Until::CaughtUp || !self.streams.held().is_empty() => {
                         finishing = true;
                         self.commit_due(true).await?;
                     }
@@ -234,7 +252,6 @@ impl<'a> Drain<'a> {
             SourceEvent::Records { partition, records, budget } => self.take(&partition, records, budget).await,
             SourceEvent::Gap { partition, from, to, reason } => self.gap(&partition, from, to, &reason).await,
             SourceEvent::Lag { partition, end } => {
-                self.ends.insert(partition.clone(), end);
                 self.observer.end(&partition, end);
                 Ok(())
             }
@@ -294,7 +311,7 @@ impl<'a> Drain<'a> {
                 _ => {}
             }
             // Of several workers one makes it known; the others look again.
-            let part = Part { app_id: mark.clone(), from: known, to: id, batches: Vec::new() };
+            let part = Part { app_id: mark.clone(), from: known, to: id, fingerprint: None, batches: Vec::new() };
             table.append(&[part]).await?;
             table.refresh().await?;
         }
@@ -308,15 +325,6 @@ impl<'a> Drain<'a> {
         let table = self.lake.table_for_writing(kind).await?;
         let app_id = app_id(&self.cluster, partition);
         let position = table.position(&app_id).await?;
-        if let (Some(position), Some(end)) = (position, self.ends.get(partition))
-            && position >= *end
-        {
-            return Err(IngestError::Fatal(format!(
-                "the log ends at {end}, and table {} has records up to {position} of it: the log is an older copy. Events \
-                 appended to it now would be taken for old ones. Move its folder away: a new log takes its place",
-                kind.table()
-            )));
-        }
         self.streams.insert(Stream::new(partition.clone(), kind, app_id, position), table);
         Ok(())
     }
@@ -330,6 +338,11 @@ impl<'a> Drain<'a> {
         for record in records {
             self.streams.saw(partition, record.offset);
             let kind = topic_kind.or_else(|| record.envelope.as_ref().ok().map(|envelope| envelope.kind));
+            if let Some(kind) = kind
+                && self.streams.hold(partition, kind, record.offset)
+            {
+                continue;
+            }
             let rejected = match kind {
                 Some(kind) => {
                     self.ensure_stream(partition, kind).await?;
@@ -346,7 +359,7 @@ impl<'a> Drain<'a> {
                         }
                         Ok(envelope) => stream.push(envelope, &record, &budget),
                     };
-                    stream.pass(record.offset, Some(&budget));
+                    stream.pass(&record, &budget);
                     pushed.err()
                 }
                 None => record.envelope.as_ref().err().cloned(),
@@ -386,7 +399,7 @@ impl<'a> Drain<'a> {
         self.streams.own_event(partition, to, &event)?;
         self.streams.saw(partition, to);
         if let Some(kind) = self.kind_of_topic(&partition.topic)? {
-            self.streams.get_mut(partition, kind)?.pass(to, None);
+            self.streams.get_mut(partition, kind)?.pass_gap(to);
         }
         Ok(())
     }
@@ -417,7 +430,7 @@ impl<'a> Drain<'a> {
             let from = table.position(&app_id).await?;
             // A rival with other rows must not come to the same number: it would take our commit for its own.
             let to = to.max(from.map_or(0, |at| at + 1)) + rand::random_range(1..1 << 20);
-            match table.append(&[Part { app_id, from, to, batches: vec![batch] }]).await?.first() {
+            match table.append(&[Part { app_id, from, to, fingerprint: None, batches: vec![batch] }]).await?.first() {
                 Some(Outcome::Landed { rows, .. }) => {
                     *self.report.rows.entry(kind.table().to_string()).or_default() += rows;
                     self.report.commits += 1;

@@ -23,7 +23,8 @@
 //! - *The drain* notes (`drained`) the position before which everything is in the tables, always one where a group
 //!   begins, and the position that each table had then. It goes on reading there if no table has less. The tables' own
 //!   positions decide: one that was restored from an older copy is read on from where it is, and what the log no longer
-//!   holds of that is a gap.
+//!   holds of that is a gap. And they tell whether the log is the one that they were drained from: what they have is
+//!   looked up in it before anything is read ([`tables`]).
 //!
 //! What is synced is never taken from a note: opening the log syncs its last segment, whatever is written about it.
 
@@ -34,6 +35,7 @@ mod draining;
 mod lock;
 mod reader;
 mod segment;
+mod tables;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,8 +50,8 @@ use webdancer_schemas::wire::{size, structured};
 
 use crate::error::{IngestError, Result};
 
-pub use draining::drain;
-pub use reader::{EmbeddedSource, caught_up};
+pub use draining::{accept_older_log, drain};
+pub use reader::{EmbeddedSource, caught_up, undrained};
 
 /// Name that the embedded log's one partition goes by.
 pub const TOPIC: &str = "embedded";

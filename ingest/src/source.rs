@@ -35,6 +35,9 @@ pub struct Record {
     pub offset: i64,
     /// The log's own time of the record, milliseconds since 1970: stands in for an event without a time.
     pub timestamp_ms: i64,
+    /// The log's fingerprint here, where it has one: committed with the position. Kafka tells by a topic's id instead
+    /// which topic a position is of.
+    pub fingerprint: Option<i64>,
     /// The context attributes, or why there are none.
     pub envelope: Result<Envelope, Rejection>,
     /// `data` as JSON bytes, unchecked; the whole record where the envelope could not be read.

@@ -42,6 +42,9 @@ pub struct Part {
     pub from: Option<i64>,
     /// The last position the rows stand for. Positions without rows count as well.
     pub to: i64,
+    /// The log's fingerprint at `to`, if it has one: committed with it, so that a log that is not the one which was read
+    /// can be told later by [`Table::fingerprint`].
+    pub fingerprint: Option<i64>,
     /// The rows, in order; none is allowed.
     pub batches: Vec<RecordBatch>,
 }
@@ -192,7 +195,7 @@ impl Table {
 
     async fn commit(&mut self, parts: impl Iterator<Item = &Part>, adds: Vec<Add>) -> Result<()> {
         let what = || format!("committing to table {}", self.kind.table());
-        let transactions = parts.map(|part| Transaction::new(part.app_id.clone(), part.to)).collect();
+        let transactions = parts.flat_map(transactions).collect();
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
         let state = self.delta.snapshot().context(what)?;
         let committed = CommitBuilder::from(commit_properties().with_application_transactions(transactions))
@@ -232,6 +235,16 @@ impl Table {
             });
         }
     }
+}
+
+fn transactions(part: &Part) -> impl Iterator<Item = Transaction> + use<> {
+    let fingerprint = part.fingerprint.map(|value| Transaction::new(fingerprint_id(&part.app_id), value));
+    [Transaction::new(part.app_id.clone(), part.to)].into_iter().chain(fingerprint)
+}
+
+/// What a fingerprint goes by, beside the position under `app_id`.
+pub(crate) fn fingerprint_id(app_id: &str) -> String {
+    format!("{app_id}#fingerprint")
 }
 
 /// An error after which to try again; others end the append.

@@ -77,6 +77,23 @@ impl Table {
         Ok(times.into_iter().flatten().collect())
     }
 
+    /// How many files of the log are older than `cutoff_ms` and not needed for version `keep` or a later one, once there
+    /// is a checkpoint of the version `checkpoint` beside those that there are. What clean-up removes.
+    pub(crate) async fn expired_log_files(&self, keep: u64, checkpoint: Option<u64>, cutoff_ms: i64) -> Result<usize> {
+        let version_and_time = |file: ObjectMeta| {
+            let (version, rest) = file.location.filename()?.split_once('.')?;
+            let version: u64 = (version.len() == 20).then(|| version.parse().ok()).flatten()?;
+            let checkpoint = rest.starts_with("checkpoint.");
+            (checkpoint || rest == "json").then_some((version, checkpoint, file.last_modified.timestamp_millis()))
+        };
+        let files: Vec<_> = self.log_files().await?.into_iter().filter_map(version_and_time).collect();
+        let young = files.iter().filter(|(_, _, time)| *time >= cutoff_ms).map(|(version, ..)| *version).min();
+        let keep = keep.min(young.unwrap_or(u64::MAX));
+        let checkpoints = files.iter().filter(|(_, checkpoint, _)| *checkpoint).map(|(version, ..)| *version);
+        let Some(base) = checkpoints.chain(checkpoint).filter(|version| *version <= keep).max() else { return Ok(0) };
+        Ok(files.iter().filter(|(version, _, time)| *version < base && *time <= cutoff_ms).count())
+    }
+
     async fn log_files(&self) -> Result<Vec<ObjectMeta>> {
         let listing = self.delta.object_store().list(Some(&Path::from("_delta_log"))).try_collect().await;
         listing.context(|| format!("listing the log of table {}", self.kind.table()))

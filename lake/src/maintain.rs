@@ -31,7 +31,7 @@ pub struct MaintainOptions {
     ///
     /// Versions without their commits cannot be read any more.
     pub log_older_than: Option<Duration>,
-    /// Say what vacuum would remove, and change nothing.
+    /// Say what would be done, and change nothing.
     pub dry_run: bool,
 }
 
@@ -47,7 +47,7 @@ impl Default for MaintainOptions {
     }
 }
 
-/// What was done to a table.
+/// What was done to a table, or in a dry run what would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MaintainReport {
     /// Files before and after.
@@ -56,11 +56,13 @@ pub struct MaintainReport {
     pub files_after: usize,
     /// Bytes of data files before.
     pub bytes_before: u64,
-    /// Bytes of data files now.
+    /// Bytes of data files now. In a dry run those before: what compaction saves is not known before it is done.
     pub bytes_after: u64,
+    /// Small files rewritten into fewer.
+    pub compacted: usize,
     /// Whether a checkpoint was written.
     pub checkpointed: bool,
-    /// Files removed, or that would be.
+    /// Files removed.
     pub vacuumed: usize,
     /// Files of the log removed: commits and checkpoints.
     pub log_files_removed: usize,
@@ -74,41 +76,27 @@ impl Lake {
     /// Pins keep copies of their rows, and the versions they name are kept as well while `verify` may want to recompute
     /// them.
     pub async fn maintain(&self, kind: Kind, options: &MaintainOptions) -> Result<Option<MaintainReport>> {
+        if options.dry_run {
+            return self.plan_maintenance(kind, options).await;
+        }
         self.ensure_writable().await?;
         let Some(mut table) = self.table(kind).await? else { return Ok(None) };
         let mut report = MaintainReport::default();
         (report.files_before, report.bytes_before) = table.size()?;
         let what = |step: &'static str| move || format!("{step} table {}", kind.table());
-        if options.compact && !options.dry_run && report.files_before > 1 {
-            table.compact().await?;
+        if options.compact && report.files_before > 1 {
+            report.compacted = table.compact().await?;
         }
-        if options.checkpoint && !options.dry_run {
+        if options.checkpoint {
             create_checkpoint(&table.delta, None).await.context(what("checkpointing"))?;
             report.checkpointed = true;
         }
         let pinned = self.pinned_versions(&table).await?;
         if let Some(age) = options.vacuum_older_than {
-            let (delta, metrics) = table
-                .delta
-                .clone()
-                .vacuum()
-                .with_mode(VacuumMode::Full)
-                .with_keep_versions(&pinned)
-                .with_retention_period(TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX))
-                .with_enforce_retention_duration(false)
-                .with_dry_run(options.dry_run)
-                .with_commit_properties(crate::table::commit_properties())
-                .await
-                .context(what("vacuuming"))?;
-            report.vacuumed = metrics.files_deleted.len();
-            table.delta = delta;
+            report.vacuumed = table.vacuum(age, &pinned, false).await?;
         }
-        if let Some(age) = options.log_older_than
-            && !options.dry_run
-        {
-            // The library goes by file times. A copied lake has new ones, so that more is kept, never less.
-            let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-            let cutoff = Utc::now().timestamp_millis().saturating_sub(age_ms).max(0);
+        if let Some(age) = options.log_older_than {
+            let cutoff = cutoff_ms(age);
             let keep = pinned.first().copied().unwrap_or(u64::MAX).min(table.version());
             let log_store = table.delta.log_store();
             report.log_files_removed = cleanup_expired_logs_for(keep, log_store.as_ref(), cutoff, None)
@@ -118,6 +106,34 @@ impl Lake {
         table.refresh().await?;
         (report.files_after, report.bytes_after) = table.size()?;
         report.version = table.version();
+        Ok(Some(report))
+    }
+
+    /// What [`maintain`](Self::maintain) would do. Each step is worked out as the step itself decides it.
+    async fn plan_maintenance(&self, kind: Kind, options: &MaintainOptions) -> Result<Option<MaintainReport>> {
+        let Some(mut table) = self.table(kind).await? else { return Ok(None) };
+        let (files, bytes) = table.size()?;
+        let (compacted, made) = if options.compact { table.compaction_plan()? } else { (0, 0) };
+        let version = table.version() + u64::from(compacted > 0);
+        let pinned = self.pinned_versions(&table).await?;
+        let mut report = MaintainReport {
+            files_before: files,
+            files_after: files - compacted + made,
+            bytes_before: bytes,
+            bytes_after: bytes,
+            compacted,
+            checkpointed: options.checkpoint,
+            version,
+            ..MaintainReport::default()
+        };
+        if let Some(age) = options.vacuum_older_than {
+            report.vacuumed = table.vacuum(age, &pinned, true).await?;
+        }
+        if let Some(age) = options.log_older_than {
+            let keep = pinned.first().copied().unwrap_or(u64::MAX).min(version);
+            let checkpoint = options.checkpoint.then_some(version);
+            report.log_files_removed = table.expired_log_files(keep, checkpoint, cutoff_ms(age)).await?;
+        }
         Ok(Some(report))
     }
 
@@ -139,19 +155,66 @@ impl Lake {
     }
 }
 
+/// The time before which a file of the log is too old. The library goes by file times. A copied lake has new ones, so that
+/// more is kept, never less.
+fn cutoff_ms(age: Duration) -> i64 {
+    let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    Utc::now().timestamp_millis().saturating_sub(age_ms).max(0)
+}
+
 /// How often a compaction is tried: each reads and writes what is to be compacted.
 const COMPACTIONS: u32 = 3;
 
 impl Table {
-    /// Rewrites small files into ones of the target size.
+    /// Removes files that neither a version younger than `age` nor one of `keep` names, or in a dry run counts them.
+    async fn vacuum(&mut self, age: Duration, keep: &[u64], dry_run: bool) -> Result<usize> {
+        let (delta, metrics) = self
+            .delta
+            .clone()
+            .vacuum()
+            .with_mode(VacuumMode::Full)
+            .with_keep_versions(keep)
+            .with_retention_period(TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX))
+            .with_enforce_retention_duration(false)
+            .with_dry_run(dry_run)
+            .with_commit_properties(crate::table::commit_properties())
+            .await
+            .context(|| format!("vacuuming table {}", self.kind.table()))?;
+        self.delta = delta;
+        Ok(metrics.files_deleted.len())
+    }
+
+    /// How many files a compaction would rewrite, and into how many: neighbours, as the library takes them, up to the
+    /// target size together.
+    fn compaction_plan(&self) -> Result<(usize, usize)> {
+        let target = self.lake.options().target_file_bytes;
+        let (mut rewritten, mut made) = (0, 0);
+        let (mut files, mut bytes) = (0, 0);
+        let sizes = self.data_files()?.into_iter().map(|file| file.size);
+        // One that is larger than any at the end closes the last group.
+        for size in sizes.chain([u64::MAX]) {
+            if files > 0 && size <= target.saturating_sub(bytes) {
+                (files, bytes) = (files + 1, bytes + size);
+                continue;
+            }
+            if files > 1 {
+                (rewritten, made) = (rewritten + files, made + 1);
+            }
+            (files, bytes) = if size <= target { (1, size) } else { (0, 0) };
+        }
+        Ok((rewritten, made))
+    }
+
+    /// Rewrites small files into ones of the target size; how many.
     ///
     /// As with appends nothing is told by an error: a compaction may have landed all the same. So after one the table
     /// is read again, and what is left to compact is compacted.
-    async fn compact(&mut self) -> Result<()> {
+    async fn compact(&mut self) -> Result<usize> {
+        let (compacted, _) = self.compaction_plan()?;
         let mut attempt = 0;
         loop {
             match self.try_to_compact().await {
-                Ok(()) => return self.refresh().await,
+                Ok(()) => return self.refresh().await.map(|()| compacted),
                 Err(error) if error.may_pass() && attempt + 1 < COMPACTIONS => {
                     tracing::debug!(table = self.kind.table(), attempt, %error, "the compaction did not go through at once");
                     tokio::time::sleep(backoff(attempt)).await;

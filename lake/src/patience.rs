@@ -1,8 +1,11 @@
-//! A time limit on every answer of a store.
+//! A time limit on every answer of a store, and a look at commits that cannot be what was written.
 //!
 //! The S3 client has time limits of its own, shorter ones. This is for what they do not reach: a file system on a
 //! network that hangs, a store of the caller's. What did not answer may have been carried out all the same, as after
 //! any error: the positions in the tables tell.
+//!
+//! A commit file is never empty. One that is was emptied by something else, such as a backup of a disk that had not
+//! written it yet; the table format's readers take it for a commit without changes, and its rows for gone.
 
 use std::fmt;
 use std::ops::Range;
@@ -29,6 +32,20 @@ impl Patient {
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, limit: Duration) -> Patient {
         Patient { inner, limit }
     }
+}
+
+/// A commit of a table's log without a byte.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} is empty, and what it committed is lost with it: restore that file from a backup; or, if it is the table's last \
+     commit, move it away: the table is then as before it, and its events are read from the log again"
+)]
+pub(crate) struct EmptyCommit(String);
+
+fn is_commit(location: &Path) -> bool {
+    let name = location.filename().and_then(|name| name.strip_suffix(".json"));
+    name.is_some_and(|name| name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()))
+        && location.as_ref().contains("_delta_log/")
 }
 
 async fn within<T>(limit: Duration, what: &str, answer: impl Future<Output = Result<T>>) -> Result<T> {
@@ -78,6 +95,9 @@ impl ObjectStore for Patient {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let what = format!("reading {location}");
         let mut result = within(self.limit, &what, self.inner.get_opts(location, options)).await?;
+        if result.meta.size == 0 && is_commit(location) {
+            return Err(Error::Generic { store: "lake", source: Box::new(EmptyCommit(location.to_string())) });
+        }
         result.payload = match result.payload {
             GetResultPayload::Stream(stream) => GetResultPayload::Stream(each_within(self.limit, what, stream)),
             file => file,

@@ -5,12 +5,14 @@
 //! | S3: 403 or 401, whatever its code; the system: EACCES, EPERM | access denied |
 //! | the system: EROFS | the file system is read-only |
 //! | S3: NoSuchBucket | usage: there is no such bucket |
+//! | a commit file is there and empty | fatal: the table is damaged |
 //! | anything else, such as 5xx, a time limit, a full disk | it may pass |
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use crate::error::LakeError;
+use crate::patience::EmptyCommit;
 
 /// Why a store will refuse the same call again.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(super) enum Refusal {
     AccessDenied(String),
     ReadOnly(String),
     NoSuchBucket,
+    /// A file that is not what was written.
+    Damaged(String),
 }
 
 impl Refusal {
@@ -28,6 +32,7 @@ impl Refusal {
                 "{what}: access denied: {why}; give these credentials, or this user, the right to it"
             )),
             Refusal::ReadOnly(why) => LakeError::Denied(format!("{what}: the file system is read-only: {why}")),
+            Refusal::Damaged(why) => LakeError::Fatal(format!("{what}: {why}")),
             Refusal::NoSuchBucket => {
                 LakeError::Usage(format!("{what}: there is no such bucket; create it, or name another with --lake"))
             }
@@ -39,7 +44,9 @@ impl Refusal {
 pub(super) fn of(error: &(dyn Error + 'static)) -> Option<Refusal> {
     let mut next = Some(error);
     while let Some(error) = next {
-        let refusal = if let Some(error) = error.downcast_ref::<object_store::Error>() {
+        let refusal = if let Some(empty) = error.downcast_ref::<EmptyCommit>() {
+            Some(Refusal::Damaged(empty.to_string()))
+        } else if let Some(error) = error.downcast_ref::<object_store::Error>() {
             of_store(error)
         } else if let Some(error) = error.downcast_ref::<io::Error>() {
             of_system(error)

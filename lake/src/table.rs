@@ -17,6 +17,7 @@ use object_store::prefix::PrefixStore;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::table::table_schema;
 
+use crate::append::fingerprint_id;
 use crate::error::{Context as _, LakeError, Result};
 use crate::files::stats_columns;
 use crate::ids::DataFile;
@@ -279,6 +280,11 @@ impl Table {
         let what = || format!("positions of table {}", self.kind.table());
         let state = self.delta.snapshot().context(what)?;
         state.transaction_version(self.delta.log_store().as_ref(), app_id).await.context(what)
+    }
+
+    /// The log's fingerprint at the last position committed under `app_id`, if it was committed with one.
+    pub async fn fingerprint(&self, app_id: &str) -> Result<Option<i64>> {
+        self.position(&fingerprint_id(app_id)).await
     }
 
     /// Brings this table to its newest version.

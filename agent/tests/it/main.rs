@@ -13,7 +13,6 @@ mod canonical;
 mod chat;
 mod demo;
 mod fixtures;
-mod fuzz;
 mod hostile;
 mod judges;
 mod published_files;

@@ -8,48 +8,36 @@ use indicatif::ProgressBar;
 use tokio::sync::{mpsc, watch};
 use webdancer_ingest::IngestError;
 use webdancer_ingest::drain::{Carries, Commit, Drain, DrainObserver, DrainReport, Until};
-use webdancer_ingest::embedded;
+use webdancer_ingest::embedded::{self, EmbeddedLog};
 use webdancer_ingest::kafka::{Admin, KafkaSettings, KafkaSource};
 use webdancer_ingest::source::{Budget, TopicPartition};
 use webdancer_schemas::kind::Kind;
 
 use crate::args::IngestArgs;
-use crate::context::{Context, LogUri};
+use crate::context::{Context, LogUri, held_back};
 use crate::failure::Failure;
 use crate::output;
 
 /// Waits between attempts after a failure that may pass; doubled each time up to the last.
 const RESTART_FIRST: Duration = Duration::from_millis(200);
 const RESTART_LAST: Duration = Duration::from_secs(15);
-/// A drain that ran this long before it failed was working: waits and counts begin anew.
-const HEALTHY: Duration = Duration::from_secs(120);
-/// Failures in a row after which `--until-caught-up` gives up: a script waits for it.
-const MAX_FAILURES: u32 = 6;
 
 pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
     let kinds = kinds(&args.kinds)?;
-    if let LogUri::Embedded = context.log
-        && !args.accept_new_topic.is_empty()
-    {
-        return Err(Failure::usage(
-            "--accept-new-topic is for Kafka: the embedded log has no topics; give --log kafka://…",
-        ));
+    check_args(context, args)?;
+    if args.until_caught_up {
+        check_log(context).await?;
     }
-    if let LogUri::Kafka(settings) = &context.log
-        && let Some(unknown) = args.accept_new_topic.iter().find(|topic| settings.kind_of(topic).is_none())
-    {
-        return Err(Failure::usage(format!(
-            "--accept-new-topic {unknown}: is no topic of events; theirs are called like {}",
-            settings.topic(Kind::Trajectory)
-        )));
+    if args.accept_older_log {
+        accept_older_log(context).await?;
     }
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Stopped };
     let mut watch = Watch::new(context.quiet);
     let mut total = DrainReport::default();
+    let patience = Duration::from_secs(context.config.ingest.patience_s);
     let mut wait = RESTART_FIRST;
-    let mut failures = 0;
     loop {
-        let started = Instant::now();
+        let commits = watch.commits;
         let drained = match &context.log {
             LogUri::Embedded => {
                 let log = context.embedded().await?;
@@ -61,28 +49,92 @@ pub(crate) async fn run(context: &Context, args: &IngestArgs) -> Result<(), Fail
         match drained {
             Ok(report) => {
                 add(&mut total, &report);
-                watch.bar.finish_and_clear();
-                return tell(context, &total);
+                let held = held_back(&report);
+                if let (Some(why), Until::Stopped) = (&held, until)
+                    && !is_stopped().await
+                {
+                    tracing::error!("{why}; the other tables are caught up, and this one is tried again");
+                } else {
+                    watch.bar.finish_and_clear();
+                    tell(context, &total)?;
+                    return held.map_or(Ok(()), |why| Err(Failure::partly(why)));
+                }
             }
             // Nothing is lost: the tables know where to go on.
             Err(error @ (IngestError::Unavailable(_) | IngestError::Lake(webdancer_lake::LakeError::Store { .. }))) => {
-                if started.elapsed() > HEALTHY {
-                    (wait, failures) = (RESTART_FIRST, 0);
+                if until == Until::CaughtUp && watch.succeeded.elapsed() >= patience {
+                    watch.bar.finish_and_clear();
+                    return Err(given_up(error, patience));
                 }
-                failures += 1;
-                if until == Until::CaughtUp && failures >= MAX_FAILURES {
-                    return Err(error.into());
+                if watch.commits > commits {
+                    wait = RESTART_FIRST;
                 }
                 tracing::warn!(error = %Failure::from(error), wait_ms = wait.as_millis() as u64, "ingest starts again from the tables' positions");
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = stopped() => return tell(context, &total),
-                }
-                wait = (wait * 2).min(RESTART_LAST);
             }
             Err(error) => return Err(error.into()),
         }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopped() => return tell(context, &total),
+        }
+        wait = (wait * 2).min(RESTART_LAST);
     }
+}
+
+/// Refuses what the log cannot do.
+fn check_args(context: &Context, args: &IngestArgs) -> Result<(), Failure> {
+    match &context.log {
+        LogUri::Embedded if !args.accept_new_topic.is_empty() => {
+            Err(Failure::usage("--accept-new-topic is for Kafka: the embedded log has no topics; give --log kafka://…"))
+        }
+        LogUri::Embedded if !args.kinds.is_empty() => Err(Failure::usage(
+            "--kinds is for Kafka: the embedded log has all kinds in one and is drained as a whole; leave it out, or give \
+             --log kafka://…",
+        )),
+        LogUri::Kafka(_) if args.accept_older_log => Err(Failure::usage(
+            "--accept-older-log is for the embedded log; for a topic that was made again there is --accept-new-topic TOPIC",
+        )),
+        LogUri::Kafka(settings) => {
+            let unknown = args.accept_new_topic.iter().find(|topic| settings.kind_of(topic).is_none());
+            unknown.map_or(Ok(()), |unknown| {
+                Err(Failure::usage(format!(
+                    "--accept-new-topic {unknown}: is no topic of events; theirs are called like {}",
+                    settings.topic(Kind::Trajectory)
+                )))
+            })
+        }
+        LogUri::Embedded => Ok(()),
+    }
+}
+
+/// A prefix of a bucket cannot be missing as a folder can: where nothing was appended from here, there is nothing to
+/// catch up with, and rather a slip of the pen.
+async fn check_log(context: &Context) -> Result<(), Failure> {
+    let (LogUri::Embedded, None) = (&context.log, context.lake.local_path()) else { return Ok(()) };
+    let state_folder = context.config.log.state_folder.as_deref();
+    match EmbeddedLog::existing_folder_of(&context.lake, state_folder).await? {
+        Some(_) => Ok(()),
+        None => Err(Failure::usage(format!(
+            "nothing was appended to {} from this machine: look at --lake and log.state_folder; drain a log where it is",
+            context.lake.uri()
+        ))),
+    }
+}
+
+async fn accept_older_log(context: &Context) -> Result<(), Failure> {
+    let log = context.embedded().await?;
+    if embedded::accept_older_log(&context.lake, &log, RESTART_LAST).await? {
+        output::note(&format!("webdancer: the log in {} is taken up; all of it is read", log.folder().display()));
+    }
+    Ok(())
+}
+
+fn given_up(error: IngestError, patience: Duration) -> Failure {
+    let why = Failure::from(error);
+    Failure::failed(format!(
+        "{why}; given up after {} s without success (ingest.patience_s). Nothing is lost: run it again when that is mended",
+        patience.as_secs()
+    ))
 }
 
 async fn kafka(
@@ -94,6 +146,13 @@ async fn kafka(
     watch: &mut Watch,
 ) -> Result<DrainReport, IngestError> {
     let options = context.config.drain_options(&args.accept_new_topic);
+    let mut settings = settings.clone();
+    if until == Until::CaughtUp {
+        let patience = Duration::from_secs(context.config.ingest.patience_s.max(1));
+        settings.silence_limit = Some(patience);
+        settings.admin_timeout_ms =
+            settings.admin_timeout_ms.min(u32::try_from(patience.as_millis()).unwrap_or(u32::MAX));
+    }
     let budget = Arc::new(Budget::default());
     let (sender, received) = mpsc::channel(64);
     let asked = settings.clone();
@@ -138,6 +197,9 @@ impl DrainObserver for Hinting<'_> {
 struct Watch {
     bar: ProgressBar,
     begun: Instant,
+    /// When something was last committed, or else the beginning.
+    succeeded: Instant,
+    commits: u64,
     rows: BTreeMap<&'static str, u64>,
     bytes: u64,
     next: HashMap<TopicPartition, i64>,
@@ -150,6 +212,8 @@ impl Watch {
         Watch {
             bar: output::spinner(quiet),
             begun: Instant::now(),
+            succeeded: Instant::now(),
+            commits: 0,
             rows: BTreeMap::new(),
             bytes: 0,
             next: HashMap::new(),
@@ -175,6 +239,8 @@ impl DrainObserver for Watch {
     fn committed(&mut self, commit: &Commit) {
         *self.rows.entry(commit.kind.table()).or_default() += commit.rows;
         self.bytes += commit.bytes as u64;
+        self.succeeded = Instant::now();
+        self.commits += 1;
         self.latency = commit.latency;
         tracing::info!(
             table = commit.kind.table(),
@@ -222,6 +288,11 @@ fn tell(context: &Context, report: &DrainReport) -> Result<(), Failure> {
         output::line(&format!("  {table:<14} {rows:>10}"))?;
     }
     Ok(())
+}
+
+/// Whether Ctrl-C or a request to terminate has come.
+async fn is_stopped() -> bool {
+    tokio::time::timeout(Duration::ZERO, stopped()).await.is_ok()
 }
 
 /// Resolves once Ctrl-C or a request to terminate has come, also when it came before the call. A second one ends the

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use webdancer_ingest::embedded::{self, EmbeddedLog};
+use webdancer_lake::LakeError;
 use webdancer_lake::maintain::{MaintainOptions, MaintainReport};
 use webdancer_query::Limits;
 use webdancer_schemas::kind::Kind;
 
 use crate::args::MaintainArgs;
-use crate::context::Context;
+use crate::context::{Context, LogUri};
 use crate::failure::Failure;
 use crate::output;
 
@@ -25,7 +27,11 @@ pub(crate) async fn run(context: &Context, args: &MaintainArgs) -> Result<(), Fa
     if !args.unsafe_vacuum && !args.dry_run {
         check_vacuum(vacuum_older_than, &context.limits())?;
     }
-    context.drain_embedded().await?;
+    if args.dry_run {
+        tell_undrained(context).await?;
+    } else {
+        context.drain_embedded().await?;
+    }
     let options = MaintainOptions {
         vacuum_older_than,
         log_older_than: (!args.no_log_cleanup).then(|| hours(args.log_older_than)),
@@ -34,28 +40,71 @@ pub(crate) async fn run(context: &Context, args: &MaintainArgs) -> Result<(), Fa
     };
     let bar = output::bar(kinds.len() as u64, context.quiet);
     let mut reports: BTreeMap<&str, MaintainReport> = BTreeMap::new();
+    let mut damaged = Vec::new();
     for kind in kinds {
         bar.set_message(kind.table());
-        if let Some(report) = context.lake.maintain(kind, &options).await? {
-            reports.insert(kind.table(), report);
+        match context.lake.maintain(kind, &options).await {
+            Ok(report) => reports.extend(report.map(|report| (kind.table(), report))),
+            // What is wrong with one table keeps nothing from the others.
+            Err(error @ (LakeError::Store { .. } | LakeError::Fatal(_))) => {
+                damaged.push(Failure::from(error).to_string());
+            }
+            Err(error) => return Err(error.into()),
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    if context.json {
-        return output::json(&reports);
+    if reports.is_empty() && !damaged.is_empty() {
+        return Err(Failure::failed(damaged.join("; ")));
     }
-    let verb = if args.dry_run { "would be removed" } else { "removed" };
-    for (table, report) in &reports {
-        output::line(&format!(
-            "{table:<14} {:>6} files, {:>10} -> {:>6} files, {:>10}; {} old files {verb}, {} of the log",
-            report.files_before,
-            output::bytes(report.bytes_before),
-            report.files_after,
-            output::bytes(report.bytes_after),
-            report.vacuumed,
-            report.log_files_removed
-        ))?;
+    if context.json {
+        output::json(&reports)?;
+    } else {
+        for (table, report) in &reports {
+            output::line(&if args.dry_run { planned(table, report) } else { done(table, report) })?;
+        }
+    }
+    if damaged.is_empty() { Ok(()) } else { Err(Failure::partly(damaged.join("; "))) }
+}
+
+fn done(table: &str, report: &MaintainReport) -> String {
+    format!(
+        "{table:<14} {:>6} files, {:>10} -> {:>6} files, {:>10}; {} old files removed, {} of the log",
+        report.files_before,
+        output::bytes(report.bytes_before),
+        report.files_after,
+        output::bytes(report.bytes_after),
+        report.vacuumed,
+        report.log_files_removed
+    )
+}
+
+fn planned(table: &str, report: &MaintainReport) -> String {
+    let made = report.compacted - (report.files_before - report.files_after);
+    format!(
+        "{table:<14} {:>6} files, {:>10}; {} would be compacted into {made}, {} old files removed, {} of the log{}",
+        report.files_before,
+        output::bytes(report.bytes_before),
+        report.compacted,
+        report.vacuumed,
+        report.log_files_removed,
+        if report.checkpointed { ", a checkpoint written" } else { "" }
+    )
+}
+
+/// Says what would be moved into the tables before they are maintained.
+async fn tell_undrained(context: &Context) -> Result<(), Failure> {
+    let LogUri::Embedded = context.log else { return Ok(()) };
+    let state_folder = context.config.log.state_folder.as_deref();
+    if let Some(folder) = EmbeddedLog::existing_folder_of(&context.lake, state_folder).await? {
+        let bytes = embedded::undrained(&folder)?;
+        if bytes > 0 {
+            output::note(&format!(
+                "webdancer: {} of events in the log would be moved into the tables first; what follows counts the tables \
+                 without them",
+                output::bytes(bytes)
+            ));
+        }
     }
     Ok(())
 }

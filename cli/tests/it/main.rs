@@ -4,6 +4,7 @@
 mod demo;
 mod filter;
 mod lake;
+mod log;
 mod sample;
 mod synth;
 mod synth_models;
@@ -61,6 +62,7 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["--lake", "", "sql", "SELECT 1"], 2, "the lake's place is empty"),
         (&["--lake", "lak", "sql", "SELECT 1"], 2, "there is no lake at /"),
         (&["--lake", "lak", "pin", "list"], 2, "`webdancer append`, `import` and `crawl` make one"),
+        (&["--lake", "lak", "ingest"], 2, "there is no lake at /"),
         (&["--lake", "gopher://x", "sql", "SELECT 1"], 2, "scheme \"gopher\" is not known"),
         (&["--log", "http://x", "append"], 2, "is not a kafka:// URL"),
         (&["--log", "kafka://user:secret@h:1", "append"], 2, "must not hold a password"),
@@ -85,6 +87,8 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["crawl", "ftp://x"], 2, "give a URL that begins with http://"),
         (&["crawl", "http://127.0.0.1:9/"], 3, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
         (&["ingest", "--kinds", "nonsense"], 2, "unknown kind"),
+        (&["ingest", "--kinds", "metric"], 2, "--kinds is for Kafka"),
+        (&["--log", "kafka://h:1", "ingest", "--accept-older-log"], 2, "--accept-older-log is for the embedded log"),
         (&["ingest", "--accept-new-topic", "t"], 2, "--accept-new-topic is for Kafka"),
         (&["--lake", "file", "append"], 1, "file"),
         (&["endpoints", "check"], 2, "the settings have no [endpoints.NAME]"),
@@ -104,6 +108,7 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         assert!(message.starts_with("webdancer: ") && !message.contains("panicked"), "{arguments:?}: {message}");
         assert!(!message.contains("secret"), "{arguments:?}: {message}");
     }
+    assert!(!folder.path().join("lak").exists(), "what only reads makes no lake");
 }
 
 #[test]
@@ -258,8 +263,11 @@ fn a_damaged_table_is_told_on_one_line() {
         let output = webdancer(folder.path(), arguments, b"");
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
-        assert_eq!(message.trim_end().lines().count(), 1, "{arguments:?}: {message}");
-        assert!(message.starts_with("webdancer: ") && message.contains("metrics"), "{message}");
+        // That the log could not be drained into it, and that it cannot be read.
+        assert_eq!(message.trim_end().lines().count(), 2, "{arguments:?}: {message}");
+        for line in message.trim_end().lines() {
+            assert!(line.starts_with("webdancer: ") && line.contains("opening table metrics: "), "{message}");
+        }
     }
     let verbose = text(&webdancer(folder.path(), &["-v", "sql", "SELECT * FROM metrics"], b"").stderr);
     assert!(verbose.lines().count() > 1, "with -v the library's own messages show: {verbose}");

@@ -11,7 +11,7 @@ use webdancer_lake::append::Part;
 use webdancer_schemas::event::{Envelope, Event, Rejection};
 use webdancer_schemas::kind::Kind;
 
-use super::finish;
+use super::{Held, finish};
 use crate::decode::{Decoder, Position};
 use crate::error::{IngestError, Result};
 use crate::source::{BudgetGuard, Record, TopicPartition};
@@ -37,6 +37,8 @@ struct Gathered {
     decoder: Decoder,
     batches: Vec<RecordBatch>,
     reach: Option<(i64, i64)>,
+    /// The log's fingerprint at the last position.
+    fingerprint: Option<i64>,
     since: Option<Instant>,
     bytes: usize,
     guards: Vec<Arc<BudgetGuard>>,
@@ -48,14 +50,16 @@ impl Gathered {
             decoder: Decoder::new(kind),
             batches: Vec::new(),
             reach: None,
+            fingerprint: None,
             since: None,
             bytes: 0,
             guards: Vec::new(),
         }
     }
 
-    fn pass(&mut self, offset: i64, budget: Option<&Arc<BudgetGuard>>) {
+    fn pass(&mut self, offset: i64, fingerprint: Option<i64>, budget: Option<&Arc<BudgetGuard>>) {
         self.reach = Some((self.reach.map_or(offset, |(first, _)| first), offset));
+        self.fingerprint = fingerprint;
         self.since.get_or_insert_with(Instant::now);
         if let Some(budget) = budget
             && self.guards.last().is_none_or(|last| !Arc::ptr_eq(last, budget))
@@ -87,14 +91,21 @@ impl Stream {
             Position { partition: &self.partition, offset: record.offset, timestamp_ms: record.timestamp_ms };
         self.gathered.decoder.push(envelope, &record.payload, position)?;
         self.gathered.bytes += record.payload.len();
-        self.gathered.pass(record.offset, Some(budget));
+        self.gathered.pass(record.offset, record.fingerprint, Some(budget));
         Ok(())
     }
 
     /// Moves past a record that gives no row here.
-    pub(super) fn pass(&mut self, offset: i64, budget: Option<&Arc<BudgetGuard>>) {
-        if self.is_new(offset) {
-            self.gathered.pass(offset, budget);
+    pub(super) fn pass(&mut self, record: &Record, budget: &Arc<BudgetGuard>) {
+        if self.is_new(record.offset) {
+            self.gathered.pass(record.offset, record.fingerprint, Some(budget));
+        }
+    }
+
+    /// Moves past positions that are lost, up to `to`.
+    pub(super) fn pass_gap(&mut self, to: i64) {
+        if self.is_new(to) {
+            self.gathered.pass(to, None, None);
         }
     }
 
@@ -138,6 +149,10 @@ pub(super) struct Streams {
     tables: HashMap<Kind, Table>,
     flying: HashSet<Kind>,
     own: Vec<OwnEvents>,
+    /// Kinds whose records stay in the log.
+    held: BTreeMap<Kind, Held>,
+    /// The first record that stays, by partition.
+    first_held: HashMap<TopicPartition, i64>,
 }
 
 impl Streams {
@@ -181,6 +196,24 @@ impl Streams {
         }
         self.streams.retain(|(partition, _), _| !partitions.contains(partition));
         self.own.retain(|own| !partitions.contains(&own.partition));
+    }
+
+    /// Leaves records of these kinds in the log; why.
+    pub(super) fn hold_back(&mut self, kinds: BTreeMap<Kind, String>) {
+        self.held = kinds.into_iter().map(|(kind, why)| (kind, Held { records: 0, why })).collect();
+    }
+
+    /// Leaves the record in the log if its kind is held back; whether it is.
+    pub(super) fn hold(&mut self, partition: &TopicPartition, kind: Kind, offset: i64) -> bool {
+        let Some(held) = self.held.get_mut(&kind) else { return false };
+        held.records += 1;
+        self.first_held.entry(partition.clone()).or_insert(offset);
+        true
+    }
+
+    /// What is held back.
+    pub(super) fn held(&self) -> &BTreeMap<Kind, Held> {
+        &self.held
     }
 
     pub(super) fn saw(&mut self, partition: &TopicPartition, offset: i64) {
@@ -260,7 +293,13 @@ impl Streams {
             stream.cut_batch()?;
             let Some((first, to)) = stream.gathered.reach else { continue };
             let gathered = std::mem::replace(&mut stream.gathered, Gathered::new(kind));
-            let part = Part { app_id: stream.app_id.clone(), from: stream.committed, to, batches: gathered.batches };
+            let part = Part {
+                app_id: stream.app_id.clone(),
+                from: stream.committed,
+                to,
+                fingerprint: gathered.fingerprint,
+                batches: gathered.batches,
+            };
             stream.flying = Some((first, to));
             work.parts.push((stream.partition.clone(), part));
             work.bytes += gathered.bytes;
@@ -289,7 +328,7 @@ impl Streams {
             let streams = self.streams.values().filter(|stream| stream.partition == *partition);
             let rows = streams.filter_map(|stream| stream.flying.or(stream.gathered.reach).map(|(first, _)| first));
             let own = self.own.iter().filter(|own| own.partition == *partition).map(|own| own.first);
-            rows.chain(own).min()
+            rows.chain(own).chain(self.first_held.get(partition).copied()).min()
         };
         let next = |(partition, seen): (&TopicPartition, &i64)| {
             (partition.clone(), waiting(partition).map_or(*seen, |first| first.min(*seen)))

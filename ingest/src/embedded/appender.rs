@@ -216,6 +216,20 @@ impl Tail {
         Ok(tail)
     }
 
+    /// The end of what is on disk for sure, as it was last found.
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.end
+    }
+
+    /// Begins a segment with another id: from now on this is another log. Waits for the append lock.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        let _held = self.lock.take()?;
+        self.find_end(u64::MAX)?;
+        segment::create(&self.folder, Uuid::now_v7(), self.end())
+            .map_err(io_error("creating a segment in", &self.folder))?;
+        Ok(())
+    }
+
     /// The end of what is on disk for sure: the torn end of a crashed writer is cut off, the rest synced. Waits for the
     /// append lock if anything was appended since the last call.
     pub(super) fn durable_end(&mut self) -> Result<u64> {
@@ -226,7 +240,7 @@ impl Tail {
             let _held = self.lock.take()?;
             self.find_end(u64::MAX)?;
         }
-        Ok(self.base + self.end)
+        Ok(self.end())
     }
 
     /// Under the lock: takes in what other processes appended, cuts off what a crashed one left, starts a new segment

@@ -5,6 +5,8 @@
 //! position: reading goes on there. A table that has less is an older copy, and is read on from where it is. So the
 //! tables decide, and the note saves reading.
 //!
+//! A table that cannot be opened stays as it is noted: it is looked at again by the next drain.
+//!
 //! It is on disk before a segment is deleted: a deleted segment's records are known to have been in the tables.
 
 use std::collections::BTreeMap;
@@ -12,13 +14,9 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use futures::future::try_join_all;
-use webdancer_lake::Lake;
 use webdancer_schemas::kind::Kind;
 
-use super::EmbeddedSource;
-use crate::drain::app_id;
-use crate::error::Result;
+use super::tables::Tables;
 
 /// What is noted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +40,14 @@ impl Note {
         Some(Note { position, tables: lines.filter_map(table).collect() })
     }
 
+    /// Removes the note, if there is one.
+    pub(super) fn remove(folder: &Path) -> std::io::Result<()> {
+        match fs::remove_file(path(folder)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the note, durably.
     pub(super) fn write(&self, folder: &Path) -> std::io::Result<()> {
         let path = path(folder);
@@ -56,17 +62,11 @@ impl Note {
         File::open(folder)?.sync_all()
     }
 
-    /// The tables that have less than is noted, and what they have.
-    pub(super) async fn behind(&self, lake: &Lake, cluster: &str) -> Result<Vec<(Kind, Option<i64>)>> {
-        let app_id = app_id(cluster, &EmbeddedSource::partition());
-        let looked_up = self.tables.iter().map(async |(kind, noted)| {
-            let at = match lake.table(*kind).await? {
-                Some(table) => table.position(&app_id).await?,
-                None => None,
-            };
-            Ok::<_, crate::IngestError>((at < Some(*noted)).then_some((*kind, at)))
-        });
-        Ok(try_join_all(looked_up).await?.into_iter().flatten().collect())
+    /// The tables that have less than is noted, and what they have. Of those that cannot be opened nothing is said.
+    pub(super) fn behind(&self, tables: &Tables) -> Vec<(Kind, Option<i64>)> {
+        let open = self.tables.iter().filter(|(kind, _)| !tables.closed.contains_key(kind));
+        let found = open.map(|(kind, noted)| (*kind, tables.position(*kind), Some(*noted)));
+        found.filter(|(_, at, noted)| at < noted).map(|(kind, at, _)| (kind, at)).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use webdancer_lake::Lake;
 
 use super::drained::Note;
 use super::segment::io_error;
+use super::tables::Tables;
 use super::{EmbeddedLog, EmbeddedSource, reader};
 use crate::drain::{Carries, Commit, Drain, DrainObserver, DrainOptions, DrainReport, Until};
 use crate::error::Result;
@@ -18,8 +19,13 @@ use crate::source::{Budget, TopicPartition};
 
 /// Drains `log` into `lake`: to its present end, or until `stop` resolves.
 ///
+/// Records of a table that cannot be opened stay in the log, and the report says so; the drain then ends when it has
+/// caught up, in any case.
+///
 /// # Errors
 /// When another process is draining for longer than `patience`, or whatever stopped the drain; nothing is lost.
+/// [`IngestError::Fatal`](crate::IngestError::Fatal) when the log is an older copy of the one that the tables were
+/// drained from; see [`accept_older_log`].
 pub async fn drain(
     lake: &Lake,
     log: &EmbeddedLog,
@@ -35,9 +41,13 @@ pub async fn drain(
     let (events, received) = mpsc::channel(16);
     let follow = until == Until::Stopped;
     let max_buffer_bytes = options.max_buffer_bytes;
-    let note = source.find_start(lake, log.cluster()).await?;
+    let tables = Tables::look_up(lake, log.cluster()).await?;
+    if let Some(why) = source.older_copy(&tables)? {
+        return Err(reader::is_older_copy(log.folder(), &why));
+    }
+    let note = source.find_start(&tables)?;
     let mut keeper = Keeper { folder: log.folder().to_path_buf(), note, boundaries: source.boundaries(), observer };
-    let drain = Drain::new(lake.clone(), log.cluster(), Carries::All, options, &mut keeper);
+    let drain = Drain::new(lake.clone(), log.cluster(), Carries::All, options, &mut keeper).holding_back(tables.closed);
     let draining = drain.run(received, until, stop);
     let reading = source.run(events, budget, max_buffer_bytes, follow);
     tokio::pin!(draining, reading);
@@ -49,6 +59,23 @@ pub async fn drain(
             Err(error) => Err(error),
         },
     }
+}
+
+/// Takes up a log that is an older copy of the one that the tables were drained from; whether it was one.
+///
+/// It becomes a log of its own: the next drain reads all that it holds, and leaves out what the tables have, by the
+/// events' ids. Records that are no events become dead letters once more. Processes that have it open append no more and
+/// say that it was replaced: `log` is one of them, open it again.
+///
+/// # Errors
+/// When another process is draining for longer than `patience`, or the log or the tables cannot be read.
+pub async fn accept_older_log(lake: &Lake, log: &EmbeddedLog, patience: Duration) -> Result<bool> {
+    let source = EmbeddedSource::open(log, patience).await?;
+    let tables = Tables::look_up(lake, log.cluster()).await?;
+    let Some(why) = source.older_copy(&tables)? else { return Ok(false) };
+    tracing::warn!(folder = %log.folder().display(), why, "taking up an older copy of the log as a log of its own");
+    source.renew()?;
+    Ok(true)
 }
 
 /// Where groups begin behind the records that were read: what is drained is noted only up to such a place, so that

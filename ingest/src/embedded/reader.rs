@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use webdancer_lake::Lake;
 use webdancer_schemas::wire::parse_structured;
 
 use super::appender::Tail;
 use super::drained::Note;
 use super::draining::Boundaries;
-use super::segment::{self, Group, Groups, HEADER, io_error};
+use super::segment::{self, Groups, HEADER, io_error};
+use super::tables::Tables;
 use super::{EmbeddedLog, TOPIC, lock};
 use crate::error::{IngestError, Result};
 use crate::source::{Budget, Record, SourceEvent, TopicPartition};
@@ -71,9 +71,32 @@ impl EmbeddedSource {
         })
     }
 
+    /// Why this is not the log that `tables` were drained from, but an older copy of it, if it is one.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn older_copy(&self, tables: &Tables) -> Result<Option<String>> {
+        let end = self.tail.end();
+        match Note::read(&self.folder) {
+            Some(note) if note.position > end => Ok(Some(ends_before(end, note.position))),
+            _ => tables.not_of(&self.folder, end),
+        }
+    }
+
+    /// Makes an older copy a log of its own: its end is a segment with another id, under which the tables have nothing
+    /// of it yet.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub(super) fn renew(mut self) -> Result<()> {
+        // Without the note what is in front of it is read again; this alone changes nothing else.
+        Note::remove(&self.folder).map_err(io_error("removing the note of what is drained in", &self.folder))?;
+        self.tail.renew()
+    }
+
     /// Looks up where to go on: at the position that was noted, or before it where a table has less than it had then.
     /// Gives the note as the tables bear it out.
-    pub(super) async fn find_start(&mut self, lake: &Lake, cluster: &str) -> Result<Note> {
+    pub(super) fn find_start(&mut self, tables: &Tables) -> Result<Note> {
         let Some(mut note) = Note::read(&self.folder) else {
             if self.first_position()? > 0 {
                 tracing::warn!(
@@ -85,7 +108,7 @@ impl EmbeddedSource {
         };
         self.start.position = note.position;
         let mut behind = Vec::new();
-        for (kind, at) in note.behind(lake, cluster).await? {
+        for (kind, at) in note.behind(tables) {
             self.start.position = self.start.position.min(at.map_or(0, |at| at as u64 + 1));
             behind.push(format!(
                 "table {} has records up to {}",
@@ -159,7 +182,7 @@ impl EmbeddedSource {
             let end;
             (tail, end) = durable_end(tail).await?;
             if position > end {
-                return Err(IngestError::Fatal(shorter(&folder, end, position)));
+                return Err(is_older_copy(&folder, &ends_before(end, position)));
             }
             if told_end != Some(end) {
                 let lag = SourceEvent::Lag { partition: partition.clone(), end: end as i64 };
@@ -247,10 +270,12 @@ fn read(folder: &Path, position: u64, end: u64) -> Result<(Vec<Record>, u64, usi
         next = groups.next().map_err(io_error("reading", path))?;
     }
     let (mut records, mut bytes) = (Vec::new(), 0);
-    while let Some(Group { begin, timestamp_ms, records: found }) = next {
-        for (at, record) in found.into_iter().filter(|(at, _)| begin + at >= wanted) {
+    while let Some(group) = next {
+        for (at, record) in group.records.iter().filter(|(at, _)| group.begin + at >= wanted) {
             bytes += record.len();
-            records.push(as_record((base + begin + at) as i64, timestamp_ms, record));
+            let mut record = as_record((base + group.begin + at) as i64, group.timestamp_ms, record.clone());
+            record.fingerprint = Some(group.fingerprint(*at));
+            records.push(record);
         }
         if groups.offset() >= file_end {
             return Ok((records, segment_end, bytes));
@@ -267,13 +292,32 @@ fn read(folder: &Path, position: u64, end: u64) -> Result<(Vec<Record>, u64, usi
     )))
 }
 
-/// The message for a log that ends before what was drained of it.
-pub(crate) fn shorter(folder: &Path, end: u64, position: u64) -> String {
-    format!(
-        "the log in {} ends at {end}, and {position} is in the tables: it is an older copy, or the tables are of another \
-         log. Events appended to it now would be taken for old ones. Move the folder away: a new log takes its place",
+fn ends_before(end: u64, position: u64) -> String {
+    format!("it ends at {end}, and what was before {position} is in the tables")
+}
+
+/// The error for a log that is not the one which was drained; `why` says what tells.
+pub(super) fn is_older_copy(folder: &Path, why: &str) -> IngestError {
+    IngestError::Fatal(format!(
+        "the log in {} is an older copy of the one that the tables were drained from: {why}. Nothing was taken from it. \
+         Put the newer log back, or, if that is lost, take this one up: `webdancer ingest --accept-older-log` reads all of \
+         it and leaves out the events that the tables have",
         folder.display()
-    )
+    ))
+}
+
+/// Bytes of the log in `folder` that are not noted as drained. Writes nothing, and waits for nobody.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn undrained(folder: &Path) -> Result<u64> {
+    let drained = Note::read(folder).map_or(0, |note| note.position);
+    let mut bytes = 0;
+    for (base, path) in segment::list(folder)? {
+        let length = path.metadata().map_err(io_error("reading", &path))?.len();
+        bytes += length.saturating_sub(drained.saturating_sub(base).max(HEADER));
+    }
+    Ok(bytes)
 }
 
 /// Whether another drainer has everything in the tables that is in the log now, or has within `patience`.
@@ -327,8 +371,8 @@ fn as_record(offset: i64, timestamp_ms: i64, bytes: Bytes) -> Record {
     match parse_structured(&bytes) {
         Ok((envelope, data)) => {
             let payload = bytes.slice_ref(data.get().as_bytes());
-            Record { offset, timestamp_ms, envelope: Ok(envelope), payload }
+            Record { offset, timestamp_ms, fingerprint: None, envelope: Ok(envelope), payload }
         }
-        Err(rejection) => Record { offset, timestamp_ms, envelope: Err(rejection), payload: bytes },
+        Err(rejection) => Record { offset, timestamp_ms, fingerprint: None, envelope: Err(rejection), payload: bytes },
     }
 }

@@ -10,6 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf as _, Bytes};
@@ -106,8 +107,41 @@ pub(super) struct Group {
     /// Where it begins in the file.
     pub(super) begin: u64,
     pub(super) timestamp_ms: i64,
+    checksum: u32,
     /// Records with their offsets from the group's start.
     pub(super) records: Vec<(u64, Bytes)>,
+}
+
+impl Group {
+    /// The fingerprint of the log at the record that is `offset` from the group's start: what [`bears`] looks for.
+    ///
+    /// The checksum is over the time as well: the same events appended again, to a copy of the log, make another one.
+    pub(super) fn fingerprint(&self, offset: u64) -> i64 {
+        (offset << 32 | u64::from(self.checksum)) as i64
+    }
+}
+
+/// Whether the log in `folder` has a record at `position` in a group of this fingerprint. True of what is deleted: a log
+/// deletes what was in the tables, so that what it was copied from had it too.
+pub(super) fn bears(folder: &Path, position: u64, fingerprint: i64) -> Result<bool> {
+    let segments = list(folder)?;
+    let Some((base, path)) = segments.iter().rfind(|(base, _)| *base <= position) else { return Ok(true) };
+    let (offset, checksum) = (fingerprint as u64 >> 32, fingerprint as u32);
+    let Some(begin) = (position - base).checked_sub(offset).filter(|begin| *begin >= HEADER) else { return Ok(false) };
+    let mut head = [0u8; GROUP_HEADER];
+    match File::open(path).and_then(|file| file.read_exact_at(&mut head, begin)) {
+        Ok(()) => {
+            let (length, _, stored) = fields(&head);
+            Ok(stored == checksum && offset < GROUP_HEADER as u64 + length)
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(io_error("reading", path)(error)),
+    }
+}
+
+/// Length, milliseconds since 1970 and checksum in a group's header.
+fn fields(mut head: &[u8]) -> (u64, i64, u32) {
+    (u64::from(head.get_u32_le()), head.get_i64_le(), head.get_u32_le())
 }
 
 /// Reads the groups of a segment one after the other.
@@ -138,8 +172,7 @@ impl<'f> Groups<'f> {
         }
         let mut head = [0u8; GROUP_HEADER];
         self.file.read_exact(&mut head)?;
-        let mut fields = &head[..];
-        let (length, timestamp_ms, stored) = (fields.get_u32_le() as u64, fields.get_i64_le(), fields.get_u32_le());
+        let (length, timestamp_ms, stored) = fields(&head);
         let mut body = Vec::new();
         if length <= available - GROUP_HEADER as u64 {
             body.resize(length as usize, 0);
@@ -152,7 +185,7 @@ impl<'f> Groups<'f> {
         };
         let begin = self.offset;
         self.offset += GROUP_HEADER as u64 + length;
-        Ok(Some(Group { begin, timestamp_ms, records }))
+        Ok(Some(Group { begin, timestamp_ms, checksum: stored, records }))
     }
 }
 
@@ -171,10 +204,9 @@ fn split(body: Bytes) -> Option<Vec<(u64, Bytes)>> {
 
 /// Whether a whole group with a record in it begins at the first of these bytes.
 fn is_group(bytes: &[u8]) -> bool {
-    let Some((mut head, rest)) = bytes.split_at_checked(GROUP_HEADER) else { return false };
-    let summed = &bytes[..12];
-    let (length, _, stored) = (head.get_u32_le() as usize, head.get_i64_le(), head.get_u32_le());
-    length > 4 && rest.get(..length).is_some_and(|body| checksum(summed, body) == stored)
+    let Some((head, rest)) = bytes.split_at_checked(GROUP_HEADER) else { return false };
+    let (length, _, stored) = fields(head);
+    length > 4 && rest.get(..length as usize).is_some_and(|body| checksum(&head[..12], body) == stored)
 }
 
 /// The end of the last whole group, looked for from `from` on, where a group begins or the file ends.

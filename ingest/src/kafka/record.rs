@@ -26,6 +26,7 @@ pub(super) fn read(message: &BorrowedMessage<'_>, kind: Kind) -> Record {
         offset: message.offset(),
         // Only producers from before 2016 send messages without a time.
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        fingerprint: None,
         envelope,
         payload,
     }

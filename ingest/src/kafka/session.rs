@@ -117,6 +117,8 @@ pub(super) struct Session<'c> {
     pub(super) ends_at: Instant,
     check_at: Instant,
     pub(super) describing: Option<DescribeTopics<'c>>,
+    /// Since when no broker answers.
+    pub(super) silent_since: Option<Instant>,
 }
 
 impl<'c> Session<'c> {
@@ -160,6 +162,7 @@ impl<'c> Session<'c> {
             ends_at: now,
             check_at: now + settings.check_interval(),
             describing: None,
+            silent_since: None,
         };
         match session.read(kinds) {
             End::Stopped => session.give_up_all(),

@@ -85,6 +85,8 @@ pub struct KafkaSettings {
     pub batch_linger_ms: u32,
     /// How often topic ids are compared, lag is told and offsets are committed as a hint. Default 1,000 ms.
     pub check_interval_ms: u32,
+    /// How long brokers may be silent before the source fails. None, the default: it waits for them, however long.
+    pub silence_limit: Option<Duration>,
     /// Further librdkafka properties, such as `security.protocol` or `sasl.password`. Values never show in `Debug`.
     pub extra: BTreeMap<String, String>,
 }
@@ -110,6 +112,7 @@ impl KafkaSettings {
             batch_bytes: 1 << 20,
             batch_linger_ms: 10,
             check_interval_ms: 1000,
+            silence_limit: None,
             extra: BTreeMap::new(),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use webdancer_schemas::kind::Kind;
 
@@ -145,7 +146,8 @@ impl Session<'_> {
         let names: Vec<&str> = self.topics.iter().map(|topic| &*topic.name).collect();
         // A broker that does not answer is followed by the next, and after the last known one by the controller.
         let broker = self.brokers.pop();
-        match DescribeTopics::send(self.consumer.client(), &names, broker, DESCRIBE_TIMEOUT) {
+        let limit = self.settings.silence_limit.map_or(DESCRIBE_TIMEOUT, |silence| silence.min(DESCRIBE_TIMEOUT));
+        match DescribeTopics::send(self.consumer.client(), &names, broker, limit) {
             Ok(request) => self.describing = Some(request),
             Err(error) => tracing::debug!(%error, "describing topics"),
         }
@@ -157,17 +159,35 @@ impl Session<'_> {
             return Ok(());
         };
         let broker = self.describing.take().and_then(|request| request.broker());
-        let answer = match answer {
+        match answer {
             Ok(answer) => {
+                self.silent_since = None;
                 self.brokers.extend(broker);
-                answer
+                self.compare(answer)
             }
             Err(error) => {
                 tracing::debug!(%error, "describing topics");
-                return Ok(());
+                self.bear_silence(&error)
             }
-        };
-        self.compare(answer)
+        }
+    }
+
+    /// Fails when no broker has answered for too long.
+    fn bear_silence(&mut self, error: &KafkaError) -> Result<(), End> {
+        if !is_silence(error) {
+            self.silent_since = None;
+            return Ok(());
+        }
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        match self.settings.silence_limit {
+            Some(limit) if since.elapsed() >= limit => Err(End::Failed(IngestError::Unavailable(format!(
+                "no broker has answered for {} s at {}; last error: {}",
+                limit.as_secs(),
+                self.settings.brokers,
+                self.consumer.context().noted.last().unwrap_or_else(|| error.to_string())
+            )))),
+            _ => Ok(()),
+        }
     }
 
     fn compare(&mut self, answer: Vec<TopicDescription>) -> Result<(), End> {
@@ -199,6 +219,16 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether this is what is left of a request that no broker answered, rather than an answer.
+fn is_silence(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let KafkaError::AdminOp(code) = error else { return false };
+    matches!(
+        code,
+        Code::OperationTimedOut | Code::RequestTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown
+    )
 }
 
 /// The error for a topic that is not the one that was read before.

@@ -4,20 +4,16 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use webdancer_ingest::drain::{DrainOptions, DrainReport, Until};
+use webdancer_ingest::drain::{DrainOptions, Until};
 use webdancer_ingest::embedded::{self, EmbeddedLog, EmbeddedOptions};
 use webdancer_ingest::{IngestError, intake};
 use webdancer_lake::Lake;
 use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog as _, LogError};
-use webdancer_schemas::rows::{Metric, Qa};
+use webdancer_schemas::rows::Metric;
 
-use crate::support::{Watcher, drain, lake, log, metric, rows, steps, text};
-
-fn once(range: std::ops::Range<i64>) -> std::collections::BTreeMap<i64, usize> {
-    range.map(|step| (step, 1)).collect()
-}
+use crate::support::{Watcher, copy, count, drain, lake, log, metric, once, question, rows, steps, text, try_drain};
 
 #[tokio::test]
 async fn events_come_out_once_and_in_order() {
@@ -119,37 +115,6 @@ async fn a_torn_end_is_cut_off_and_what_was_acknowledged_stays() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_an_older_copy_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let lake = lake(&dir);
-    let segment = dir.path().join("log/00000000000000000000.seg");
-    let first = log(&lake, EmbeddedOptions::default()).await;
-    first.append((0..3).map(metric).collect()).await.unwrap();
-    drain(&lake, &first, DrainOptions::default()).await;
-    let (copy, drained) = (std::fs::read(&segment).unwrap(), std::fs::read(dir.path().join("log/drained")).unwrap());
-    first.append((3..9).map(metric).collect()).await.unwrap();
-    drain(&lake, &first, DrainOptions::default()).await;
-    drop(first);
-    std::fs::write(&segment, copy).unwrap();
-    std::fs::write(dir.path().join("log/drained"), drained).unwrap();
-    let copied = log(&lake, EmbeddedOptions::default()).await;
-    copied.append(vec![metric(9)]).await.unwrap();
-    let patience = Duration::from_secs(1);
-    let error = embedded::drain(
-        &lake,
-        &copied,
-        DrainOptions::default(),
-        Until::CaughtUp,
-        patience,
-        &mut Watcher::default(),
-        std::future::pending(),
-    )
-    .await
-    .unwrap_err();
-    assert!(matches!(&error, IngestError::Fatal(text) if text.contains("the log is an older copy")), "{error}");
-}
-
-#[tokio::test]
 async fn damage_before_the_end_is_refused_not_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
@@ -188,12 +153,6 @@ fn damage(path: &Path, at: usize) {
 fn checked(folder: &Path) -> usize {
     let text = std::fs::read_to_string(folder.join("log/checked")).unwrap();
     text.trim().split_once(' ').unwrap().1.parse().unwrap()
-}
-
-async fn try_drain(lake: &Lake, log: &EmbeddedLog) -> Result<DrainReport, IngestError> {
-    let mut watcher = Watcher::default();
-    let (options, stop) = (DrainOptions::default(), std::future::pending());
-    embedded::drain(lake, log, options, Until::CaughtUp, Duration::ZERO, &mut watcher, stop).await
 }
 
 #[tokio::test]
@@ -480,24 +439,6 @@ async fn a_log_that_was_replaced_under_an_open_handle_takes_nothing_more() {
     new.append(vec![metric(3)]).await.unwrap();
 }
 
-/// Copies a folder with what is in it.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
-fn question(number: i64) -> Event {
-    let row = Qa { qa_id: format!("q{number}"), question: "?".into(), answer: "!".into(), ..Qa::default() };
-    Event::new("test", &row).unwrap()
-}
-
 /// A lake whose tables were copied after ten metrics and one question, and went on to twenty and two. The restored copy
 /// has all tables, or metrics alone.
 async fn restored(dir: &tempfile::TempDir, segment_bytes: u64, tables: &str) -> (Lake, EmbeddedLog) {
@@ -516,10 +457,6 @@ async fn restored(dir: &tempfile::TempDir, segment_bytes: u64, tables: &str) -> 
     std::fs::rename(dir.path().join("copy"), &folder).unwrap();
     // Another process: this one has the tables' states in memory.
     (crate::support::lake(dir), log)
-}
-
-async fn count(lake: &Lake, kind: Kind) -> usize {
-    rows(lake, kind).await.iter().map(|batch| batch.num_rows()).sum()
 }
 
 #[tokio::test]

@@ -226,6 +226,24 @@ async fn an_outage_fails_appends_in_bounded_time_and_sources_outlive_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_with_a_limit_gives_up_when_brokers_are_silent_for_longer() {
+    let (cluster, mut settings) = cluster(1);
+    settings.silence_limit = Some(Duration::from_secs(1));
+    let mut worker = Worker::start(&settings, ROOMY);
+    worker.until_caught_up().await;
+    cluster.mock().broker_down(-1).unwrap();
+    let failed = loop {
+        match worker.next().await {
+            Told::Failed(error) => break error,
+            _ => continue,
+        }
+    };
+    assert!(matches!(failed, IngestError::Unavailable(_)), "{failed}");
+    let expected = format!("no broker has answered for 1 s at {}; last error: ", settings.brokers);
+    assert!(failed.to_string().starts_with(&expected), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reading_starts_where_the_tables_say() {
     let (_cluster, settings) = cluster(1);
     KafkaLog::new(settings.clone()).unwrap().append((0..10).map(|i| metric("m", i)).collect()).await.unwrap();

@@ -10,8 +10,9 @@
 
 mod decode;
 mod embedded;
+mod embedded_copies;
+mod embedded_held;
 mod embedded_power;
-mod fuzz;
 mod intake;
 mod kafka_mock;
 mod kafka_real;

@@ -1,18 +1,20 @@
 //! Lakes, logs and what is in them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt as _;
+use webdancer_ingest::IngestError;
 use webdancer_ingest::drain::{Commit, DrainObserver, DrainOptions, DrainReport, Until};
 use webdancer_ingest::embedded::{self, EmbeddedLog, EmbeddedOptions};
 use webdancer_ingest::source::TopicPartition;
 use webdancer_lake::{Lake, LakeOptions};
 use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
-use webdancer_schemas::rows::Metric;
+use webdancer_schemas::rows::{Metric, Qa};
 
 #[derive(Default)]
 pub(crate) struct Watcher {
@@ -44,6 +46,38 @@ pub(crate) async fn drain(lake: &Lake, log: &EmbeddedLog, options: DrainOptions)
     embedded::drain(lake, log, options, Until::CaughtUp, patience, &mut Watcher::default(), std::future::pending())
         .await
         .unwrap()
+}
+
+pub(crate) async fn try_drain(lake: &Lake, log: &EmbeddedLog) -> Result<DrainReport, IngestError> {
+    let (options, stop) = (DrainOptions::default(), std::future::pending());
+    embedded::drain(lake, log, options, Until::CaughtUp, Duration::ZERO, &mut Watcher::default(), stop).await
+}
+
+/// Copies a folder with what is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+pub(crate) fn question(number: i64) -> Event {
+    let row = Qa { qa_id: format!("q{number}"), question: "?".into(), answer: "!".into(), ..Qa::default() };
+    Event::new("test", &row).unwrap()
+}
+
+/// Each of these steps, once.
+pub(crate) fn once(range: std::ops::Range<i64>) -> BTreeMap<i64, usize> {
+    range.map(|step| (step, 1)).collect()
+}
+
+pub(crate) async fn count(lake: &Lake, kind: Kind) -> usize {
+    rows(lake, kind).await.iter().map(|batch| batch.num_rows()).sum()
 }
 
 pub(crate) fn metric(step: i64) -> Event {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use webdancer_lake::append::Outcome;
 use webdancer_lake::lake::At;
-use webdancer_lake::maintain::MaintainOptions;
+use webdancer_lake::maintain::{MaintainOptions, MaintainReport};
 use webdancer_lake::pins::{PinManifest, PinnedTable};
 use webdancer_lake::{LakeError, LakeOptions};
 use webdancer_schemas::kind::Kind;
@@ -128,7 +128,6 @@ async fn the_log_keeps_what_is_young_and_what_a_checkpoint_does_not_cover() {
     for options in [
         MaintainOptions { log_older_than: Some(Duration::from_secs(3600)), ..LOG_ALONE },
         MaintainOptions { log_older_than: None, ..LOG_ALONE },
-        MaintainOptions { dry_run: true, ..LOG_ALONE },
     ] {
         assert_eq!(maintain(options).await.log_files_removed, 0);
         assert_eq!(commits(&dir), all);
@@ -147,6 +146,93 @@ async fn the_log_keeps_what_is_young_and_what_a_checkpoint_does_not_cover() {
     assert_eq!(table.position("a").await.unwrap(), Some(5));
     let again = table.append(&[part("b", None, 1, &[0, 6])]).await.unwrap();
     assert_eq!(again, [Outcome::Landed { rows: 1, duplicates: 1 }]);
+}
+
+/// Every file of the table and its length.
+fn files(folder: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, u64> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries
+        .flat_map(|entry| match entry.path() {
+            path if path.is_dir() => files(&path),
+            path => [(path, entry.metadata().unwrap().len())].into(),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_says_what_is_then_done() {
+    // A file that is large enough stands between small ones; there is a pin, and a file that no version names.
+    for (compact, checkpoint, pin) in
+        [(true, true, None), (true, true, Some(3)), (false, false, None), (false, true, Some(4))]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake(&dir);
+        append_steps(&lake, 0..3).await;
+        lake.maintain(Kind::Metric, &MaintainOptions { log_older_than: None, ..LOG_ALONE }).await.unwrap();
+        append_steps(&lake, 3..6).await;
+        if let Some(version) = pin {
+            lake.commit_pin(&pin_of(version)).await.unwrap();
+        }
+        std::fs::write(dir.path().join("tables/metrics/part-of-nothing.parquet"), "x").unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        // No file of compaction's own is old enough to be removed at once.
+        let vacuum_older_than = (!compact).then_some(Duration::ZERO);
+        let options = MaintainOptions { compact, checkpoint, vacuum_older_than, dry_run: true, ..LOG_ALONE };
+        let before = files(dir.path());
+        let planned = lake.maintain(Kind::Metric, &options).await.unwrap().unwrap();
+        assert_eq!(files(dir.path()), before);
+        let options = MaintainOptions { dry_run: false, ..options };
+        let done = lake.maintain(Kind::Metric, &options).await.unwrap().unwrap();
+        assert!(done.compacted == if compact { 6 } else { 0 } && done.log_files_removed > 0, "{done:?}");
+        assert_eq!(done.vacuumed, usize::from(!compact));
+        let version = if compact { done.version } else { planned.version };
+        assert_eq!(planned, MaintainReport { bytes_after: planned.bytes_before, version, ..done });
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_as_compaction_does_around_files_that_are_large_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = {
+        let lake = lake(&dir);
+        append_steps(&lake, 0..5).await;
+        let table = writer(&lake).await;
+        table.size().unwrap().1 / 5
+    };
+    // Two fit into one; the fifth is left over.
+    let options = LakeOptions { target_file_bytes: bytes * 5 / 2, ..LakeOptions::default() };
+    let lake = webdancer_lake::Lake::open(dir.path().to_str().unwrap(), options).unwrap();
+    let options = MaintainOptions { vacuum_older_than: None, dry_run: true, ..MaintainOptions::default() };
+    let planned = lake.maintain(Kind::Metric, &options).await.unwrap().unwrap();
+    assert_eq!((planned.compacted, planned.files_after), (4, 3));
+    let options = MaintainOptions { dry_run: false, ..options };
+    let done = lake.maintain(Kind::Metric, &options).await.unwrap().unwrap();
+    assert_eq!((done.compacted, done.files_after), (4, 3));
+}
+
+#[tokio::test]
+async fn an_emptied_commit_is_told_by_name_and_read_as_nothing_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    append_steps(&lake(&dir), 0..3).await;
+    let commit = dir.path().join("tables/metrics/_delta_log/00000000000000000003.json");
+    let whole = std::fs::read(&commit).unwrap();
+    std::fs::write(&commit, "").unwrap();
+    let lake = lake(&dir);
+    for error in [
+        lake.table(Kind::Metric).await.map(drop).unwrap_err(),
+        lake.table_for_writing(Kind::Metric).await.map(drop).unwrap_err(),
+        lake.maintain(Kind::Metric, &MaintainOptions::default()).await.map(drop).unwrap_err(),
+    ] {
+        let LakeError::Fatal(message) = &error else { panic!("{error:?}") };
+        let file =
+            "tables/metrics/_delta_log/00000000000000000003.json is empty, and what it committed is lost with it";
+        assert!(message.contains(file) && message.contains("restore that file from a backup"), "{message}");
+    }
+    // What the message says helps.
+    std::fs::rename(&commit, dir.path().join("emptied")).unwrap();
+    assert_eq!(steps(&writer(&lake).await).await, once(0..2));
+    std::fs::write(&commit, whole).unwrap();
+    assert_eq!(steps(&writer(&crate::support::lake(&dir)).await).await, once(0..3));
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ pub(crate) fn metrics(ids: &[u64], first_offset: i64) -> RecordBatch {
 
 pub(crate) fn part(app_id: &str, from: Option<i64>, to: i64, ids: &[u64]) -> Part {
     let batches = if ids.is_empty() { Vec::new() } else { vec![metrics(ids, from.map_or(0, |f| f + 1))] };
-    Part { app_id: app_id.into(), from, to, batches }
+    Part { app_id: app_id.into(), from, to, fingerprint: None, batches }
 }
 
 pub(crate) async fn writer(lake: &Lake) -> Table {

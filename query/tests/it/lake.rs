@@ -31,7 +31,7 @@ async fn lake(folder: &tempfile::TempDir, commits: &[i64]) -> Lake {
         let batch = rows_of(Kind::Metric, &metrics(next, next + rows));
         let from = (next > 0).then(|| next - 1);
         next += rows;
-        let part = Part { app_id: "test".into(), from, to: next - 1, batches: vec![batch] };
+        let part = Part { app_id: "test".into(), from, to: next - 1, fingerprint: None, batches: vec![batch] };
         table.append(&[part]).await.unwrap();
     }
     lake

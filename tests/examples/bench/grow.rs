@@ -37,7 +37,7 @@ pub(crate) async fn run(folder: &Path, rows: u64, commits: u64) -> Result<Value,
         written += share;
         let to = written as i64;
         let begun = Instant::now();
-        table.append(&[Part { app_id: "bench".into(), from: at, to, batches: vec![batch] }]).await?;
+        table.append(&[Part { app_id: "bench".into(), from: at, to, fingerprint: None, batches: vec![batch] }]).await?;
         at = Some(to);
         if timed {
             times_ms.push(begun.elapsed().as_secs_f64() * 1e3);

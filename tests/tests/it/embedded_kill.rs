@@ -122,6 +122,8 @@ fn killed_producers_and_drains_lose_and_double_nothing() {
     let mut producers: Vec<_> = ["a", "b"]
         .map(|key| Producer { key: key.into(), next_step: 0, open: VecDeque::new(), acknowledged: Vec::new() })
         .into();
+    // A drain is no reason to make a lake.
+    std::fs::create_dir(&lake).unwrap();
     let mut draining = drain(&lake, &config);
     for _ in 0..setting("WEBDANCER_KILLS", 10) {
         let lives: Vec<_> = producers.iter().map(|_| Duration::from_millis(random.random_range(60..500))).collect();

@@ -132,6 +132,7 @@ fn part(step: i64) -> Part {
         app_id: "a".into(),
         from: (step > 0).then_some(step - 1),
         to: step,
+        fingerprint: None,
         batches: vec![decoder.finish().unwrap()],
     }
 }

@@ -89,6 +89,9 @@ fn reading_a_lake_writes_nothing_to_it() {
     let Some(server) = servers::s3() else { return };
     let writer = site(server, "reading");
     assert_eq!(count(&writer), 0);
+    let drained = writer.run(&["ingest", "--until-caught-up"]);
+    assert_eq!(drained.status.code(), Some(2), "{drained:?}");
+    assert!(drained.stderr.contains("nothing was appended to s3://lake/reading/ from this machine"), "{drained:?}");
     assert_eq!(objects(server, "reading"), [""; 0], "there is no lake yet, and reading makes none");
     let all = events("m", 0, 10);
     writer.append(&lines(&all));

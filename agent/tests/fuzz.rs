@@ -1,12 +1,13 @@
-//! Seeded mutations of good and bad input. `WEBDANCER_FUZZ_CASES` sets how many, `WEBDANCER_FUZZ_SEED` which; run many
-//! in release mode.
+//! Seeded mutations of good and bad input. `WEBDANCER_FUZZ_CASES` sets how many, `WEBDANCER_FUZZ_SEED` which; `make fuzz`
+//! runs a million, optimised. A binary of its own, so that it builds nothing else.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on fails")]
+
+use std::path::PathBuf;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use webdancer_agent::fuzzing::fuzz_one;
 use webdancer_agent::published::messages_of_line;
-
-use crate::lines;
 
 const CASES: u64 = 10_000;
 /// Inputs grow by insertion and splicing; beyond this they are cut.
@@ -39,6 +40,13 @@ const TOKENS: [&str; 24] = [
     "1e999",
     "\u{202e}é",
 ];
+
+/// The lines of a file, by its path relative to this crate.
+fn lines(relative: &str) -> Vec<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines().map(str::to_string).collect()
+}
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap_or_else(|e| panic!("{name}: {e}")))
