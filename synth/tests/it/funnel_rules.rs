@@ -360,7 +360,7 @@ fn the_trajectories_that_ship_with_the_project_are_valid_and_repeat_themselves_a
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo/demo_trajectories.jsonl");
     let rows = rows_of(&std::fs::read_to_string(path).unwrap());
     assert_eq!(rows.len(), 8);
-    assert_eq!(valid_and_repeating(&rows), (8, vec![7, 1, 0, 0, 0]));
+    assert_eq!(valid_and_repeating(&rows), (8, vec![3, 0, 0, 0, 0]));
 }
 
 #[test]

@@ -72,13 +72,15 @@ fn with_due(funnel: &Funnel, versions: &Versions) -> String {
             FROM current_qa
         ),
         verdicts AS (
-            SELECT trajectory_id, stage, verdict, criteria, overridden, rule_version, event_time, event_id
+            SELECT trajectory_id, stage, verdict, json_get_str(criteria, 'gold') AS gold, overridden, rule_version,
+                event_time, event_id
             FROM current_judgments
-            WHERE overridden{held}{foreign}
+            WHERE verdict <> 'error' AND (overridden{held}{foreign})
             UNION ALL
-            SELECT trajectory_id, stage, verdict, criteria, false, rule_version, event_time, event_id
+            SELECT trajectory_id, stage, verdict, json_get_str(criteria, 'gold') AS gold, false AS overridden,
+                rule_version, event_time, event_id
             FROM judgments
-            WHERE {any}
+            WHERE verdict <> 'error' AND ({any})
         ),
         latest AS (
             SELECT *, row_number() OVER (
@@ -86,14 +88,12 @@ fn with_due(funnel: &Funnel, versions: &Versions) -> String {
                 ORDER BY overridden DESC, CASE WHEN overridden THEN 0 ELSE rule_version END DESC, event_time DESC,
                     event_id DESC) AS position
             FROM verdicts
-            WHERE verdict <> 'error'
         ),
         known AS (
             SELECT trajectory_id,
                 max(CASE WHEN stage = 'validity' THEN verdict END) AS validity,
                 max(CASE WHEN stage = 'correctness' THEN verdict END) AS correctness,
-                max(CASE WHEN stage = 'correctness' AND NOT overridden THEN json_get_str(criteria, 'gold') END)
-                    AS gold_digest,
+                max(CASE WHEN stage = 'correctness' AND NOT overridden THEN gold END) AS gold_digest,
                 max(CASE WHEN stage = 'quality' THEN verdict END) AS quality
             FROM latest
             WHERE position = 1
