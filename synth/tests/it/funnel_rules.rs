@@ -330,7 +330,8 @@ fn published() -> Option<Vec<Row>> {
     let Ok(file) = std::fs::File::open(&path) else {
         // Past the harness, which shows nothing of a test that passes.
         let told = "skipped: the published trajectories are not there; what ships with the project is tested";
-        writeln!(std::io::stderr(), "{told} ({})", path.display()).unwrap();
+        let line = format!("{told} ({})\n", path.display());
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
         return None;
     };
     let mut text = String::new();
