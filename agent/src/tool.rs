@@ -189,7 +189,7 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 /// `text` without what could be taken for more than text, as [`Observation::new`] says.
-pub(crate) fn harmless(text: String) -> String {
+pub fn harmless(text: String) -> String {
     let text = if text.contains(is_unwanted) { text.replace(is_unwanted, "") } else { text };
     if !text.contains('<') {
         return text;

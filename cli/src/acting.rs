@@ -21,6 +21,7 @@ use webdancer_synth::scripted::{MistakeRates, Scripted, Task};
 use crate::columns::{pinned, query, strings, text};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::fitting::{EVIDENCE, WebTexts};
 
 /// The policy that needs no model.
 const SCRIPTED: &str = "scripted";
@@ -81,6 +82,11 @@ impl ActingPlan {
         Ok(ActingPlan { policy, web, profile, agent: context.config.agent.clone() })
     }
 
+    /// Whether the policy can attempt only questions that have a plan.
+    pub(crate) fn needs_plans(&self) -> bool {
+        matches!(Policy::parse(&self.policy), Some(Policy::Scripted(_)))
+    }
+
     /// The agent of the plan.
     pub(crate) async fn prepare(&self, context: &Context, models: &Models) -> Result<Acting, Failure> {
         let model = self.model(context, models).await?;
@@ -96,10 +102,11 @@ impl ActingPlan {
             Some(Policy::Endpoint(name)) => Ok(models.endpoint(name)?),
             Some(Policy::Scripted(rates)) => {
                 let rates = mistakes(rates)?;
-                let tasks = planned_questions(context).await?;
+                let tasks = planned_questions(context, &self.web).await?;
                 if tasks.is_empty() {
                     return Err(Failure::usage(
-                        "the scripted policy needs questions with plans, and there are none: make some with `webdancer synth`",
+                        "the scripted policy needs questions with plans about this web, and there are none: \
+                         `webdancer synth crawlqa --atlas` writes some, with --invent about an invented world",
                     ));
                 }
                 let scripted = Scripted::new(tasks, rates, 0).map_err(|e| Failure::usage(format!("--policy: {e}")))?;
@@ -210,14 +217,19 @@ fn index(pages: Vec<Page>) -> Result<PageIndex, Failure> {
     PageIndex::in_memory(pages).map_err(|e| Failure::failed(format!("indexing the closed web: {e}")))
 }
 
-/// The questions that a program wrote together with the way to their answers.
-async fn planned_questions(context: &Context) -> Result<Vec<Task>, Failure> {
-    let sql = "SELECT question, answer, attributes FROM qa WHERE attributes IS NOT NULL ORDER BY event_time, event_id";
+/// The questions that a program wrote together with the way to their answers. In another world the same words ask
+/// something else, so those about other pages than this web's are left out.
+async fn planned_questions(context: &Context, web: &str) -> Result<Vec<Task>, Failure> {
+    let web = WebTexts::of(context, web).await?;
+    let sql = format!(
+        "SELECT question, answer, attributes, {EVIDENCE} AS evidence FROM qa WHERE attributes IS NOT NULL \
+         ORDER BY event_time, event_id"
+    );
     let mut tasks = Vec::new();
-    for batch in &query(context, sql).await? {
+    for batch in &query(context, &sql).await? {
         let (questions, answers) = (strings(batch, "question")?, strings(batch, "answer")?);
-        let attributes = strings(batch, "attributes")?;
-        for row in 0..batch.num_rows() {
+        let (attributes, evidence) = (strings(batch, "attributes")?, strings(batch, "evidence")?);
+        for row in (0..batch.num_rows()).filter(|row| web.hold(text(&evidence, *row).unwrap_or_default())) {
             let attributes = text(&attributes, row).and_then(|json| serde_json::from_str(json).ok());
             tasks.extend(Task::of(&Qa {
                 question: text(&questions, row).unwrap_or_default().to_string(),

@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Sql(SqlArgs),
     /// Judge trajectories: which are valid, correct and good to learn from
     #[command(
-        after_help = "Examples:\n  webdancer filter                       judge what is not judged yet, at every stage\n  webdancer filter --judge gaia\n  webdancer filter --ngram-count-max 3   the quality stage's next rule version\n  webdancer filter report --svg funnel.svg\n  webdancer filter pin train             train-sft and train-rl"
+        after_help = "Examples:\n  webdancer filter                       judge what is not judged yet, at every stage\n  webdancer filter --judge gaia\n  webdancer filter --ngram-count-max 3   another rule version of the quality stage\n  webdancer filter report --svg funnel.svg\n  webdancer filter pin train --where \"world LIKE 'invented:%'\"   train-sft and train-rl"
     )]
     Filter(FilterArgs),
     /// Reward trajectories: a tenth for the format, nine for the answer
@@ -186,7 +186,7 @@ pub(crate) struct SampleArgs {
     /// Attempts at each question [default: 5]
     #[arg(long, value_name = "N", conflicts_with = "join", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: Option<u32>,
-    /// Questions: the columns qa_id and question of this query, and restricted if it is there [default: all of qa but benchmarks]
+    /// Questions: the columns qa_id and question of this query, and restricted if it is there [default: all of qa that fit policy and web, but benchmarks]
     #[arg(long, value_name = "QUERY", conflicts_with_all = ["run", "join", "pin"])]
     pub(crate) sql: Option<String>,
     /// Questions: the rows of this pin
@@ -252,7 +252,7 @@ pub(crate) enum SynthCommand {
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct QuestionSource {
     /// The pages of the atlas: without a model, with answers that are proved
-    #[arg(long, required_unless_present_any = ["sql", "pin"], conflicts_with_all = ["sql", "pin"])]
+    #[arg(long, conflicts_with_all = ["sql", "pin"])]
     pub(crate) atlas: bool,
     /// The atlas of invented countries of this seed, in place of the real ones
     #[arg(long, value_name = "SEED", requires = "atlas")]
@@ -370,9 +370,15 @@ pub(crate) enum FilterCommand {
     Pin {
         /// What the names of both pins begin with
         name: String,
-        /// Only questions that were attempted go to NAME-rl
+        /// Only questions that this SQL condition holds of, over the columns of current_qa and `world`
+        #[arg(long = "where", value_name = "CONDITION")]
+        condition: Option<String>,
+        /// The same for NAME-rl, in place of --where: questions of another world, say
+        #[arg(long = "rl-where", value_name = "CONDITION")]
+        rl_condition: Option<String>,
+        /// Questions that nobody attempted go to NAME-rl, too
         #[arg(long)]
-        attempted: bool,
+        untried: bool,
     },
 }
 

@@ -36,6 +36,11 @@ impl Failure {
         Failure { message: format!("{what}: {}", self.message), ..self }
     }
 
+    /// The same, with more behind it.
+    pub(crate) fn followed_by(self, more: &str) -> Failure {
+        Failure { message: format!("{}{more}", self.message), ..self }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         self.code
     }

@@ -43,13 +43,28 @@ impl Lake {
 
     /// The newest generation of a claim, if any.
     pub async fn claimed(&self, kind: &str, key: &str) -> Result<Option<(u64, Claim)>> {
+        let Some((generation, path)) = self.generations(kind, key).await?.pop() else { return Ok(None) };
+        Ok(Some((generation, self.read_claim(&path).await?)))
+    }
+
+    /// Every generation of a claim, the oldest first.
+    pub async fn claims(&self, kind: &str, key: &str) -> Result<Vec<(u64, Claim)>> {
+        let mut claims = Vec::new();
+        for (generation, path) in self.generations(kind, key).await? {
+            claims.push((generation, self.read_claim(&path).await?));
+        }
+        Ok(claims)
+    }
+
+    /// The generations of a claim and where they are, the oldest first.
+    async fn generations(&self, kind: &str, key: &str) -> Result<Vec<(u64, Path)>> {
         let folder = claim_folder(kind, key);
-        let mut objects: Vec<_> =
+        let objects: Vec<_> =
             self.store().list(Some(&folder)).try_collect().await.context(|| format!("listing claims {folder}"))?;
-        objects.sort_by(|a, b| a.location.cmp(&b.location));
-        let Some(last) = objects.last() else { return Ok(None) };
-        let generation = last.location.filename().and_then(|name| name.parse().ok()).unwrap_or(0);
-        Ok(Some((generation, self.read_claim(&last.location).await?)))
+        let generation = |path: &Path| path.filename().and_then(|name| name.parse().ok()).unwrap_or(0);
+        let mut found: Vec<_> = objects.into_iter().map(|o| (generation(&o.location), o.location)).collect();
+        found.sort();
+        Ok(found)
     }
 
     async fn read_claim(&self, path: &Path) -> Result<Claim> {

@@ -3,7 +3,8 @@
 //! A step chooses an entity E of the question, looks it up, and replaces it by a description R of it, so that the
 //! question asks for more and its answer stays. That it stays is checked: from the description and the page alone the
 //! reader must tell the entity, and from the pages of all steps it must find the old answer to the new question. A step
-//! that fails the check is an event too, with `invariant` false, and ends the chain; its question is not kept.
+//! that fails the check is an event too, with `invariant` false, and ends the chain; its question is not kept. So is a
+//! question that could not be rewritten at all: a rewrite without an entity, so that nobody tries it again.
 
 mod run;
 
@@ -138,7 +139,7 @@ pub enum Stop {
 /// A chain's events, and how it ended.
 #[derive(Debug, Clone)]
 pub struct Rewritten {
-    /// For each rewrite the `rewrite`, and the `qa` where it is kept.
+    /// For each rewrite the `rewrite`, and the `qa` where it is kept; one `rewrite` of nothing where there is none.
     pub events: Vec<Event>,
     /// Rewrites that are kept.
     pub rewrites: u32,
@@ -206,6 +207,9 @@ impl E2hqa<'_> {
                         Err(error) => return Err(error.into()),
                         Ok(_) => Stop::NoEntityLeft,
                     };
+                    if step == 1 && stopped != Stop::BudgetSpent {
+                        events.push(untouched_event(&chain, run)?);
+                    }
                     return Ok(Rewritten { events, rewrites: step - 1, stopped });
                 }
             };
@@ -352,6 +356,15 @@ fn rewrite_event(
     };
     let subject = format!("{}/{new_id}", chain.qa_id);
     Ok(event(&row, &subject, u64::from(step), run)?.with_parents(vec![chain.qa_id.clone()]))
+}
+
+/// The event that a question was tried and stays as it is.
+fn untouched_event(chain: &Chain, run: &RunOf) -> Result<Event, SynthError> {
+    let row =
+        Rewrite { qa_id: chain.qa_id.clone(), step: 0, new_question: chain.question.clone(), ..Rewrite::default() };
+    // Of this run: another one may have other pages, or another writer.
+    let subject = format!("{}/{}", run.run_id, chain.qa_id);
+    Ok(event(&row, &subject, 0, run)?.with_parents(vec![chain.qa_id.clone()]))
 }
 
 fn event<R: HasKind>(row: &R, subject: &str, step: u64, run: &RunOf) -> Result<Event, SynthError> {

@@ -14,10 +14,12 @@
 //!
 //! # Versions
 //!
-//! What a stage judges by (its rules' version, its parameters, its judge and prompt) has a [digest](StageRules). While
-//! it stays the same, a trajectory that was judged is not judged again. When it changes, the stage gets the next rule
-//! version, the newest version is in force, and everything is judged anew: by rules, which costs little; by models only
-//! where their part changed, since their decisions are handed in again with the batches and are remembered.
+//! What a stage judges by (its rules' version, its parameters, its judge and prompt) has a [digest](StageRules), and the
+//! digest has a rule version, for ever. A trajectory that was judged by it is not judged by it again. Where a stage
+//! judges by something new, it gets the next version with its first verdict and judges what reaches it: by rules, which
+//! costs little; by models only where their part changed, since their decisions are handed in again with the batches and
+//! are remembered. Other stages judge only what another outcome of this one sends their way. A stage that goes back to
+//! what it judged by before goes back to that version, and to the verdicts that there are of it.
 //!
 //! The ids of events are derived from trajectory, stage, version and digest, so that a run that is repeated, or two that
 //! run at once, leave one judgment.

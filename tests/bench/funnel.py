@@ -4,8 +4,10 @@ BENCH_ROWS is the number of trajectories (default 1,000,000); BENCH_ROUNDS how o
 read the same Parquet files, made once by tests/examples/bench_funnel, and need not agree on anything but the result: how
 many trajectories end for which reason. That is compared before anything is timed.
 
-DuckDB gets the rules twice: without the 10-grams, and with them over a tenth of the files, written as its users would, with
-lists, since grouping the unnested n-grams of all files needs more memory than most machines have.
+DuckDB gets the rules twice: without the 10-grams over all trajectories, and with them over the first BENCH_NGRAM_ROWS
+(default 20,000) of the same seed, beside ours over the same ones. Rates are per row; both are linear in the rows. The
+10-grams are lists, zipped from the words and the words shifted by one to nine: a lambda that slices the words copies all
+of them for each 10-gram, and grouping unnested 10-grams needs more memory than most machines have.
 """
 
 import functools
@@ -18,6 +20,7 @@ import sys
 import common
 
 ROWS = int(os.environ.get("BENCH_ROWS", 1_000_000))
+NGRAM_ROWS = min(ROWS, int(os.environ.get("BENCH_NGRAM_ROWS", 20_000)))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
 SEED = 1
 EXAMPLE = pathlib.Path(common.WEBDANCER).parent / "examples" / "bench_funnel"
@@ -51,9 +54,11 @@ REASONS = f"""
         ELSE 'accepted'
     END"""
 # The segments are told apart by words that no n-gram can hold, as none may span two of them.
-REPETITION = """
+SHIFTED = ", ".join(f"words[{shift}:]" for shift in range(1, 11))
+GRAM = ", ".join(f"zipped[{word}]" for word in range(1, 11))
+REPETITION = f"""
         WHEN list_max(map_values(list_histogram(list_filter(
-            list_transform(range(1, len(words) - 8), i -> array_to_string(words[i:i + 9], ' ')),
+            list_transform(list_zip({SHIFTED})[:len(words) - 9], zipped -> concat_ws(' ', {GRAM})),
             gram -> NOT contains(gram, chr(1)))))) > 4
             THEN 'repetition'"""
 WORDS = """
@@ -91,25 +96,14 @@ def peer_python():
     return subprocess.check_output([common.ROOT / "deploy/py-env", requirements], text=True).strip()
 
 
-def data():
-    """The folder of Parquet files, made if it is not there."""
-    folder = common.SCRATCH / f"funnel-{ROWS}"
+def data(rows):
+    """The folder of Parquet files of so many trajectories, made if it is not there; fewer are the first of more."""
+    folder = common.SCRATCH / f"funnel-{rows}"
     if not (folder / "complete").exists():
-        common.say(f"making {ROWS:,} trajectories")
-        common.measure([EXAMPLE, "make", folder, ROWS, SEED])
+        common.say(f"making {rows:,} trajectories")
+        common.measure([EXAMPLE, "make", folder, rows, SEED])
         (folder / "complete").touch()
     return folder
-
-
-def tenth(folder):
-    """A folder of links to every tenth file, the first among them."""
-    part = common.SCRATCH / f"funnel-{ROWS}-tenth"
-    part.mkdir(parents=True, exist_ok=True)
-    for file in sorted(folder.glob("*.parquet"))[::10]:
-        link = part / file.name
-        if not link.exists():
-            link.symlink_to(file)
-    return part
 
 
 def ours(folder):
@@ -141,19 +135,19 @@ def check(name, ours_counts, theirs):
 
 
 def main():
-    everything = data()
-    part = tenth(everything)
+    everything, part = data(ROWS), data(NGRAM_ROWS)
     ours_all, ours_part = reasons(ours(everything)), reasons(ours(part))
     check("DuckDB without 10-grams", without_repetition(ours_all), reasons(duckdb(everything, False)))
     peer = duckdb(part, True)
     check("DuckDB", ours_part, reasons(peer))
     common.say("all agree; timing")
+    some = f"{NGRAM_ROWS:,} of them"
     results = common.in_turns(
         {
             "ours, all rules": lambda: ours(everything),
             "DuckDB, without 10-grams": lambda: duckdb(everything, False),
-            "ours, all rules, a tenth": lambda: ours(part),
-            "DuckDB, all rules, a tenth": lambda: duckdb(part, True),
+            f"ours, all rules, {some}": lambda: ours(part),
+            f"DuckDB, all rules, {some}": lambda: duckdb(part, True),
         },
         ROUNDS,
     )
@@ -169,13 +163,16 @@ def main():
     rate = {name: rows[name] / common.median(samples) for name, samples in results.items()}
     ratios = [
         ("all rules, beside DuckDB without the 10-grams", common.ratio(rate["ours, all rules"] / rate["DuckDB, without 10-grams"])),
-        ("all rules on both sides", common.ratio(rate["ours, all rules, a tenth"] / rate["DuckDB, all rules, a tenth"])),
+        (
+            f"all rules on both sides, over {some}",
+            common.ratio(rate[f"ours, all rules, {some}"] / rate[f"DuckDB, all rules, {some}"]),
+        ),
     ]
     ended = sorted(ours_all.items(), key=lambda item: -item[1])
     common.write_report(
         "funnel",
         "The funnel's rules",
-        "make bench-funnel",
+        common.command("bench-funnel"),
         [("DuckDB", json.loads(peer.stdout)["version"]), ("trajectories", f"{ROWS:,}, seed {SEED}"), ("rounds", ROUNDS)],
         [
             ("", table_of(lines)),
@@ -189,7 +186,9 @@ def main():
                 "How the work was made equal",
                 "Both read the same Parquet files (zstd, row groups of 8,192) from the page cache, only the columns that the "
                 "rules need, with as many threads, start to end of the process. DuckDB checks turns that are kept as raw text "
-                "with a regular expression, we with the parser. The 10-grams of SQL are those of words parted by one space.",
+                "with a regular expression, we with the parser. The 10-grams of SQL are those of words parted by one space; they "
+                f"take DuckDB so long that both do them over the first {NGRAM_ROWS:,} trajectories apart, and the rates are per "
+                "row. Over so few, starting the process counts for more on our side than on its.",
             ),
         ],
     )

@@ -13,6 +13,7 @@ use webdancer_query::{QueryEngine, QueryOptions, pin};
 use webdancer_schemas::kind::Kind;
 use webdancer_synth::atlas::{self, World};
 use webdancer_synth::crawl::CrawlConfig;
+use webdancer_synth::site::Server;
 
 use crate::args::{Args, CrawlqaArgs, DemoArgs, E2hqaArgs, JudgingArgs, QuestionSource, SampleArgs};
 use crate::commands::filter::{judging, pools, report};
@@ -27,9 +28,20 @@ const QUESTIONS: &str = include_str!("../../../deploy/demo/demo_qa.jsonl");
 /// Marks a folder as one that the demo made and may make anew.
 const MARK: &str = ".webdancer-demo";
 
-/// Questions of every type, and simple ones that are made hard.
-const CRAWLQA_QUESTIONS: usize = 120;
-const E2HQA_ROOTS: usize = 40;
+/// An invented world, and the pin of its pages. The real countries are there to evaluate: what is trained on is invented.
+struct Invented {
+    seed: u64,
+    pages: &'static str,
+}
+
+/// What is learnt from by example comes from one world, what is learnt by trying from another.
+const SFT_WORLD: Invented = Invented { seed: 1, pages: "demo-pages-sft" };
+const RL_WORLD: Invented = Invented { seed: 2, pages: "demo-pages-rl" };
+const WORLDS: [Invented; 2] = [SFT_WORLD, RL_WORLD];
+
+/// Questions of every type about each, and simple ones that are made hard.
+const CRAWLQA_QUESTIONS: usize = 60;
+const E2HQA_ROOTS: usize = 20;
 const E2HQA_REWRITES: u8 = 3;
 /// Attempts at each.
 const ATTEMPTS: u32 = 3;
@@ -37,8 +49,7 @@ const ATTEMPTS: u32 = 3;
 const POLICY: &str = "scripted:0.05";
 /// What the attempts' seeds follow from.
 const SEED: u32 = 1;
-/// Names of the pins.
-const PAGES_PIN: &str = "demo-pages";
+/// What the names of the pools' pins begin with.
 const POOLS: &str = "demo";
 
 pub(crate) async fn run(args: &DemoArgs, global: &Args) -> Result<(), Failure> {
@@ -97,28 +108,48 @@ impl Demo<'_> {
 
     /// Pages, and the closed web that they make.
     async fn crawl(&self) -> Result<u64, Failure> {
+        self.say("Serving the atlas, an encyclopaedia, of two invented worlds on loopback; crawling it over HTTP");
+        let (mut pages, mut servers) = (0, Vec::new());
+        for world in &WORLDS {
+            let (crawled, server) = self.crawl_world(world).await?;
+            pages += crawled;
+            // Served until all are crawled, so that no two worlds have one address.
+            servers.push(server);
+        }
+        for server in servers {
+            server.stop().await.map_err(|e| Failure::failed(format!("stopping the atlas: {e}")))?;
+        }
+        let (sft, rl) = (SFT_WORLD.seed, RL_WORLD.seed);
+        self.tell(&format!(
+            "world {sft} is for fine-tuning, world {rl} for reinforcement; the real one is for evaluation"
+        ));
+        Ok(pages)
+    }
+
+    async fn crawl_world(&self, Invented { seed, pages }: &Invented) -> Result<(u64, Server), Failure> {
         let context = &self.context;
-        self.say("Serving the atlas, an encyclopaedia of countries, on loopback; crawling it over HTTP");
-        let world = World::real().map_err(|e| Failure::failed(e.to_string()))?;
+        let world = World::invent(*seed).map_err(|e| Failure::failed(e.to_string()))?;
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let server = atlas::serve(world, address).await;
         let server = server.map_err(|e| Failure::failed(format!("serving the atlas: {e}")))?;
         let mut config = CrawlConfig::default().impolite(8);
         config.fetch.allow_private = true;
         let crawled = crawl::crawl(context.event_log().await?, &[server.url()], config, context.quiet).await?;
-        server.stop().await.map_err(|e| Failure::failed(format!("stopping the atlas: {e}")))?;
         let drained = context.drain_embedded().await?;
         self.tell(&format!(
-            "{} pages, {}; {} commits moved them from the log into the table, exactly once",
+            "world {seed}: {} pages, {}; {} commits moved them from the log into the table, exactly once",
             crawled.pages,
             output::bytes(crawled.bytes),
             drained.commits
         ));
-        let sql = "SELECT url, final_url, root_url, depth, status, title, text, links, digest, language FROM pages \
-                   WHERE text IS NOT NULL ORDER BY url";
-        let pinned = super::pin::create(context, &context.engine()?, PAGES_PIN, sql).await?;
-        self.tell(&format!("pin {PAGES_PIN}: {} pages that are a closed web from now on", pinned.rows));
-        Ok(crawled.pages)
+        let sql = format!(
+            "SELECT url, final_url, root_url, depth, status, title, text, links, digest, language FROM pages \
+             WHERE text IS NOT NULL AND root_url = '{}' ORDER BY url",
+            server.url()
+        );
+        let pinned = super::pin::create(context, &context.engine()?, pages, &sql).await?;
+        self.tell(&format!("pin {pages}: {} pages that are a closed web from now on", pinned.rows));
+        Ok((crawled.pages, server))
     }
 
     async fn import(&self) -> Result<(), Failure> {
@@ -139,40 +170,49 @@ impl Demo<'_> {
     async fn ask(&self) -> Result<Value, Failure> {
         let context = &self.context;
         self.say("Writing questions about the pages, each with an answer that is proved");
-        let source = || QuestionSource { atlas: true, invent: None };
-        let args = CrawlqaArgs { source: source(), count: Some(CRAWLQA_QUESTIONS), ..CrawlqaArgs::default() };
-        let crawlqa = synth::run_crawlqa(context.event_log().await?, &args, context.quiet).await?;
-        let types: Vec<String> =
-            crawlqa.details.by_type.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        self.tell(&format!("CRAWLQA: {} questions: {}", crawlqa.questions, types.join(", ")));
-        let rewrites = E2HQA_REWRITES;
-        let args = E2hqaArgs { source: source(), count: Some(E2HQA_ROOTS), rewrites, ..E2hqaArgs::default() };
-        let e2hqa = synth::run_e2hqa(context.event_log().await?, &args, context.quiet).await?;
-        let (roots, rewrites) = (e2hqa.details.roots, e2hqa.details.rewrites);
-        self.tell(&format!("E2HQA: {} questions: {roots} simple ones, {rewrites} rewrites of them", e2hqa.questions));
+        let (mut crawlqa, mut types) = (0, BTreeMap::<String, usize>::new());
+        let (mut e2hqa, mut roots) = (0, 0);
+        for world in &WORLDS {
+            let source = || QuestionSource { atlas: true, invent: Some(world.seed) };
+            let args = CrawlqaArgs { source: source(), count: Some(CRAWLQA_QUESTIONS), ..CrawlqaArgs::default() };
+            let asked = synth::run_crawlqa(context.event_log().await?, &args, context.quiet).await?;
+            crawlqa += asked.questions;
+            asked.details.by_type.iter().for_each(|(kind, n)| *types.entry(kind.to_string()).or_default() += n);
+            let rewrites = E2HQA_REWRITES;
+            let args = E2hqaArgs { source: source(), count: Some(E2HQA_ROOTS), rewrites, ..E2hqaArgs::default() };
+            let rewritten = synth::run_e2hqa(context.event_log().await?, &args, context.quiet).await?;
+            e2hqa += rewritten.questions;
+            roots += rewritten.details.roots;
+        }
+        let types: Vec<String> = types.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        self.tell(&format!("CRAWLQA: {crawlqa} questions: {}", types.join(", ")));
+        self.tell(&format!("E2HQA: {e2hqa} questions: {roots} simple ones, {} rewrites of them", e2hqa - roots));
         context.drain_embedded().await?;
         let example = "SELECT rewrites AS step, question, answer FROM qa WHERE attributes->>'root_qa_id' = \
                        (SELECT min(attributes->>'root_qa_id') FROM qa WHERE rewrites = 3) ORDER BY step";
         queries::show(&context.engine()?, "One question, made harder step by step", example, context.quiet).await?;
-        Ok(json!({"crawlqa": crawlqa.questions, "e2hqa": e2hqa.questions}))
+        Ok(json!({"crawlqa": crawlqa, "e2hqa": e2hqa}))
     }
 
     /// Attempts at them on the closed web.
     async fn sample(&self) -> Result<u64, Failure> {
-        self.say("Sampling: an expert with some mistakes attempts each question on the closed web");
-        let args = SampleArgs {
-            policy: Some(POLICY.to_string()),
-            web: Some(format!("closed:{PAGES_PIN}")),
-            sql: Some("SELECT qa_id, question FROM qa WHERE method IN ('crawlqa', 'e2hqa') ORDER BY qa_id".to_string()),
-            attempts: Some(ATTEMPTS),
-            seed: Some(SEED),
-            ..SampleArgs::default()
-        };
-        let summary = sample::carry_out(&self.context, &args).await?;
-        let report = summary.report();
-        let ends: Vec<String> = report.by_termination.iter().map(|(end, count)| format!("{count} {end}")).collect();
-        self.tell(&format!("{} trajectories: {}", report.trajectories, ends.join(", ")));
-        Ok(report.trajectories)
+        self.say("Sampling: an expert with some mistakes attempts each question on the closed web of its world");
+        let mut trajectories = 0;
+        for world in &WORLDS {
+            let args = SampleArgs {
+                policy: Some(POLICY.to_string()),
+                web: Some(format!("closed:{}", world.pages)),
+                attempts: Some(ATTEMPTS),
+                seed: Some(SEED),
+                ..SampleArgs::default()
+            };
+            let summary = sample::carry_out(&self.context, &args).await?;
+            let report = summary.report();
+            let ends: Vec<String> = report.by_termination.iter().map(|(end, count)| format!("{count} {end}")).collect();
+            self.tell(&format!("world {}: {} trajectories: {}", world.seed, report.trajectories, ends.join(", ")));
+            trajectories += report.trajectories;
+        }
+        Ok(trajectories)
     }
 
     async fn filter(&self) -> Result<u64, Failure> {
@@ -198,7 +238,11 @@ impl Demo<'_> {
 
     async fn pin(&self, engine: &QueryEngine) -> Result<Value, Failure> {
         self.say("Pinning the pools: accepted trajectories to fine-tune on, questions without one to reinforce");
-        let pools = pools::create(&self.context, POOLS, true).await?;
+        let of = |world: &Invented| format!("world = 'invented:{}'", world.seed);
+        let (sft, rl) = (of(&SFT_WORLD), of(&RL_WORLD));
+        let selection =
+            pools::Selection { untried: false, condition: Some(sft.as_str()), rl_condition: Some(rl.as_str()) };
+        let pools = pools::create(&self.context, POOLS, selection).await?;
         for (pinned, what) in [(&pools.sft, "trajectories"), (&pools.rl, "questions")] {
             let verified = pin::verify(engine, &pinned.name).await?;
             if !verified.passed() {

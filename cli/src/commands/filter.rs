@@ -15,8 +15,22 @@ pub(crate) async fn run(context: &Context, args: &FilterArgs) -> Result<(), Fail
     match &args.command {
         None => judging::run(context, &args.judging).await,
         Some(FilterCommand::Report { svg }) => report::run(context, svg.as_deref()).await,
-        Some(FilterCommand::Pin { name, attempted }) => pools::run(context, name, *attempted).await,
+        Some(FilterCommand::Pin { name, condition, rl_condition, untried }) => {
+            let (condition, rl_condition) = (condition.as_deref(), rl_condition.as_deref());
+            pools::run(context, name, pools::Selection { untried: *untried, condition, rl_condition }).await
+        }
     }
+}
+
+/// Says so where there is not one trajectory, and what makes some.
+pub(super) async fn warn_of_no_trajectories(context: &Context) -> Result<(), Failure> {
+    if context.quiet || select::number(&context.job_engine()?, "SELECT count(*) FROM trajectories").await? > 0 {
+        return Ok(());
+    }
+    crate::output::note(
+        "there are no trajectories: `webdancer sample` makes some, `webdancer import trajectories` brings some",
+    );
+    Ok(())
 }
 
 impl From<webdancer_synth::funnel::FunnelError> for Failure {

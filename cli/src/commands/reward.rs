@@ -27,6 +27,12 @@ pub(super) struct Report {
 
 pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     let Report { rewarded, mean, withheld } = reward(context).await?;
+    if rewarded == 0 && withheld.is_empty() {
+        super::filter::warn_of_no_trajectories(context).await?;
+    }
+    if withheld.contains_key(&Withheld::NotJudged) && !context.quiet {
+        output::note("answers are judged by `webdancer filter`, those of invalid trajectories with --invalid-too");
+    }
     if context.json {
         let withheld: BTreeMap<_, _> = withheld.iter().map(|(why, count)| (word(*why), count)).collect();
         return output::json(&json!({"rewarded": rewarded, "mean": mean, "withheld": withheld}));

@@ -26,6 +26,7 @@ use crate::failure::Failure;
 use crate::output;
 use plan::Plan;
 use progress::Watch;
+use questions::Asked;
 use share::Shared;
 
 /// What this process is to a run.
@@ -49,6 +50,8 @@ pub(super) struct Summary {
     prompt_profile: String,
     /// Attempts that the run had made before.
     made_before: Option<usize>,
+    /// Questions of the lake that do not fit web or policy, where the run names none.
+    left_out: usize,
     /// By all models together, of this process: the policy's tokens, and those of a summariser.
     spent: Spent,
 }
@@ -75,9 +78,12 @@ pub(super) async fn carry_out(context: &Context, args: &SampleArgs) -> Result<Su
     let acting = plan.acting.prepare(context, &models).await?;
     let log = context.event_log().await?;
 
-    let mut work = Work { before: None, total: None, listed: Vec::new() };
+    let mut work = Work::default();
     if part != Part::Joins {
         work = Work::missing(context, &plan).await?;
+        if part == Part::Begins && work.questions == 0 {
+            return Err(nothing_to_ask(&work));
+        }
         announce(context, &plan, part, &work);
         begin(log.as_ref(), &plan, part).await?;
         if let Some(tasks) = &tasks {
@@ -104,26 +110,55 @@ pub(super) async fn carry_out(context: &Context, args: &SampleArgs) -> Result<Su
         web: acting.web,
         prompt_profile: acting.profile,
         made_before: work.before,
+        left_out: work.of_other_webs + work.without_plan,
         spent: models.budget().spent(),
     })
 }
 
 /// What there is to do.
+#[derive(Debug, Default)]
 struct Work {
     /// Attempts that the run had made.
     before: Option<usize>,
     /// Attempts to make, by whoever makes them.
     total: Option<u64>,
     listed: Vec<Attempt>,
+    questions: usize,
+    of_other_webs: usize,
+    without_plan: usize,
 }
 
 impl Work {
     async fn missing(context: &Context, plan: &Plan) -> Result<Work, Failure> {
         let made = questions::made(context, &plan.run.id).await?;
-        let asked = questions::asked(context, &plan.questions).await?;
-        let listed = missing(&asked, plan.attempts, &made);
-        Ok(Work { before: Some(made.len()), total: Some(listed.len() as u64), listed })
+        let Asked { questions, of_other_webs, without_plan } = questions::asked(context, plan).await?;
+        let listed = missing(&questions, plan.attempts, &made);
+        let (before, total) = (Some(made.len()), Some(listed.len() as u64));
+        Ok(Work { before, total, listed, questions: questions.len(), of_other_webs, without_plan })
     }
+
+    /// How many questions of the lake are left out, and why; None where none is.
+    fn left_out(&self) -> Option<String> {
+        let parts = [
+            (self.of_other_webs, "rest on other pages than this web's"),
+            (self.without_plan, "have no plan for the scripted policy"),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, why)| format!("{count} {why}")).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+/// Why a run is not begun that would ask nothing.
+fn nothing_to_ask(work: &Work) -> Failure {
+    let what = match work.left_out() {
+        Some(left_out) => format!("no question of the lake fits: {left_out}"),
+        None => "there are no questions to attempt".to_string(),
+    };
+    Failure::usage(format!(
+        "{what}; `webdancer synth` writes some about pages, with --atlas about an atlas, and `webdancer import qa` \
+         brings some"
+    ))
 }
 
 fn limits(context: &Context, args: &SampleArgs) -> SampleConfig {
@@ -144,6 +179,9 @@ fn announce(context: &Context, plan: &Plan, part: Part, work: &Work) {
             "run {}: {attempts} attempts to make{what}; {} on {}",
             run.id, acting.policy, acting.web
         ));
+        if let Some(left_out) = work.left_out() {
+            output::note(&format!("questions of the lake that are left out: {left_out}"));
+        }
     }
 }
 

@@ -68,13 +68,75 @@ fn a_stage_whose_parameters_stay_the_same_judges_once_and_another_makes_the_next
     let held = "SELECT outcome, reason, count(*) AS n FROM funnel GROUP BY 1, 2 ORDER BY 1, 2";
     assert_eq!(sql(folder, held), ["accepted,,3", "correctness,wrong_answer,4", "quality,too_few_actions,1"]);
 
-    // The old ones again are a new version: the newest judgments are those that hold.
-    assert_eq!(document(folder, &["filter"])["stages"]["quality"]["rule_version"], 3);
+    // The old ones again: their verdicts are there already, and hold again.
+    let report = document(folder, &["filter"]);
+    let quality = &report["stages"]["quality"];
+    assert_eq!((&quality["rule_version"], &quality["new"], &quality["back"]), (&json!(1), &json!(false), &json!(true)));
+    assert_eq!(report["trajectories"], 0);
+    assert_eq!(verdicts(folder), second);
     assert_eq!(sql(folder, held), ["accepted,,4", "correctness,wrong_answer,4"]);
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM sft_pool"), ["4"]);
+    // And the others once more.
+    let report = document(folder, &["filter", "--actions-min", "3"]);
+    assert_eq!((&report["trajectories"], &report["stages"]["quality"]["rule_version"]), (&json!(0), &json!(2)));
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM sft_pool"), ["3"]);
+    // What came in between is judged by the rules that it was not judged by.
+    let more = std::fs::read_to_string(repository("deploy/demo/demo_trajectories.jsonl")).unwrap();
+    let new = more.lines().next().unwrap().replacen("\"messages\"", "\"more\":1,\"messages\"", 1);
+    std::fs::write(folder.join("more.jsonl"), new).unwrap();
+    ok(folder, &["import", "trajectories", "more.jsonl"]);
+    ok(folder, &["filter", "--actions-min", "3"]);
+    let report = document(folder, &["filter"]);
+    assert_eq!((&report["trajectories"], &report["stages"]["quality"]["rule_version"]), (&json!(1), &json!(1)));
+    assert_eq!(document(folder, &["filter"])["stages"]["quality"]["back"], false);
     assert_eq!(
         sql(folder, "SELECT state, count(*) AS n FROM runs WHERE kind = 'filter' GROUP BY 1 ORDER BY 1"),
-        ["finished,3", "started,3"]
+        ["finished,6", "started,6"]
     );
+}
+
+#[test]
+fn rules_that_judge_nothing_take_no_version_and_leave_no_trace() {
+    let folder = sample();
+    let folder = folder.path();
+    // Nothing has passed the stages before.
+    let report = document(folder, &["filter", "--stage", "quality", "--actions-min", "9"]);
+    assert_eq!((&report["stages"]["quality"]["rule_version"], &report["trajectories"]), (&json!(null), &json!(0)));
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM runs WHERE kind = 'filter'"), ["0"]);
+    // Validity judges, correctness and quality are not asked for.
+    ok(folder, &["filter", "--stage", "validity", "--actions-min", "8"]);
+    assert_eq!(document(folder, &["filter"])["stages"]["quality"]["rule_version"], 1);
+    assert_eq!(verdicts(folder), FIRST);
+}
+
+#[test]
+fn another_judge_judges_answers_again_and_quality_only_what_it_lets_through_anew() {
+    let folder = sample();
+    let folder = folder.path();
+    // GAIA's scorer passes three answers, normalisation a fourth.
+    ok(folder, &["filter", "--judge", "gaia"]);
+    assert_eq!(
+        verdicts(folder),
+        ["correctness,1,fail,5", "correctness,1,pass,3", "quality,1,pass,3", "validity,1,pass,8"]
+    );
+    let report = document(folder, &["filter"]);
+    assert_eq!(report["stages"]["correctness"]["rule_version"], 2);
+    assert_eq!(
+        (&report["stages"]["quality"]["rule_version"], &report["stages"]["quality"]["pass"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM sft_pool"), ["4"]);
+    // Rewards follow the judgments that hold, there and back.
+    let mean = "SELECT round(sum(reward), 1) AS r FROM current_rewards";
+    ok(folder, &["reward"]);
+    assert_eq!(sql(folder, mean), ["4.4"]);
+    ok(folder, &["filter", "--judge", "gaia"]);
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM sft_pool"), ["3"]);
+    assert_eq!(document(folder, &["reward"])["rewarded"], 8);
+    assert_eq!(sql(folder, mean), ["3.5"]);
+    ok(folder, &["filter"]);
+    assert_eq!(document(folder, &["reward"])["rewarded"], 0);
+    assert_eq!(sql(folder, mean), ["4.4"]);
 }
 
 #[test]
@@ -110,6 +172,15 @@ fn a_corrected_gold_answer_is_judged_again_and_nothing_else() {
     assert_eq!(report["stages"]["correctness"]["new"], false);
     assert_eq!(document(folder, &["filter"])["trajectories"], 0);
     assert_eq!(sql(folder, "SELECT count(*) AS n FROM sft_pool"), ["5"]);
+    // Another one, and then the one before again: each change is judged, and once.
+    let other = corrected.to_string().replace("[\"Canberra\",\"Sydney\"]", "[\"Canberra\"]");
+    for (event, id, pool) in [(other, "2", "4"), (corrected.to_string(), "3", "5")] {
+        let event = event.replace("\"id\":\"1\"", &format!("\"id\":\"{id}\""));
+        assert!(webdancer(folder, &["--lake", "l", "append"], event.as_bytes()).status.success());
+        assert_eq!(document(folder, &["filter"])["trajectories"], 1, "{id}");
+        assert_eq!(document(folder, &["filter"])["trajectories"], 0, "{id}");
+        assert_eq!(sql(folder, "SELECT count(*) AS n FROM sft_pool"), [pool]);
+    }
 }
 
 #[test]
@@ -134,7 +205,7 @@ fn one_command_pins_both_pools_and_no_question_is_in_both() {
     let folder = sample();
     let folder = folder.path();
     ok(folder, &["filter"]);
-    let pins = document(folder, &["filter", "pin", "train"]);
+    let pins = document(folder, &["filter", "pin", "train", "--untried"]);
     assert_eq!((&pins["sft"]["rows"], &pins["rl"]["rows"]), (&json!(4), &json!(6)));
     let both = "SELECT count(*) AS n FROM pin('train-sft') s JOIN pin('train-rl') r ON r.qa_id = s.qa_id";
     assert_eq!(sql(folder, both), ["0"]);
@@ -143,11 +214,51 @@ fn one_command_pins_both_pools_and_no_question_is_in_both() {
                   (SELECT qa_id FROM pin('train-sft') UNION ALL SELECT qa_id FROM pin('train-rl'))";
     assert_eq!(sql(folder, either), ["10"]);
     ok(folder, &["pin", "verify", "train-rl"]);
-    assert_eq!(document(folder, &["filter", "pin", "tried", "--attempted"])["rl"]["rows"], 3);
+    // What nobody attempted has not failed: it is left out unless it is asked for.
+    assert_eq!(document(folder, &["filter", "pin", "tried"])["rl"]["rows"], 3);
+    assert_eq!(sql(folder, "SELECT min(attempts) AS n FROM pin('tried-rl')"), ["1"]);
     // What is judged later changes neither, and the name stays what it was.
     ok(folder, &["filter", "--actions-min", "3"]);
-    let output = webdancer(folder, &["--lake", "l", "filter", "pin", "train"], b"");
+    let output = webdancer(folder, &["--lake", "l", "filter", "pin", "train", "--untried"], b"");
     assert!(text(&output.stderr).contains("has other rows"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_pin_takes_the_questions_of_the_worlds_it_is_told_and_says_when_some_are_there_to_evaluate() {
+    let folder = sample();
+    let folder = folder.path();
+    ok(folder, &["filter"]);
+    let ids = |pool: &str| sql(folder, &format!("SELECT DISTINCT qa_id FROM {pool} ORDER BY 1"));
+    let (accepted, left) = (ids("sft_pool"), ids("rl_pool WHERE attempts > 0"));
+    assert_eq!((accepted.len(), left.len()), (4, 3));
+    let told = |id: &String, world: &str| {
+        json!({"specversion": "1.0", "id": format!("w-{id}"), "source": "me", "type": "webdancer.qa.v1", "data": {
+            "qa_id": id, "method": "crawlqa", "question": "?", "answer": "!", "attributes": {"world": world}}})
+        .to_string()
+    };
+    let events = [
+        told(&accepted[0], "real"),
+        told(&accepted[1], "invented:1"),
+        told(&accepted[2], "invented:2"),
+        told(&left[0], "invented:1"),
+        told(&left[1], "invented:2"),
+    ];
+    assert!(webdancer(folder, &["--lake", "l", "append"], events.join("\n").as_bytes()).status.success());
+    let pin = |arguments: &[&str]| {
+        let output = webdancer(folder, &[&["--lake", "l", "--json", "filter", "pin"], arguments].concat(), b"");
+        let pins: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+        (pins["sft"]["rows"].as_i64().unwrap(), pins["rl"]["rows"].as_i64().unwrap(), text(&output.stderr))
+    };
+    let (sft, rl, warned) = pin(&["all"]);
+    assert_eq!((sft, rl), (4, 3));
+    assert!(warned.contains("warning: 1 questions of all-sft are about the real countries"), "{warned}");
+    let (sft, rl, warned) = pin(&["invented", "--where", "world LIKE 'invented:%'"]);
+    assert_eq!((sft, rl, warned.contains("warning")), (2, 2, false), "{warned}");
+    pin(&["two", "--where", "world = 'invented:1'", "--rl-where", "world = 'invented:2' -- the other"]);
+    assert_eq!(ids("pin('two-sft')"), [accepted[1].as_str()]);
+    assert_eq!(ids("pin('two-rl')"), [left[1].as_str()]);
+    let output = webdancer(folder, &["--lake", "l", "filter", "pin", "x", "--where", "wrld = 1"], b"");
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -185,8 +296,19 @@ fn what_cannot_be_done_is_told_in_a_line() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
         assert!(message.contains(part) && message.trim_end().lines().count() == 1, "{arguments:?}: {message}");
     }
-    // An empty lake is nothing to judge, and no fault.
+    // An empty lake is nothing to judge, and no fault; what is missing is said.
     assert_eq!(document(folder.path(), &["filter"])["trajectories"], 0);
+    for (command, part) in [
+        (&["filter"][..], "there are no trajectories: `webdancer sample` makes some"),
+        (&["reward"], "there are no trajectories: `webdancer sample` makes some"),
+        (&["filter", "pin", "none"], "both pools are empty: `webdancer sample` makes trajectories"),
+    ] {
+        let output = webdancer(folder.path(), &[&["--lake", "l"], command].concat(), b"");
+        assert_eq!(output.status.code(), Some(0), "{command:?}");
+        let told: Vec<_> =
+            text(&output.stderr).lines().filter(|line| line.contains(part)).map(str::to_string).collect();
+        assert_eq!(told.len(), 1, "{command:?}: {}", text(&output.stderr));
+    }
     assert_eq!(document(folder.path(), &["filter", "report"])["methods"], json!([]));
 }
 

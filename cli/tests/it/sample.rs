@@ -135,6 +135,39 @@ fn a_recorded_web_serves_what_a_run_observed_and_nothing_else() {
 }
 
 #[test]
+fn questions_about_another_world_or_without_a_plan_are_left_out_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (seed, count) in [("3", "8"), ("4", "16")] {
+        document(folder, 0, &["synth", "crawlqa", "--atlas", "--invent", seed, "--count", count]);
+    }
+    let imported = json!({"qa_id": "other", "method": "import", "question": "Who designed it?", "answer": "Ida"});
+    append(folder, &[event("qa", "other", &imported)]);
+    // A web that has the pages of the one world, by their digests.
+    let pages = "SELECT DISTINCT digest, concat('http://a/', digest) AS url, 'An article.' AS text FROM \
+                 (SELECT unnest(evidence_page_digests) AS digest FROM qa WHERE attributes->>'world' = 'invented:3')";
+    document(folder, 0, &["pin", "create", "world", "--sql", pages]);
+    let sample = ["sample", "--policy", "scripted", "--web", "closed:world", "--attempts", "1"];
+    let output = webdancer(folder, &[&["--json"], &sample[..]].concat(), b"");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    assert_eq!((&report["trajectories"], &report["left_out"]), (&json!(8), &json!(17)));
+    let told = "left out: 16 rest on other pages than this web's, 1 have no plan for the scripted policy";
+    assert!(text(&output.stderr).contains(told), "{}", text(&output.stderr));
+    let worlds = "SELECT DISTINCT q.attributes->>'world' AS world FROM trajectories t JOIN qa q ON q.qa_id = t.qa_id";
+    assert_eq!(sql(folder, worlds), json!([{"world": "invented:3"}]));
+    // What was asked for by name is asked.
+    let all = [&sample[..], &["--sql", "SELECT * FROM qa WHERE qa_id = 'other'"]].concat();
+    let output = webdancer(folder, &all, b"");
+    assert!(text(&output.stderr).contains("it has no plan for this question"), "{}", text(&output.stderr));
+    // A web that has nothing of any question.
+    let none = "SELECT 'd' AS digest, 'http://a/' AS url, 'An article.' AS text";
+    document(folder, 0, &["pin", "create", "nothing", "--sql", none]);
+    let output = webdancer(folder, &["sample", "--policy", "scripted", "--web", "closed:nothing"], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("needs questions with plans about this web"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn what_sampling_needs_and_lacks_is_said() {
     let runtime = Runtime::new().unwrap();
     let model = model(&runtime);

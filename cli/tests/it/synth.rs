@@ -43,7 +43,8 @@ fn questions_about_the_atlas_are_written_once_whichever_run_comes_to_them() {
 fn what_questions_are_about_must_be_said() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, part) in [
-        (&["synth", "crawlqa"][..], "--atlas"),
+        (&["synth", "crawlqa"][..], "--sql QUERY or --pin PIN of crawled ones, by models; or --atlas"),
+        (&["synth", "e2hqa"], "--sql QUERY or --pin PIN, by models; or --atlas"),
         (&["synth", "crawlqa", "--invent", "3"], "--atlas"),
         (&["synth", "crawlqa", "--atlas", "--types", "count,riddle"], "\"riddle\" is no type of questions"),
         (&["synth", "crawlqa", "--atlas", "--types", "generic"], "single facts are where e2hqa begins"),

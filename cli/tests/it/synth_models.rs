@@ -122,6 +122,14 @@ fn models_rewrite_questions_whose_answers_stay() {
         (&json!(0), &json!(3), report["run_id"].clone())
     );
     assert_eq!(model.asked().len(), asked);
+    // In the new questions nothing is left that could be described: that is found out once.
+    let new = ["synth", "e2hqa", "--rewrites", "2", "--sql", "SELECT * FROM current_qa WHERE method = 'e2hqa'"];
+    let report = document(folder, 0, &new);
+    assert_eq!((&report["roots"], &report["stopped"]), (&json!(3), &json!({"no_entity_left": 3})));
+    let asked = model.asked().len();
+    let again = document(folder, 0, &new);
+    assert_eq!((&again["roots"], &again["done_before"]), (&json!(0), &json!(3)));
+    assert_eq!(model.asked().len(), asked);
 }
 
 #[test]
@@ -147,7 +155,14 @@ fn what_models_need_and_lack_is_said() {
     let folder = site(&model, "");
     let folder = folder.path();
     std::fs::write(folder.join("none.toml"), "").unwrap();
-    let cases: [(&[&str], &str); 6] = [
+    let reader = "[roles]\nsynthesiser = \"stub\"\n[endpoints.stub]\nurl = \"http://127.0.0.1:9\"\nmodel = \"stub\"\n\
+                  [synth]\nreader = \"nobody\"\n";
+    std::fs::write(folder.join("reader.toml"), reader).unwrap();
+    let cases: [(&[&str], &str); 7] = [
+        (
+            &["--config", "reader.toml", "synth", "crawlqa", "--sql", "SELECT * FROM pages"],
+            "synth.reader: no model plays the role \"nobody\"; roles: agent, ",
+        ),
         (
             &["--config", "none.toml", "synth", "crawlqa", "--sql", "SELECT * FROM pages"],
             "roles.synthesiser: is missing",

@@ -191,6 +191,10 @@ async fn a_claim_has_one_holder_and_an_expired_one_is_taken_over_by_one() {
     assert_eq!(winners, 1);
     assert_eq!(lake.claimed("slot", "s1").await.unwrap().unwrap().1.holder, "0");
     assert!(lake.claim("slot", "s1", 1, &claim("next")).await.unwrap());
+    let all = lake.claims("slot", "s1").await.unwrap();
+    let holders: Vec<(u64, &str)> =
+        all.iter().map(|(generation, claim)| (*generation, claim.holder.as_str())).collect();
+    assert_eq!(holders, [(0, "0"), (1, "next")]);
     let (generation, newest) = lake.claimed("slot", "s1").await.unwrap().unwrap();
     assert_eq!((generation, newest.holder.as_str()), (1, "next"));
     assert!(lake.claimed("slot", "s2").await.unwrap().is_none());

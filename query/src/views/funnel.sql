@@ -1,7 +1,8 @@
 -- How far each trajectory came in the funnel: the current verdict of each stage, and `outcome`: `accepted`, the first
 -- stage that it failed (`validity`, `correctness`, `quality`), `error` where a judge failed before any stage rejected
 -- it, or `pending` where a stage has not been judged yet. `stage` is where it stopped, null if it was accepted, and
--- `reason` why, as the judgment's criteria name it. Counts: SELECT outcome, count(*) FROM funnel GROUP BY outcome.
+-- `reason` why, as the judgment's criteria name it. `method` is that of the question; of an imported trajectory it is
+-- `import`, whatever else comes to the same question later. Counts: SELECT outcome, count(*) FROM funnel GROUP BY outcome.
 WITH verdicts AS (
     SELECT
         trajectory_id,
@@ -20,7 +21,8 @@ SELECT
     t.run_id,
     t.policy_model,
     t.attempt,
-    q.method,
+    CASE WHEN t.source = 'webdancer/import' AND q.method IS DISTINCT FROM 'benchmark' THEN 'import' ELSE q.method END
+        AS method,
     t.termination,
     coalesce(t.restricted, false) AS restricted,
     v.validity,

@@ -119,6 +119,80 @@ async fn the_current_judgment_is_of_the_highest_rule_version_then_the_latest() {
 }
 
 #[tokio::test]
+async fn the_rule_version_that_the_funnel_last_judged_by_is_in_force() {
+    let judged = |trajectory: &str, stage: &str, version: i32, verdict: &str, source: &str| {
+        json!({"trajectory_id": trajectory, "stage": stage, "verdict": verdict, "rule_version": version,
+               "source": source, "event_time": "2026-01-01T00:00:00Z", "event_id": format!("{trajectory}{version}")})
+    };
+    let filter = "webdancer/filter";
+    let judgments = [
+        judged("both", "quality", 1, "pass", filter),
+        judged("both", "quality", 2, "fail", filter),
+        // Judged by one of them only.
+        judged("newer", "quality", 2, "fail", filter),
+        judged("older", "quality", 1, "pass", filter),
+        // Each stage has versions of its own.
+        judged("both", "validity", 1, "fail", filter),
+        judged("both", "validity", 2, "pass", filter),
+        // Versions of others are not the funnel's: the highest holds.
+        judged("foreign", "quality", 1, "pass", filter),
+        judged("foreign", "quality", 9, "fail", "me"),
+    ];
+    let run = |hour: u32, source: &str, config: Value| {
+        json!({"run_id": "r", "kind": "filter", "state": "started", "source": source, "config": config.to_string(),
+               "event_time": format!("2026-01-01T{hour:02}:00:00Z"), "event_id": format!("r{hour}")})
+    };
+    let quality = |version: Value| json!({"quality": {"rule_version": version}});
+    let newest = [run(1, filter, quality(json!(1))), run(2, filter, quality(json!(2)))];
+    let back = [
+        run(3, filter, quality(json!(1))),
+        // A stage that was not asked for, or has judged nothing, changes nothing.
+        run(4, filter, json!({"validity": {"rule_version": 2}})),
+        run(5, filter, quality(Value::Null)),
+        run(6, "me", quality(json!(2))),
+    ];
+    let held = async |runs: &[Value]| {
+        let engine = Memory::default().with(Kind::Judgment, &judgments).with(Kind::Run, runs).engine();
+        let sql = "SELECT concat_ws(' ', trajectory_id, stage, rule_version, verdict) AS held \
+                   FROM current_judgments ORDER BY 1";
+        csv(&engine, sql).await
+    };
+    let at = |version: &str| {
+        let both = if version == "1" { "both quality 1 pass" } else { "both quality 2 fail" };
+        [both, "both validity 2 pass", "foreign quality 9 fail", "newer quality 2 fail", "older quality 1 pass"]
+    };
+    assert_eq!(held(&[]).await, at("2"));
+    assert_eq!(held(&newest).await, at("2"));
+    assert_eq!(held(&[&newest[..], &back[..]].concat()).await, at("1"));
+}
+
+#[tokio::test]
+async fn the_reward_for_the_current_judgment_holds() {
+    let time = |hour: u32| format!("2026-01-01T{hour:02}:00:00Z");
+    let judged = |trajectory: &str, version: i32, event: &str| {
+        json!({"trajectory_id": trajectory, "stage": "correctness", "verdict": "pass", "rule_version": version,
+               "event_time": time(1), "event_id": event})
+    };
+    let reward = |trajectory: &str, reward: f64, judgment: Option<&str>, hour: u32| {
+        let criteria = judgment.map_or(json!({}), |id| json!({"judgment": id}));
+        json!({"trajectory_id": trajectory, "reward": reward, "criteria": criteria.to_string(),
+               "event_time": time(hour), "event_id": format!("{trajectory}{hour}")})
+    };
+    let rewards = [
+        // Of those for the judgment that holds, the latest, whatever was given later for another.
+        reward("t", 0.1, Some("new"), 2),
+        reward("t", 1.0, Some("new"), 3),
+        reward("t", 0.9, Some("old"), 4),
+        // Nobody judged the answer.
+        reward("silent", 0.0, None, 2),
+    ];
+    let judgments = [judged("t", 2, "new"), judged("t", 1, "old")];
+    let engine = Memory::default().with(Kind::Reward, &rewards).with(Kind::Judgment, &judgments).engine();
+    let sql = "SELECT trajectory_id, reward FROM current_rewards ORDER BY 1";
+    assert_eq!(csv(&engine, sql).await, ["silent,0.0", "t,1.0"]);
+}
+
+#[tokio::test]
 async fn what_was_recorded_twice_is_taken_as_it_was_last() {
     let time = |hour: u32| format!("2026-01-01T{hour:02}:00:00Z");
     let qa = |id: &str, answer: &str, hour: u32| json!({"qa_id": id, "answer": answer, "event_time": time(hour)});
@@ -266,6 +340,23 @@ async fn the_funnel_names_the_stage_at_which_a_trajectory_stopped_and_why() {
             "no_answer,validity,validity,no_answer",
             "wrong_answer,correctness,correctness,wrong_answer",
         ]
+    );
+}
+
+#[tokio::test]
+async fn an_imported_trajectory_stays_one_whoever_comes_to_its_question_later() {
+    let question = |id: &str, method: &str, hour: u32| json!({"qa_id": id, "method": method, "event_time": format!("2026-01-01T{hour:02}:00:00Z")});
+    let questions = [question("q", "import", 1), question("q", "crawlqa", 2), question("b", "benchmark", 1)];
+    let trajectory = |id: &str, qa: &str, source: &str| json!({"trajectory_id": id, "qa_id": qa, "source": source});
+    let trajectories = [
+        trajectory("imported", "q", "webdancer/import"),
+        trajectory("sampled", "q", "webdancer/sample"),
+        trajectory("of a benchmark", "b", "webdancer/import"),
+    ];
+    let engine = Memory::default().with(Kind::Qa, &questions).with(Kind::Trajectory, &trajectories).engine();
+    assert_eq!(
+        csv(&engine, "SELECT trajectory_id, method FROM funnel ORDER BY 1").await,
+        ["imported,import", "of a benchmark,benchmark", "sampled,crawlqa"]
     );
 }
 

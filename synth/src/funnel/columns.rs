@@ -36,6 +36,7 @@ pub const OBSERVATIONS: &str = "turn_observation";
 /// | `golds` | further gold answers: a JSON list of strings |
 /// | `validity`, `correctness`, `quality` | the verdict in force, `pass` or `fail`, where the stage need not judge again |
 /// | `correctness_errors`, `quality_errors` | integers: how often the judge failed so far |
+/// | `correctness_verdicts` | an integer: how often this version judged the answer, by gold answers that were changed since |
 /// | `opinion` | what the critic said of it before: JSON |
 /// | `turn_observation` | a list: the observations, for the critic |
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,7 @@ pub struct Attempts<'a> {
     golds: Option<&'a StringArray>,
     known: [Option<&'a StringArray>; 3],
     errors: [Option<&'a Int64Array>; 3],
+    verdicts: Option<&'a Int64Array>,
     opinion: Option<&'a StringArray>,
 }
 
@@ -95,6 +97,7 @@ impl<'a> Attempts<'a> {
                 optional_text(batch, "quality")?,
             ],
             errors: [None, optional_count(batch, "correctness_errors")?, optional_count(batch, "quality_errors")?],
+            verdicts: optional_count(batch, "correctness_verdicts")?,
             opinion: optional_text(batch, "opinion")?,
         })
     }
@@ -159,9 +162,12 @@ impl<'a> Attempts<'a> {
 
     /// How often the judge of a stage failed so far.
     pub(super) fn errors(&self, stage: Stage, row: usize) -> u64 {
-        let column = self.errors.get(stage as usize).copied().flatten();
-        let count = column.filter(|column| row < column.len() && !column.is_null(row)).map(|column| column.value(row));
-        u64::try_from(count.unwrap_or(0)).unwrap_or(0)
+        count(self.errors.get(stage as usize).copied().flatten(), row)
+    }
+
+    /// How many verdicts a stage gave under this version that hold no longer.
+    pub(super) fn verdicts(&self, stage: Stage, row: usize) -> u64 {
+        if stage == Stage::Correctness { count(self.verdicts, row) } else { 0 }
     }
 
     /// What the critic said before.
@@ -238,6 +244,11 @@ impl<'a> Texts<'a> {
 
 fn value(array: &StringArray, row: usize) -> Option<&str> {
     (row < array.len() && !array.is_null(row)).then(|| array.value(row))
+}
+
+fn count(counts: Option<&Int64Array>, row: usize) -> u64 {
+    let counts = counts.filter(|counts| row < counts.len() && !counts.is_null(row));
+    counts.and_then(|counts| u64::try_from(counts.value(row)).ok()).unwrap_or(0)
 }
 
 fn column<'a, T>(

@@ -12,6 +12,7 @@ use webdancer_schemas::row::HasKind;
 use webdancer_schemas::rows::{self, Judgment};
 
 use super::rules::Ruling;
+use super::stage::digest;
 use super::{Attempts, FunnelError, Reason, StageRules};
 
 /// The source of the funnel's events.
@@ -60,7 +61,7 @@ impl Told<'_> {
 ///
 /// Its id is derived: from the trajectory and its time, the stage, its version and its rules, and the gold answer where
 /// one is judged by. So one version of a stage judges a trajectory once. Failures of a judge are counted, each has an id
-/// of its own.
+/// of its own; so has a verdict by a gold answer that was changed and is now what it was before.
 pub(super) fn judgment(
     attempts: &Attempts<'_>,
     row: usize,
@@ -88,7 +89,7 @@ pub(super) fn judgment(
     let work = format!("filter/{}/{}/{}/{}", rules.stage, rules.version, rules.digest, told.judged);
     let (work, step) = match told.verdict {
         Verdict::Error => (format!("{work}/error"), attempts.errors(rules.stage, row)),
-        _ => (work, 0),
+        _ => (work, attempts.verdicts(rules.stage, row)),
     };
     let id = EventId::derive(attempts.event_time(row), &work, Kind::Judgment, trajectory_id, step);
     let parents = vec![trajectory_id.to_string(), attempts.qa_id(row).to_string()];
@@ -96,12 +97,14 @@ pub(super) fn judgment(
 }
 
 impl Run {
-    /// The event that says that a run of `kind` began, under this configuration, or how it ended.
+    /// The event that says that a run of `kind` began, under this configuration, or how it ended. To say the same again
+    /// is the same event; under another configuration it is another one.
     ///
     /// # Errors
     /// [`FunnelError::Internal`] for what cannot be JSON.
     pub fn event(&self, kind: &str, state: RunState, config: Value, now: DateTime<Utc>) -> Result<Event, FunnelError> {
         let error = if let RunState::Failed(why) = &state { Some(why.clone()) } else { None };
+        let work = format!("{}/{}", self.id, digest(&config));
         let row = rows::Run {
             kind: kind.to_string(),
             state: state.name().to_string(),
@@ -110,7 +113,7 @@ impl Run {
             error,
             ..rows::Run::default()
         };
-        let id = EventId::derive(self.start, &self.id, Kind::Run, state.name(), 0);
+        let id = EventId::derive(self.start, &work, Kind::Run, state.name(), 0);
         let mut event = event(id, &row, Vec::new(), self)?;
         event.envelope.subject = Some(self.id.clone());
         Ok(event.at(now))
@@ -141,10 +144,12 @@ impl RunState {
     }
 }
 
-/// What the stages of a run judge by, as its configuration.
-pub fn config_of(rules: &[StageRules]) -> Value {
-    let stages = rules.iter().map(|rules| {
-        let stage = json!({"rule_version": rules.version, "digest": rules.digest, "rules": rules.rules});
+/// What the stages of a run judge by, as its configuration. The view `current_judgments` reads the rule versions from
+/// there: those that the last run named are in force. A stage that has none yet, 0, names none.
+pub fn config_of<'a>(rules: impl IntoIterator<Item = &'a StageRules>) -> Value {
+    let stages = rules.into_iter().map(|rules| {
+        let version = Some(rules.version).filter(|version| *version > 0);
+        let stage = json!({"rule_version": version, "digest": rules.digest, "rules": rules.rules});
         (rules.stage.name().to_string(), stage)
     });
     Value::Object(stages.collect())

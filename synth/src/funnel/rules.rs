@@ -10,8 +10,14 @@ use webdancer_agent::output::{Output, OutputFault, TurnText};
 use super::ngrams::NgramCounter;
 use super::{Attempts, FunnelError, QualityParameters, Reason};
 
-/// Version of the rules' code. It goes up when a rule decides otherwise under the same parameters.
-pub const RULES_VERSION: i32 = 1;
+/// Version of the code of the validity rules. It goes up when a rule decides, or says why, otherwise.
+pub const VALIDITY_VERSION: i32 = 2;
+/// Version of the code of the quality rules. It goes up when a rule decides otherwise under the same parameters.
+pub const QUALITY_VERSION: i32 = 1;
+
+const THINK_CLOSE: &str = "</think>";
+/// How an observation begins: only what carries out a call may write that.
+const OBSERVATION: &str = "<tool_response>";
 
 /// What a rule decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +74,19 @@ fn validity(output: &Output<'_>) -> Ruling {
     }
     match output.check() {
         Ok(()) => Ruling { reason: None, detail: format!("{} turns in the format", output.turns.len()) },
+        Err(OutputFault::Turn { turn, .. }) if makes_up_observation(output, turn) => {
+            let detail = format!("turn {turn} goes on with an observation that the agent made up");
+            Ruling::reject(Reason::SimulatedObservation, detail)
+        }
         Err(fault) => Ruling::reject(reason_of(&fault), fault.to_string()),
     }
+}
+
+/// Whether a turn that is out of format is so because an observation follows its action, or takes its place. A thought
+/// may speak of one.
+fn makes_up_observation(output: &Output<'_>, turn: usize) -> bool {
+    let raw = output.turns.get(turn).and_then(|turn| turn.raw).unwrap_or_default();
+    raw.split_once(THINK_CLOSE).map_or(raw, |(_, action)| action).contains(OBSERVATION)
 }
 
 fn reason_of(fault: &OutputFault) -> Reason {

@@ -12,7 +12,7 @@ use webdancer_schemas::event::Event;
 
 use super::critic::{Critic, Opinion};
 use super::events::{Told, judgment};
-use super::rules::{Inspector, RULES_VERSION, Ruling, in_parallel};
+use super::rules::{Inspector, QUALITY_VERSION, Ruling, VALIDITY_VERSION, in_parallel};
 use super::stage::{JUDGE_FAILED, text_digest};
 use super::{Attempts, FunnelError, FunnelLimits, FunnelParameters, Reason, Run, Stage, StageRules};
 
@@ -90,12 +90,12 @@ impl Funnel {
             return Err(FunnelError::Parameters(fault.to_string()));
         }
         let quality = json!({
-            "version": RULES_VERSION,
+            "version": QUALITY_VERSION,
             "parameters": parameters.quality,
             "critic": critic.as_ref().map(Critic::rules),
         });
         let rules = [
-            StageRules::new(Stage::Validity, json!({"version": RULES_VERSION})),
+            StageRules::new(Stage::Validity, json!({"version": VALIDITY_VERSION})),
             StageRules::new(Stage::Correctness, json!({"judge": judge.name(), "version": judge.rule_version()})),
             StageRules::new(Stage::Quality, quality),
         ];
@@ -129,6 +129,11 @@ impl Funnel {
     /// Whether the critic reads observations: batches need [`OBSERVATIONS`](super::OBSERVATIONS).
     pub fn reads_observations(&self) -> bool {
         self.critic.is_some() && self.asks(Stage::Quality)
+    }
+
+    /// What the stages that it judges at judge by.
+    pub fn rules_asked(&self) -> impl Iterator<Item = &StageRules> {
+        self.rules.iter().filter(|rules| self.asks(rules.stage))
     }
 
     /// Whether it judges at a stage.

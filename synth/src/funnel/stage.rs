@@ -39,7 +39,7 @@ impl fmt::Display for Stage {
 }
 
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $reason:ident, $name:literal, $stage:ident;)*) => {
+    ($($(#[doc = $doc:literal])+ $reason:ident, $name:literal;)*) => {
         /// Why a trajectory did not pass a stage: `reason` in a judgment's criteria.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
@@ -54,52 +54,48 @@ macro_rules! reasons {
             pub fn name(self) -> &'static str {
                 match self { $(Reason::$reason => $name,)* }
             }
-
-            /// The stage that rejects for it.
-            pub fn stage(self) -> Stage {
-                match self { $(Reason::$reason => Stage::$stage,)* }
-            }
         }
     };
 }
 
 reasons! {
     /// The attempt ended by a failure of the model's endpoint, a tool or the engine.
-    AttemptFailed, "attempt_failed", Validity;
+    AttemptFailed, "attempt_failed";
     /// The agent used up its calls, tokens or time.
-    OutOfBudget, "out_of_budget", Validity;
+    OutOfBudget, "out_of_budget";
     /// There is no turn.
-    NoTurns, "no_turns", Validity;
+    NoTurns, "no_turns";
     /// The lists of the row's turns differ in length.
-    UnequalLists, "unequal_lists", Validity;
+    UnequalLists, "unequal_lists";
     /// A turn is not a thought and one action.
-    NotInFormat, "not_in_format", Validity;
+    NotInFormat, "not_in_format";
     /// The arguments of a call are no JSON object.
-    BadArguments, "bad_arguments", Validity;
+    BadArguments, "bad_arguments";
     /// A turn before the last answers.
-    EarlyAnswer, "early_answer", Validity;
+    EarlyAnswer, "early_answer";
     /// A call got no observation, and another turn follows.
-    NoObservation, "no_observation", Validity;
+    NoObservation, "no_observation";
     /// The trajectory ended without an answer.
-    NoAnswer, "no_answer", Validity;
+    NoAnswer, "no_answer";
     /// The judge says that the answer is wrong.
-    WrongAnswer, "wrong_answer", Correctness;
+    WrongAnswer, "wrong_answer";
     /// The answer was forced by the engine at the end of the context.
-    ForcedAnswer, "forced_answer", Quality;
+    ForcedAnswer, "forced_answer";
     /// A tool was called that does not exist.
-    UnknownTool, "unknown_tool", Quality;
-    /// The agent wrote an observation itself.
-    SimulatedObservation, "simulated_observation", Quality;
+    UnknownTool, "unknown_tool";
+    /// The agent wrote an observation itself. Behind an action that is out of format, which validity sees; within a
+    /// thought or an answer quality does.
+    SimulatedObservation, "simulated_observation";
     /// There are fewer actions than asked for.
-    TooFewActions, "too_few_actions", Quality;
+    TooFewActions, "too_few_actions";
     /// An n-gram occurs more often than allowed.
-    Repetition, "repetition", Quality;
+    Repetition, "repetition";
     /// The critic: it gathers the same information again.
-    Redundant, "redundant", Quality;
+    Redundant, "redundant";
     /// The critic: it strays from the question.
-    OffGoal, "off_goal", Quality;
+    OffGoal, "off_goal";
     /// The critic: its reasoning is illogical, or not borne out by what it saw.
-    PoorReasoning, "poor_reasoning", Quality;
+    PoorReasoning, "poor_reasoning";
 }
 
 impl fmt::Display for Reason {
@@ -116,7 +112,7 @@ pub(super) const JUDGE_FAILED: &str = "judge_failed";
 pub struct StageRules {
     /// The stage.
     pub stage: Stage,
-    /// The version of its judgments. Whoever records which digest had which version assigns it; 0 until then.
+    /// The version of its judgments. Whoever records which digest has which version assigns it; 0 until then.
     pub version: i32,
     /// Rules' version, parameters, judge and prompt.
     pub rules: Value,
@@ -150,10 +146,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_has_a_name_of_its_own_and_stages_are_in_order() {
+    fn each_reason_has_a_name_of_its_own() {
         let names: HashSet<_> = Reason::ALL.iter().map(|reason| reason.name()).chain([JUDGE_FAILED]).collect();
         assert_eq!(names.len(), Reason::ALL.len() + 1);
-        assert!(Reason::ALL.is_sorted_by_key(|reason| reason.stage()));
     }
 
     #[test]

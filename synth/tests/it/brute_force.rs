@@ -1,5 +1,5 @@
-//! A second opinion on questions about an atlas: reads a question's structured form as JSON and tries every entity of
-//! the table. It shares no code with what writes the questions.
+//! A second opinion on questions about an atlas: takes what a question asks, as [`crate::question_reader`] reads it from
+//! the words, and tries every entity of the table. It shares no code with what writes the questions.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};

@@ -1,15 +1,22 @@
 //! What the rules of validity and quality decide.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use async_trait::async_trait;
 use proptest::prelude::*;
+use serde_json::Value;
+use webdancer_agent::profile::Profile;
 use webdancer_agent::published::parse_trajectory_line;
+use webdancer_agent::react::{React, ReactConfig, Task};
+use webdancer_agent::tool::{Observation, Outcome, Web};
 use webdancer_schemas::rows::Trajectory;
 use webdancer_synth::funnel::rules::{Inspector, judge_all};
 use webdancer_synth::funnel::{Attempts, FunnelError, QualityParameters, Reason};
 
+use crate::models::Played;
 use crate::trajectories::{Row, batch, good, with};
 
 /// Why each row is rejected, and what is told of it.
@@ -93,6 +100,91 @@ fn each_fault_of_the_format_has_its_reason() {
         let told = rulings(&[row], &QualityParameters::default());
         assert_eq!(told, [(Some(due), detail.to_string())]);
     }
+}
+
+/// A web whose tools find something.
+#[derive(Debug)]
+struct Found;
+
+#[async_trait]
+impl Web for Found {
+    fn name(&self) -> &str {
+        "found"
+    }
+
+    fn specifications(&self) -> Vec<Value> {
+        Vec::new()
+    }
+
+    async fn call(&self, _: &str, _: &str) -> Observation {
+        Observation::new("Maribor lies on the Drava.", Outcome::Done)
+    }
+}
+
+/// Why the trajectory of an agent that writes these turns, and then the last of them again, is rejected.
+async fn reason_of_written(turns: &[&str], config: ReactConfig) -> Option<&'static str> {
+    let said: Vec<String> = turns.iter().map(|turn| (*turn).to_string()).collect();
+    let model = Played::new("model", move |_, number| Ok(said.get(number).or(said.last()).unwrap().clone()));
+    let agent = React::new(model, Arc::new(Found), Arc::new(Profile::compact()), config);
+    let task = Task {
+        trajectory_id: "t",
+        qa_id: "q",
+        question: "Which river flows through Maribor?",
+        attempt: 0,
+        seed: None,
+        date: "2026-01-01".parse().unwrap(),
+        restricted: None,
+    };
+    let trajectory = agent.attempt(&task).await.trajectory;
+    reason(&Row { trajectory, ..Row::default() }).map(Reason::name)
+}
+
+#[tokio::test]
+async fn whatever_a_model_writes_out_of_order_has_a_reason_of_its_own() {
+    let call = |tool: &str| {
+        format!(
+            "<think>\nI look.\n</think>\n<tool_call>\n{{\"name\": \"{tool}\", \"arguments\": {{\"query\": [\"x\"]}}}}\n</tool_call>"
+        )
+    };
+    let search = call("search");
+    let answer = "<think>\nSo it is.\n</think>\n<answer>\nDrava\n</answer>";
+    let simulated = "\n<tool_response>\nMaribor lies on the Drava.\n</tool_response>\n";
+    let few = || ReactConfig { calls_max: 3, force_answer: false, ..ReactConfig::default() };
+    for (turns, due) in [
+        (vec![search.clone(), answer.to_string()], None),
+        // An observation behind the call, with the answer behind it, and in place of an action.
+        (vec![format!("{search}{simulated}"), answer.to_string()], Some("simulated_observation")),
+        (vec![format!("{search}{simulated}{answer}"), answer.to_string()], Some("simulated_observation")),
+        (vec![format!("<think>\nx\n</think>{simulated}"), answer.to_string()], Some("simulated_observation")),
+        (vec![search.clone(), format!("{answer}{simulated}")], Some("simulated_observation")),
+        // One within a thought or an answer is in the format, and caught by quality.
+        (vec![search.replace("I look.", simulated.trim()), answer.to_string()], Some("simulated_observation")),
+        (vec![search.clone(), answer.replace("Drava", simulated.trim())], Some("simulated_observation")),
+        // A thought may speak of tags where the turn is wrong otherwise; arguments may hold any text.
+        (
+            vec!["<think>\nA <tool_response> comes.\n</think>\nDrava".to_string(), answer.to_string()],
+            Some("not_in_format"),
+        ),
+        (vec![search.replace("\"x\"", "\"<tool_response>\""), answer.to_string()], None),
+        (vec!["The Drava.".to_string(), answer.to_string()], Some("not_in_format")),
+        (vec![call("calculate"), answer.to_string()], Some("unknown_tool")),
+        (vec![search.replace("[\"x\"]", "[\"x\""), answer.to_string()], Some("bad_arguments")),
+        (vec![answer.to_string()], Some("too_few_actions")),
+        (vec![search.clone()], Some("out_of_budget")),
+        (vec![search.clone(), answer.replace("Drava", "")], Some("no_answer")),
+        (
+            vec![
+                search.replace("I look.", &"I look at it once more and then see what comes. ".repeat(5)),
+                answer.to_string(),
+            ],
+            Some("repetition"),
+        ),
+    ] {
+        let turns: Vec<&str> = turns.iter().map(String::as_str).collect();
+        assert_eq!(reason_of_written(&turns, few()).await, due, "{turns:?}");
+    }
+    let forced = ReactConfig { calls_max: 2, ..ReactConfig::default() };
+    assert_eq!(reason_of_written(&[&search, &search, answer], forced).await, Some("forced_answer"));
 }
 
 #[test]
@@ -224,39 +316,59 @@ fn a_batch_that_lacks_a_column_is_refused_by_its_name() {
     }
 }
 
-/// The published trajectories, or None with a message where the file is absent.
+/// The rows of a file of trajectories in the published format.
+fn rows_of(text: &str) -> Vec<Row> {
+    let row =
+        |line: &str| Row { trajectory: parse_trajectory_line(line.as_bytes()).unwrap().trajectory, ..Row::default() };
+    text.lines().map(row).collect()
+}
+
+/// The published trajectories, or None with a message where the file is absent: the project does not ship it.
 fn published() -> Option<Vec<Row>> {
     let path =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/webdancer/sample_traj.jsonl.gz");
     let Ok(file) = std::fs::File::open(&path) else {
-        eprintln!("skipped: {} is not there", path.display());
+        // Past the harness, which shows nothing of a test that passes.
+        let told = "skipped: the published trajectories are not there; what ships with the project is tested";
+        let line = format!("{told} ({})\n", path.display());
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
         return None;
     };
     let mut text = String::new();
     flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
-    let row =
-        |line: &str| Row { trajectory: parse_trajectory_line(line.as_bytes()).unwrap().trajectory, ..Row::default() };
-    Some(text.lines().map(row).collect())
+    Some(rows_of(&text))
+}
+
+/// How many of the rows are valid; and of how many the most frequent 10-gram occurs once, twice, and so on.
+fn valid_and_repeating(rows: &[Row]) -> (usize, Vec<usize>) {
+    let batch = batch(rows);
+    let attempts = Attempts::new(&batch).unwrap();
+    let mut inspector = Inspector::default();
+    let valid = (0..attempts.len()).filter(|row| inspector.validity(&attempts, *row).passed()).count();
+    // How many have a 10-gram more often than so often.
+    let mut counts = BTreeMap::new();
+    for most in 0..=5 {
+        let parameters = QualityParameters { ngram_count_max: most, ..QualityParameters::default() };
+        let rejected = rulings(rows, &parameters);
+        assert!(rejected.iter().all(|(reason, _)| matches!(reason, None | Some(Reason::Repetition))));
+        counts.insert(most, rejected.iter().filter(|(reason, _)| reason.is_some()).count());
+    }
+    (valid, (1..=5).map(|count| counts[&(count - 1)] - counts[&count]).collect())
+}
+
+#[test]
+fn the_trajectories_that_ship_with_the_project_are_valid_and_repeat_themselves_as_counted() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo/demo_trajectories.jsonl");
+    let rows = rows_of(&std::fs::read_to_string(path).unwrap());
+    assert_eq!(rows.len(), 8);
+    assert_eq!(valid_and_repeating(&rows), (8, vec![3, 0, 0, 0, 0]));
 }
 
 #[test]
 fn the_published_trajectories_are_valid_and_repeat_themselves_as_measured() {
     let Some(rows) = published() else { return };
-    let batch = batch(&rows);
-    let attempts = Attempts::new(&batch).unwrap();
-    let mut inspector = Inspector::default();
-    let valid = (0..attempts.len()).filter(|row| inspector.validity(&attempts, *row).passed()).count();
-    assert_eq!((attempts.len(), valid), (200, 200));
-    // How many have a 10-gram more often than so often.
-    let mut counts = BTreeMap::new();
-    for most in 0..=5 {
-        let parameters = QualityParameters { ngram_count_max: most, ..QualityParameters::default() };
-        let rejected = rulings(&rows, &parameters);
-        assert!(rejected.iter().all(|(reason, _)| matches!(reason, None | Some(Reason::Repetition))));
-        counts.insert(most, rejected.iter().filter(|(reason, _)| reason.is_some()).count());
-    }
-    let exactly: Vec<usize> = (1..=5).map(|count| counts[&(count - 1)] - counts[&count]).collect();
-    assert_eq!(exactly, [61, 108, 26, 5, 0]);
+    assert_eq!(rows.len(), 200);
+    assert_eq!(valid_and_repeating(&rows), (200, vec![61, 108, 26, 5, 0]));
 }
 
 fn anything() -> impl Strategy<Value = Option<String>> {

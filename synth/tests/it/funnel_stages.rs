@@ -218,7 +218,7 @@ async fn a_judgment_says_by_what_it_was_judged_and_where_it_came_from() {
         assert_eq!(judgment(event).rule_version, 3);
     }
     let criteria = |event| judgment(event).criteria.unwrap().0;
-    assert_eq!(criteria(validity)["judged_by"], json!({"stage": "validity", "rules": {"version": 1}}));
+    assert_eq!(criteria(validity)["judged_by"], json!({"stage": "validity", "rules": {"version": 2}}));
     assert_eq!(
         criteria(correctness)["judged_by"],
         json!({"stage": "correctness", "rules": {"judge": "touchy", "version": 7}})

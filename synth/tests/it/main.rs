@@ -19,6 +19,7 @@ mod manners;
 mod memory_log;
 mod model_qa;
 mod models;
+mod question_reader;
 mod resume;
 mod rewards;
 mod sample;

@@ -9,7 +9,7 @@ use webdancer_agent::chat::ChatError;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::rows::{Page, Qa, Rewrite};
 use webdancer_synth::crawlqa::{Crawlqa, CrawlqaConfig, CrawlqaReport, Models, PageGraph, Rejected, RunOf, SynthError};
-use webdancer_synth::e2hqa::{E2hqa, E2hqaConfig, PageFinder, Root, Stop};
+use webdancer_synth::e2hqa::{E2hqa, E2hqaConfig, PageFinder, Rewritten, Root, Stop};
 use webdancer_synth::overlap::{Benchmarks, NearDuplicates};
 use webdancer_synth::question::QuestionType;
 
@@ -321,6 +321,31 @@ async fn a_rewrite_that_may_change_the_answer_is_recorded_and_ends_the_chain() {
         assert_eq!((qa.len(), stopped), (1, Stop::NotInvariant));
         assert_eq!(steps.iter().map(|step| step.invariant).collect::<Vec<_>>(), [Some(true), Some(false)]);
     }
+}
+
+#[tokio::test]
+async fn a_question_that_cannot_be_rewritten_is_recorded_as_tried() {
+    let models = Models {
+        writer: rewriting_writer(&[]),
+        reader: Played::new("reader", good_reader),
+        judge: Arc::new(SameWords),
+    };
+    let (finder, config) = (Titles(Vec::new()), E2hqaConfig::default());
+    let work = E2hqa { models: &models, finder: &finder, config: &config };
+    let events =
+        |rewritten: &Rewritten| rewritten.events.iter().map(webdancer_schemas::event::Event::id).collect::<Vec<_>>();
+    let first = work.rewrite(&root(), Vec::new(), &run_of()).await.unwrap();
+    assert_eq!((first.rewrites, first.stopped, first.events.len()), (0, Stop::NoEntityLeft, 1));
+    assert_eq!(
+        (first.events[0].kind(), &first.events[0].envelope.parents[..]),
+        (Kind::Rewrite, &["qa-root".to_string()][..])
+    );
+    let step: Rewrite = serde_json::from_str(first.events[0].data.get()).unwrap();
+    assert_eq!((step.qa_id.as_str(), step.step, step.entity.as_str(), step.invariant), ("qa-root", 0, "", None));
+    // It is said once for a run, and again for another.
+    assert_eq!(events(&work.rewrite(&root(), Vec::new(), &run_of()).await.unwrap()), events(&first));
+    let other = RunOf { run_id: "another".to_string(), ..run_of() };
+    assert_ne!(events(&work.rewrite(&root(), Vec::new(), &other).await.unwrap()), events(&first));
 }
 
 #[tokio::test]

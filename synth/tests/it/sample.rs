@@ -20,7 +20,8 @@ use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog as _, LogError};
 use webdancer_schemas::rows::Trajectory;
 use webdancer_synth::sample::{
-    Attempt, Listed, Question, SampleConfig, SampleError, SampleReport, SampleRun, Sampler, Source as _, missing,
+    Attempt, Claim, Listed, Question, SampleConfig, SampleError, SampleReport, SampleRun, Sampler, Source, SourceError,
+    missing,
 };
 
 use crate::memory_log::MemoryLog;
@@ -389,6 +390,53 @@ async fn a_log_that_is_unavailable_is_tried_again_and_one_that_fails_ends_the_wo
     assert!(matches!(&error, SampleError::Log(LogError::Failed(text)) if text == "the disk is full"), "{error}");
     failing.failures.lock().clear();
     failing.append(Vec::new()).await.unwrap();
+}
+
+/// A source that looks into the log whenever an attempt is said to be done.
+#[derive(Debug)]
+struct Watchful {
+    listed: Listed,
+    log: Arc<MemoryLog>,
+    was_recorded: Mutex<Vec<bool>>,
+}
+
+impl Watchful {
+    fn over(log: &Arc<MemoryLog>, attempts: Vec<Attempt>) -> Arc<Watchful> {
+        let (listed, log) = (Listed::new(attempts), log.clone());
+        Arc::new(Watchful { listed, log, was_recorded: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Source for Watchful {
+    async fn next(&self) -> Result<Option<Claim>, SourceError> {
+        self.listed.next().await
+    }
+
+    fn done(&self, claim: &Claim) {
+        let id = run().trajectory_id(&claim.attempt);
+        self.was_recorded.lock().push(self.log.events(Kind::Trajectory).iter().any(|event| event.id() == id));
+        self.listed.done(claim);
+    }
+
+    fn left(&self) -> Option<u64> {
+        self.listed.left()
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_is_done_when_its_trajectory_is_in_the_log_and_no_sooner() {
+    let model = Arc::new(Model::new(|_, _| Ok("42")));
+    let log = Arc::new(MemoryLog::default());
+    let source = Watchful::over(&log, attempts(4, 2));
+    sampler(&model, quick()).run(log.clone(), source.clone(), |_| {}, pending()).await.unwrap();
+    assert_eq!(*source.was_recorded.lock(), [true; 8]);
+    // What the log did not take stays open: another worker gets it.
+    let failing = Arc::new(MemoryLog::default());
+    *failing.failures.lock() = vec![LogError::Failed("the disk is full".into()); 9];
+    let source = Watchful::over(&failing, attempts(2, 1));
+    sampler(&model, quick()).run(failing.clone(), source.clone(), |_| {}, pending()).await.unwrap_err();
+    assert_eq!((source.was_recorded.lock().len(), source.left()), (0, Some(2)));
 }
 
 #[tokio::test]

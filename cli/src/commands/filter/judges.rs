@@ -31,7 +31,8 @@ pub(in crate::commands) async fn judge(
     if let Some(judge) = by_name(name) {
         return Ok(Chosen { judge, memory: None });
     }
-    let model = chat_model(models, name)?;
+    let or = "; judges that need no model: exact, normalised, gaia";
+    let model = chat_model(models, name).map_err(|failure| failure.followed_by(or))?;
     let judge = ModelJudge::new(model, context.config.funnel.judge_style, ModelJudgeOptions::default());
     let past = past_judgments(engine, &judge).await?;
     let memory = Arc::new(CachedJudge::new(Arc::new(judge), past));
@@ -47,9 +48,7 @@ pub(super) fn critic(models: &Models, role: &str, parameters: CriticParameters) 
 pub(in crate::commands) fn chat_model(models: &Models, name: &str) -> Result<Arc<dyn ChatModel>, Failure> {
     let Some(role) = ModelRole::ALL.into_iter().find(|role| role.name() == name) else {
         let roles = ModelRole::ALL.map(ModelRole::name).join(", ");
-        return Err(Failure::usage(format!(
-            "no model plays the role {name:?}; roles: {roles}; judges that need no model: exact, normalised, gaia"
-        )));
+        return Err(Failure::usage(format!("no model plays the role {name:?}; roles: {roles}")));
     };
     Ok(models.role(role)?)
 }

@@ -13,10 +13,12 @@ use webdancer_query::{QueryEngine, QueryOptions};
 use webdancer_schemas::id::EventId;
 use webdancer_schemas::log::EventLog;
 use webdancer_synth::funnel::{
-    Funnel, FunnelLimits, FunnelParameters, QualityParameters, Run, RunState, Stage, StageCounts, StageRules, config_of,
+    Funnel, FunnelLimits, FunnelParameters, QualityParameters, Run, RunState, Sifted, Stage, StageCounts, StageRules,
+    config_of,
 };
 
-use super::{judges, select, versions};
+use super::versions::{Version, Versions};
+use super::{judges, select};
 use crate::args::{JudgingArgs, StageArg};
 use crate::config::FunnelConfig;
 use crate::context::Context;
@@ -47,16 +49,23 @@ pub(in crate::commands) struct Report {
 
 #[derive(Debug, Serialize)]
 struct StageReport {
-    rule_version: i32,
-    /// Whether the version is new, its rules being others than those in force before.
+    /// None where the stage's rules are new and have judged nothing yet.
+    rule_version: Option<i32>,
+    /// Whether the version is new: the stage never judged by these rules before.
     new: bool,
+    /// Whether the version is an older one, in force again.
+    back: bool,
     digest: String,
     #[serde(flatten)]
     counts: StageCounts,
 }
 
 pub(super) async fn run(context: &Context, args: &JudgingArgs) -> Result<(), Failure> {
-    tell(context, &judge(context, args).await?)
+    let report = judge(context, args).await?;
+    if report.trajectories == 0 {
+        super::warn_of_no_trajectories(context).await?;
+    }
+    tell(context, &report)
 }
 
 /// Judges what is due.
@@ -72,16 +81,19 @@ pub(in crate::commands) async fn judge(context: &Context, args: &JudgingArgs) ->
     let funnel = Funnel::new(parameters(config, args), chosen.judge, critic, limits(config))?;
     let mut funnel = asked_for(funnel, args);
     let run = Run { id: EventId::now().to_string(), start: Utc::now().trunc_subsecs(6) };
-    let new = versions::assign(context, &engine, &mut funnel, run.start).await?;
+    let versions = Versions::find(context, &engine, &mut funnel).await?;
 
     let rows = if asks_models { ROWS_BY_MODELS } else { ROWS_BY_RULES };
-    let total = select::number(&engine, &select::count(&funnel)).await?;
+    let total = select::number(&engine, &select::count(&funnel, &versions)).await?;
+    let goes_back = versions.go_back();
     let bar = output::bar(u64::try_from(total).unwrap_or(0), context.quiet);
-    let mut work = Work { funnel: &funnel, run: &run, log: context.event_log().await?, bar, done: Done::default() };
-    if total > 0 {
-        work.tell_run(RunState::Started).await?;
+    let log = context.event_log().await?;
+    let mut work =
+        Work { context, engine: &engine, funnel, versions, run: &run, log, bar, is_told: false, done: Done::default() };
+    // A run with nothing to judge leaves no trace, unless it puts old verdicts in force again.
+    if total > 0 || goes_back {
         let state = tokio::select! {
-            judged = work.judge(&engine, rows) => match judged {
+            judged = work.judge(rows) => match judged {
                 Ok(()) if work.done.stopped.is_none() => RunState::Finished,
                 Ok(()) => RunState::Stopped,
                 Err(error) => {
@@ -98,22 +110,25 @@ pub(in crate::commands) async fn judge(context: &Context, args: &JudgingArgs) ->
         work.tell_run(state).await?;
     }
     work.bar.finish_and_clear();
-    let done = work.done;
+    let Work { funnel, versions, done, .. } = work;
     context.drain_embedded().await?;
     let without_gold =
         if funnel.asks(Stage::Correctness) { select::number(&engine, select::WITHOUT_GOLD).await? } else { 0 };
     let memory = chosen.memory.map(|memory| memory.counts());
-    let asked = funnel.rules().iter().filter(|rules| funnel.asks(rules.stage));
-    let stages = asked.map(|rules| (rules.stage, stage_report(rules, &new, &done))).collect();
+    let stages = funnel.rules_asked().map(|rules| (rules.stage, stage_report(rules, &versions, &done))).collect();
     let report =
         Report { run_id: run.id, trajectories: done.trajectories, stages, memory, without_gold, stopped: done.stopped };
     Ok(report)
 }
 
-fn stage_report(rules: &StageRules, new: &[Stage], done: &Done) -> StageReport {
+fn stage_report(rules: &StageRules, versions: &Versions, done: &Done) -> StageReport {
     StageReport {
-        rule_version: rules.version,
-        new: new.contains(&rules.stage),
+        rule_version: match versions.of(rules.stage) {
+            Version::Has(version) => Some(version),
+            Version::New | Version::Held => None,
+        },
+        new: versions.is_taken(rules.stage),
+        back: versions.is_back(rules.stage),
         digest: rules.digest.clone(),
         counts: done.stages.get(&rules.stage).cloned().unwrap_or_default(),
     }
@@ -156,10 +171,15 @@ fn asked_for(funnel: Funnel, args: &JudgingArgs) -> Funnel {
 
 /// A run under way.
 struct Work<'a> {
-    funnel: &'a Funnel,
+    context: &'a Context,
+    engine: &'a QueryEngine,
+    funnel: Funnel,
+    versions: Versions,
     run: &'a Run,
     log: Arc<dyn EventLog>,
     bar: ProgressBar,
+    /// Whether the log knows what the run judges by.
+    is_told: bool,
     done: Done,
 }
 
@@ -172,14 +192,25 @@ struct Done {
 
 impl Work<'_> {
     async fn tell_run(&self, state: RunState) -> Result<(), Failure> {
-        let event = self.run.event("filter", state, config_of(self.funnel.rules()), Utc::now())?;
+        let config = config_of(&self.versions.rules(&self.funnel));
+        let event = self.run.event("filter", state, config, Utc::now())?;
         Ok(self.log.append(vec![event]).await?)
+    }
+
+    /// Tells that the run began, and again when more of its stages have a version.
+    async fn tell_start(&mut self) -> Result<(), Failure> {
+        if !self.is_told {
+            self.tell_run(RunState::Started).await?;
+            self.is_told = true;
+        }
+        Ok(())
     }
 
     /// Judges what is due, `rows_max` trajectories or somewhat more at a time; each time its verdicts are durable
     /// before the next begins.
-    async fn judge(&mut self, engine: &QueryEngine, rows_max: usize) -> Result<(), Failure> {
-        let mut due = engine.query(&select::rows(self.funnel), &QueryOptions::default()).await?;
+    async fn judge(&mut self, rows_max: usize) -> Result<(), Failure> {
+        let sql = select::rows(&self.funnel, &self.versions);
+        let mut due = self.engine.query(&sql, &QueryOptions::default()).await?;
         let mut group: Vec<RecordBatch> = Vec::new();
         while let Some(batch) = due.next().await {
             let batch = batch?;
@@ -193,12 +224,18 @@ impl Work<'_> {
                 }
             }
         }
-        self.sift(&mut group).await
+        self.sift(&mut group).await?;
+        self.tell_start().await
     }
 
     async fn sift(&mut self, group: &mut Vec<RecordBatch>) -> Result<(), Failure> {
         let batches = std::mem::take(group);
-        let sifted = self.funnel.sift(&batches, self.run).await?;
+        let mut sifted = self.funnel.sift(&batches, self.run).await?;
+        if self.take_versions(&sifted).await? {
+            // Another run came first. The version is in the verdicts and their ids.
+            sifted = self.funnel.sift(&batches, self.run).await?;
+        }
+        self.tell_start().await?;
         self.log.append(sifted.events).await?;
         let rows = batches.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
         self.done.trajectories += rows;
@@ -210,6 +247,23 @@ impl Work<'_> {
         let errors: u64 = self.done.stages.values().map(|counts| counts.error).sum();
         self.bar.set_message(if errors == 0 { "judged".to_string() } else { format!("judged, {errors} errors") });
         Ok(())
+    }
+}
+
+impl Work<'_> {
+    /// Takes the versions of stages whose new rules gave their first verdicts. True if one is another than they were
+    /// given by.
+    async fn take_versions(&mut self, sifted: &Sifted) -> Result<bool, Failure> {
+        let mut is_other = false;
+        for stage in sifted.stages.keys().copied() {
+            if self.versions.of(stage) != Version::New {
+                continue;
+            }
+            let taken = self.versions.take(self.context, self.engine, &mut self.funnel, stage, self.run.start);
+            is_other |= taken.await?;
+            self.is_told = false;
+        }
+        Ok(is_other)
     }
 }
 
@@ -237,7 +291,15 @@ fn tell_stages(report: &Report) -> Result<(), Failure> {
     for (stage, told) in &report.stages {
         let counts = &told.counts;
         let reasons: Vec<String> = counts.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        let version = format!("{}{}", told.rule_version, if told.new { " (new)" } else { "" });
+        let number = told.rule_version.map_or_else(|| "-".to_string(), |version| version.to_string());
+        let remark = if told.new {
+            " (new)"
+        } else if told.back {
+            " (again)"
+        } else {
+            ""
+        };
+        let version = format!("{number}{remark}");
         output::line(&format!(
             "{:<12} {version:>12} {:>9} {:>9} {:>9}  {}",
             stage.name(),
@@ -312,13 +374,22 @@ mod tests {
         let mut exact = funnel(Arc::new(webdancer_agent::judge::Exact));
         // A claim that equals one's own is one's own: two runs differ at least in when they began.
         let (now, later) = (Utc::now(), Utc::now() + chrono::Duration::seconds(1));
-        let (a, b) = tokio::join!(
-            versions::assign(&context, &engine, &mut gaia, now),
-            versions::assign(&context, &engine, &mut exact, later),
+        let (mut first, mut second) = (
+            Versions::find(&context, &engine, &mut gaia).await.unwrap(),
+            Versions::find(&context, &engine, &mut exact).await.unwrap(),
         );
-        let new = [a.unwrap(), b.unwrap()].concat();
+        let mut new = 0;
+        for stage in Stage::ALL {
+            let (a, b) = tokio::join!(
+                first.take(&context, &engine, &mut gaia, stage, now),
+                second.take(&context, &engine, &mut exact, stage, later),
+            );
+            // Both judged by 1: one of them is told that it has another.
+            assert_eq!(u8::from(a.unwrap()) + u8::from(b.unwrap()), u8::from(stage == Stage::Correctness));
+            new += usize::from(first.is_taken(stage)) + usize::from(second.is_taken(stage));
+        }
         // Validity and quality are the same in both: one of them makes the version, the other finds it.
-        assert_eq!(new.len(), 4, "{new:?}");
+        assert_eq!(new, 4);
         let version = |funnel: &Funnel, stage: usize| funnel.rules()[stage].version;
         let mut versions = [version(&gaia, 1), version(&exact, 1)];
         versions.sort_unstable();

@@ -1,23 +1,49 @@
 //! `webdancer filter pin`: both pools as datasets.
 
 use serde_json::json;
-use webdancer_query::PinManifest;
+use webdancer_query::{PinManifest, QueryEngine};
 
+use super::select::number;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 
-const SFT: &str = "SELECT * FROM sft_pool";
+/// Which questions go into the pools.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::commands) struct Selection<'a> {
+    /// Questions that nobody attempted go to the pool for reinforcement, too.
+    pub(in crate::commands) untried: bool,
+    /// A condition on the questions of both.
+    pub(in crate::commands) condition: Option<&'a str>,
+    /// One on those of the pool for reinforcement, in its place.
+    pub(in crate::commands) rl_condition: Option<&'a str>,
+}
+
+/// Questions that a condition holds of. It reads the columns of `current_qa`, and `world`. It ends with its line, so that
+/// a comment in it does.
+fn that_meet(condition: Option<&str>, pool: &str) -> String {
+    condition.map_or_else(String::new, |condition| {
+        format!(
+            " LEFT SEMI JOIN (SELECT qa_id FROM (SELECT *, attributes->>'world' AS world FROM current_qa) AS q \
+             WHERE ({condition}\n)) AS w ON w.qa_id = {pool}.qa_id"
+        )
+    })
+}
+
+fn sft(selection: Selection<'_>) -> String {
+    format!("SELECT p.* FROM sft_pool AS p{}", that_meet(selection.condition, "p"))
+}
 
 /// The questions left, less those of the pin of trajectories: whatever is judged between the two, no question is in
 /// both.
-fn rl(sft_name: &str, attempted: bool) -> String {
-    let attempted = if attempted { " WHERE r.attempts > 0" } else { "" };
-    format!("SELECT r.* FROM rl_pool AS r LEFT ANTI JOIN pin('{sft_name}') AS s ON s.qa_id = r.qa_id{attempted}")
+fn rl(sft_name: &str, selection: Selection<'_>) -> String {
+    let meet = that_meet(selection.rl_condition.or(selection.condition), "r");
+    let attempted = if selection.untried { "" } else { " WHERE r.attempts > 0" };
+    format!("SELECT r.* FROM rl_pool AS r LEFT ANTI JOIN pin('{sft_name}') AS s ON s.qa_id = r.qa_id{meet}{attempted}")
 }
 
-pub(super) async fn run(context: &Context, name: &str, attempted: bool) -> Result<(), Failure> {
-    let Pools { sft, rl } = create(context, name, attempted).await?;
+pub(super) async fn run(context: &Context, name: &str, selection: Selection<'_>) -> Result<(), Failure> {
+    let Pools { sft, rl } = create(context, name, selection).await?;
     if context.json {
         return output::json(&json!({"sft": sft, "rl": rl}));
     }
@@ -36,7 +62,11 @@ pub(in crate::commands) struct Pools {
 }
 
 /// Pins both pools.
-pub(in crate::commands) async fn create(context: &Context, name: &str, attempted: bool) -> Result<Pools, Failure> {
+pub(in crate::commands) async fn create(
+    context: &Context,
+    name: &str,
+    selection: Selection<'_>,
+) -> Result<Pools, Failure> {
     context.drain_embedded_wholly().await?;
     let engine = context.engine()?;
     let (sft_name, rl_name) = (format!("{name}-sft"), format!("{name}-rl"));
@@ -46,7 +76,50 @@ pub(in crate::commands) async fn create(context: &Context, name: &str, attempted
             "{name:?} is no name for pins: letters, digits, '.', '_' and '-' make one"
         )));
     }
-    let sft = crate::commands::pin::create(context, &engine, &sft_name, SFT).await?;
-    let rl = crate::commands::pin::create(context, &engine, &rl_name, &rl(&sft_name, attempted)).await?;
+    let sft = crate::commands::pin::create(context, &engine, &sft_name, &sft(selection)).await?;
+    let rl = crate::commands::pin::create(context, &engine, &rl_name, &rl(&sft_name, selection)).await?;
+    if !context.quiet {
+        warn(&engine, [&sft, &rl]).await?;
+    }
     Ok(Pools { sft, rl })
+}
+
+/// Says what is odd about the pools: questions over the real countries, which are there to evaluate; nothing at all.
+async fn warn(engine: &QueryEngine, pools: [&PinManifest; 2]) -> Result<(), Failure> {
+    for pin in pools {
+        let sql = format!(
+            "SELECT count(DISTINCT q.qa_id) FROM pin('{}') AS p JOIN current_qa AS q ON q.qa_id = p.qa_id \
+             WHERE q.attributes->>'world' = 'real'",
+            pin.name
+        );
+        let real = number(engine, &sql).await?;
+        if real > 0 {
+            output::note(&format!(
+                "warning: {real} questions of {} are about the real countries, which are there to evaluate; \
+                 --where \"world LIKE 'invented:%'\" leaves them out",
+                pin.name
+            ));
+        }
+    }
+    if pools.iter().all(|pin| pin.rows == 0) {
+        output::note(
+            "warning: both pools are empty: `webdancer sample` makes trajectories, `webdancer filter` judges them",
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_condition_the_pools_are_what_the_views_say() {
+        let selection = Selection::default();
+        assert_eq!(sft(selection), "SELECT p.* FROM sft_pool AS p");
+        let untried = Selection { untried: true, ..selection };
+        let left = "SELECT r.* FROM rl_pool AS r LEFT ANTI JOIN pin('a-sft') AS s ON s.qa_id = r.qa_id";
+        assert_eq!(rl("a-sft", untried), left);
+        assert_eq!(rl("a-sft", selection), format!("{left} WHERE r.attempts > 0"));
+    }
 }

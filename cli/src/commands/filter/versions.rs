@@ -1,14 +1,17 @@
 //! Which rule version a stage's rules have.
 //!
 //! A version is a generation of the claim `funnel/<stage>`, held by the digest of the rules: who creates a generation
-//! has it for ever, so two runs with different rules never take one number. The newest generation is in force. Rules
-//! that were in force before, and are not now, get a new version: the newest judgments are those that hold.
+//! has it for ever, so two runs with different rules never take one number. Rules take their version with their first
+//! verdict: a run that judges nothing takes none. Rules that had a version before have it still.
+//!
+//! In force is the version that the last run named in its configuration, which the view `current_judgments` reads.
 
 use chrono::{DateTime, Utc};
 use webdancer_lake::claims::Claim;
 use webdancer_query::QueryEngine;
-use webdancer_synth::funnel::{Funnel, Stage, StageRules};
+use webdancer_synth::funnel::{Funnel, SOURCE, Stage, StageRules};
 
+use super::select::number;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -17,60 +20,139 @@ const KIND: &str = "funnel";
 /// How often another run may come first.
 const ATTEMPTS_MAX: u32 = 100;
 
-/// Sets the version of every stage: of those that `funnel` judges at the version of its rules, of the others the one in
-/// force. Says for which it is a new one.
-pub(super) async fn assign(
-    context: &Context,
-    engine: &QueryEngine,
-    funnel: &mut Funnel,
-    now: DateTime<Utc>,
-) -> Result<Vec<Stage>, Failure> {
-    let mut new = Vec::new();
-    for rules in funnel.rules().clone() {
-        let (version, is_new) = if funnel.asks(rules.stage) {
-            take(context, engine, &rules, now).await?
-        } else {
-            (newest(context, rules.stage).await?.map_or(0, |(version, _)| version), false)
-        };
-        funnel.set_version(rules.stage, version);
-        if is_new {
-            new.push(rules.stage);
-        }
-    }
-    Ok(new)
+/// The rule version of a stage in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// The stage is not asked for: what holds, holds.
+    Held,
+    /// Its rules have this version.
+    Has(i32),
+    /// Its rules are new: they take the next version when they first judge.
+    New,
 }
 
-async fn take(
-    context: &Context,
-    engine: &QueryEngine,
-    rules: &StageRules,
-    now: DateTime<Utc>,
-) -> Result<(i32, bool), Failure> {
-    for _ in 0..ATTEMPTS_MAX {
-        let newest = newest(context, rules.stage).await?;
-        let last = match newest {
-            Some((version, digest)) if digest == rules.digest => return Ok((version, false)),
-            Some((version, _)) => version,
-            // Verdicts that others recorded before the funnel ran for the first time.
-            None => newest_recorded(engine, rules.stage).await?,
-        };
-        let version = last.saturating_add(1);
-        let claim = Claim { holder: rules.digest.clone(), taken: now, expires: None };
-        let generation = u64::try_from(version).unwrap_or(0);
-        if context.lake.claim(KIND, rules.stage.name(), generation, &claim).await? {
-            return Ok((version, true));
-        }
-    }
-    Err(Failure::failed(format!("other runs keep taking the next rule version of {}; try again", rules.stage)))
+/// The rule versions of a run.
+#[derive(Debug)]
+pub(super) struct Versions {
+    stages: [Version; 3],
+    /// Stages whose version the run took.
+    taken: Vec<Stage>,
+    /// Stages that the run takes back to an older version.
+    back: Vec<Stage>,
 }
 
-/// The version in force, and the digest of its rules.
-async fn newest(context: &Context, stage: Stage) -> Result<Option<(i32, String)>, Failure> {
-    let claimed = context.lake.claimed(KIND, stage.name()).await?;
-    Ok(claimed.map(|(generation, claim)| (i32::try_from(generation).unwrap_or(i32::MAX), claim.holder)))
+impl Versions {
+    /// The versions of the rules that `funnel` judges by, set there too; for new rules the number that comes next.
+    pub(super) async fn find(
+        context: &Context,
+        engine: &QueryEngine,
+        funnel: &mut Funnel,
+    ) -> Result<Versions, Failure> {
+        let mut found = Versions { stages: [Version::Held; 3], taken: Vec::new(), back: Vec::new() };
+        let asked: Vec<StageRules> = funnel.rules_asked().cloned().collect();
+        for rules in asked {
+            let (number, version) = look_up(context, engine, &rules).await?;
+            if let Version::Has(version) = version
+                && in_force(engine, rules.stage).await? != Some(version)
+            {
+                found.back.push(rules.stage);
+            }
+            funnel.set_version(rules.stage, number);
+            found.set(rules.stage, version);
+        }
+        Ok(found)
+    }
+
+    /// The version of a stage.
+    pub(super) fn of(&self, stage: Stage) -> Version {
+        self.stages.get(stage as usize).copied().unwrap_or(Version::Held)
+    }
+
+    /// Whether the run took the version of a stage.
+    pub(super) fn is_taken(&self, stage: Stage) -> bool {
+        self.taken.contains(&stage)
+    }
+
+    /// Whether the run took a stage back to an older version.
+    pub(super) fn is_back(&self, stage: Stage) -> bool {
+        self.back.contains(&stage)
+    }
+
+    /// Whether any stage goes back to an older version.
+    pub(super) fn go_back(&self) -> bool {
+        !self.back.is_empty()
+    }
+
+    /// What the run judges by, as far as it has a version.
+    pub(super) fn rules<'f>(&self, funnel: &'f Funnel) -> Vec<StageRules> {
+        let named = |rules: &'f StageRules| match self.of(rules.stage) {
+            Version::New => StageRules { version: 0, ..rules.clone() },
+            Version::Held | Version::Has(_) => rules.clone(),
+        };
+        funnel.rules_asked().map(named).collect()
+    }
+
+    /// Takes the version of a stage whose new rules have now judged. True if it is another than `funnel` judged by,
+    /// because another run took that one.
+    pub(super) async fn take(
+        &mut self,
+        context: &Context,
+        engine: &QueryEngine,
+        funnel: &mut Funnel,
+        stage: Stage,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Failure> {
+        let Some(rules) = funnel.rules().iter().find(|rules| rules.stage == stage).cloned() else { return Ok(false) };
+        for _ in 0..ATTEMPTS_MAX {
+            let (number, version) = look_up(context, engine, &rules).await?;
+            if version == Version::New {
+                let claim = Claim { holder: rules.digest.clone(), taken: now, expires: None };
+                let generation = u64::try_from(number).unwrap_or(0);
+                if !context.lake.claim(KIND, stage.name(), generation, &claim).await? {
+                    continue;
+                }
+                self.taken.push(stage);
+            }
+            self.set(stage, Version::Has(number));
+            funnel.set_version(stage, number);
+            return Ok(number != rules.version);
+        }
+        Err(Failure::failed(format!("other runs keep taking the next rule version of {stage}; try again")))
+    }
+
+    fn set(&mut self, stage: Stage, version: Version) {
+        if let Some(place) = self.stages.get_mut(stage as usize) {
+            *place = version;
+        }
+    }
+}
+
+/// The version of these rules; or the next number that there is, for rules that are new.
+async fn look_up(context: &Context, engine: &QueryEngine, rules: &StageRules) -> Result<(i32, Version), Failure> {
+    let claims = context.lake.claims(KIND, rules.stage.name()).await?;
+    let number = |generation: u64| i32::try_from(generation).unwrap_or(i32::MAX);
+    if let Some((generation, _)) = claims.iter().rev().find(|(_, claim)| claim.holder == rules.digest) {
+        return Ok((number(*generation), Version::Has(number(*generation))));
+    }
+    let last = match claims.last() {
+        Some((generation, _)) => number(*generation),
+        // Verdicts that others recorded before the funnel ran for the first time.
+        None => newest_recorded(engine, rules.stage).await?,
+    };
+    Ok((last.saturating_add(1), Version::New))
 }
 
 async fn newest_recorded(engine: &QueryEngine, stage: Stage) -> Result<i32, Failure> {
     let sql = format!("SELECT coalesce(max(rule_version), 0) FROM judgments WHERE stage = '{stage}'");
-    Ok(i32::try_from(super::select::number(engine, &sql).await?).unwrap_or(i32::MAX))
+    Ok(i32::try_from(number(engine, &sql).await?).unwrap_or(i32::MAX))
+}
+
+/// The version of a stage in force, as `current_judgments` takes it.
+async fn in_force(engine: &QueryEngine, stage: Stage) -> Result<Option<i32>, Failure> {
+    let version = format!("json_get_int(config, '{stage}', 'rule_version')");
+    let sql = format!(
+        "SELECT coalesce(last_value({version} ORDER BY event_time, event_id) FILTER (WHERE {version} IS NOT NULL), 0) \
+         FROM runs WHERE kind = 'filter' AND source = '{SOURCE}'"
+    );
+    Ok(i32::try_from(number(engine, &sql).await?).ok().filter(|version| *version > 0))
 }

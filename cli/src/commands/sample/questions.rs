@@ -2,29 +2,70 @@
 
 use std::collections::HashSet;
 
-use arrow::array::{Array as _, AsArray as _, BooleanArray, Int64Array};
+use arrow::array::{Array as _, AsArray as _, BooleanArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use webdancer_synth::sample::Question;
 
-use super::plan::Questions;
+use super::plan::{Plan, Questions};
+use crate::acting::ActingPlan;
 use crate::columns::{column, pinned, query, strings, text};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::fitting::WebTexts;
 
 /// All questions, each as it was told last, in the order in which they were first told. Benchmarks are evaluated, not
 /// trained on: whoever wants attempts at them asks for them.
-const ALL: &str = "SELECT qa_id, last_value(question ORDER BY event_time, event_id) AS question \
-    FROM qa WHERE method IS DISTINCT FROM 'benchmark' GROUP BY qa_id ORDER BY min(event_time), qa_id";
+const ALL: &str = "SELECT qa_id, question, planned, evidence FROM (\
+    SELECT q.qa_id, q.question, json_get_json(q.attributes, 'plan') IS NOT NULL AS planned, \
+      array_to_string(q.evidence_page_digests, ' ') AS evidence, f.told_at \
+    FROM current_qa AS q JOIN (SELECT qa_id, min(event_time) AS told_at FROM qa GROUP BY qa_id) AS f ON f.qa_id = q.qa_id \
+    WHERE q.method IS DISTINCT FROM 'benchmark') AS told ORDER BY told_at, qa_id";
 
-/// The questions of a plan.
-pub(super) async fn asked(context: &Context, questions: &Questions) -> Result<Vec<Question>, Failure> {
-    let batches = match questions {
-        Questions::All => query(context, ALL).await?,
+/// The questions of a plan, and those of the lake that it leaves out.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) questions: Vec<Question>,
+    /// Questions that rest on other pages than the closed web's.
+    pub(super) of_other_webs: usize,
+    /// Questions that the policy has no plan for, where it needs one.
+    pub(super) without_plan: usize,
+}
+
+/// The questions of a plan. Where it names none, they are all that fit its web and its policy.
+pub(super) async fn asked(context: &Context, plan: &Plan) -> Result<Asked, Failure> {
+    let batches = match &plan.questions {
+        Questions::All => return fitting(context, &plan.acting).await,
         Questions::Sql(sql) => query(context, sql).await?,
         Questions::Pin(digest) => pinned(context, &context.lake.find_pin(digest).await?).await?,
     };
+    Ok(Asked { questions: questions(&batches)?, ..Asked::default() })
+}
+
+async fn fitting(context: &Context, acting: &ActingPlan) -> Result<Asked, Failure> {
+    let web = WebTexts::of(context, &acting.web).await?;
+    let mut asked = Asked::default();
+    for batch in &query(context, ALL).await? {
+        let evidence = strings(batch, "evidence")?;
+        let planned = column(batch, "planned", &DataType::Boolean)?;
+        let planned: Option<&BooleanArray> = planned.as_boolean_opt();
+        for (row, question) in questions(std::slice::from_ref(batch))?.into_iter().enumerate() {
+            let has_plan = planned.is_some_and(|planned| !planned.is_null(row) && planned.value(row));
+            if !web.hold(text(&evidence, row).unwrap_or_default()) {
+                asked.of_other_webs += 1;
+            } else if acting.needs_plans() && !has_plan {
+                asked.without_plan += 1;
+            } else {
+                asked.questions.push(question);
+            }
+        }
+    }
+    Ok(asked)
+}
+
+/// The questions in these rows.
+fn questions(batches: &[RecordBatch]) -> Result<Vec<Question>, Failure> {
     let mut found = Vec::new();
-    for batch in &batches {
+    for batch in batches {
         let (ids, texts) = (strings(batch, "qa_id")?, strings(batch, "question")?);
         let restricted = match batch.column_by_name("restricted") {
             Some(_) => Some(column(batch, "restricted", &DataType::Boolean)?),

@@ -248,7 +248,8 @@ async fn cast(context: &Context, judge: Option<&str>) -> Result<(chat::Models, M
     context.drain_embedded().await?;
     let models = context.config.models()?;
     let writer = models.role(chat::ModelRole::Synthesiser)?;
-    let reader = judges::chat_model(&models, &context.config.synth.reader)?;
+    let reader = judges::chat_model(&models, &context.config.synth.reader);
+    let reader = reader.map_err(|failure| failure.about("synth.reader"))?;
     let judge = judge.unwrap_or(&context.config.funnel.judge);
     let judge = judges::judge(context, &models, &context.job_engine()?, judge).await?.judge;
     Ok((models, Models { writer, reader, judge }))
@@ -272,7 +273,9 @@ async fn questions(context: &Context, args: &E2hqaArgs) -> Result<Vec<Qa>, Failu
     }
     questions.truncate(args.count.unwrap_or(usize::MAX));
     match questions.is_empty() {
-        true => Err(Failure::usage("there are no questions to rewrite")),
+        true => Err(Failure::usage(
+            "there are no questions to rewrite: `webdancer synth crawlqa` writes some, `webdancer import qa` brings some",
+        )),
         false => Ok(questions),
     }
 }
