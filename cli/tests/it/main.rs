@@ -322,7 +322,7 @@ fn a_script_ends_with_its_first_failure_and_names_the_line() {
         (
             "SELECT 1 AS n;\nSELECT 1/0 AS m;\nSELECT 2 AS n;\n",
             1,
-            "n\n1\nm\n",
+            "n\n1\n",
             "line 2: running the query: Divide by zero",
         ),
         ("SELECT 1 AS n;\nDROP TABLE qa;", 2, "n\n1\n", "line 2: refused: DROP TABLE"),
@@ -337,13 +337,88 @@ fn a_script_ends_with_its_first_failure_and_names_the_line() {
     let cut = run(&["--max-rows", "1"], "SELECT 1 AS n;\nVALUES (1), (2);\nSELECT 2;");
     assert_eq!((cut.0, cut.1.as_str()), (Some(3), "n\n1\ncolumn1\n1\n"));
     assert!(cut.2.starts_with("webdancer: line 2: the result was cut at 1 rows"), "{}", cut.2);
-    assert_eq!(run(&["--output", "f"], "SELECT 1").0, Some(2));
+    assert_eq!(run(&["--output", "f"], "SELECT 1 AS n; SELECT 2 AS n").0, Some(0));
+    assert_eq!(std::fs::read_to_string(folder.path().join("f")).unwrap(), "n\n1\nn\n2\n");
     // Cut in the middle of a character or not, what is too long is said to be.
     for begin in ["SELECT '", "SELECT  '"] {
         let long = run(&[], &format!("{begin}{}';", "é".repeat(200_000)));
         assert_eq!((long.0, long.1.as_str()), (Some(1), ""));
-        assert!(long.2.contains("bytes, more than 262144"), "{}", long.2);
+        assert!(long.2.contains("the statement has more than 262144 bytes"), "{}", long.2);
     }
+}
+
+#[test]
+fn statements_are_answered_alike_from_an_argument_a_file_and_standard_input() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("lake")).unwrap();
+    for (format, script, code, out, message) in [
+        ("csv", "SELECT 1 AS n; SELECT 2 AS m", 0, "n\n1\nm\n2\n", ""),
+        ("json", "SELECT 1 AS n", 0, "[{\"n\":1}]\n", ""),
+        ("json", "SELECT 1 AS n;\nSELECT 2 AS m;", 0, "[\n[{\"n\":1}]\n,\n[{\"m\":2}]\n]\n", ""),
+        ("json", "SELECT 1 AS n;\nSELECT m", 2, "[\n[{\"n\":1}]\n]\n", "line 2: "),
+        ("json", "SELECT n; SELECT 1", 2, "[]\n", "line 1: "),
+        ("json", "/* nothing */", 0, "[]\n", ""),
+        ("json", "SELECT 1 AS n;\n\\f csv\nSELECT 2", 2, "[\n[{\"n\":1}]\n]\n", "line 2: json is for a whole script"),
+        ("csv", "\\f json\nSELECT 2", 2, "", "line 1: json is for a whole script"),
+        ("parquet", "SELECT 1; SELECT 2", 2, "", "2 statements, and Parquet is one file"),
+        ("csv", "SELECT 1/0 AS n; SELECT 1", 1, "", "line 1: running the query: Divide by zero"),
+    ] {
+        std::fs::write(folder.path().join("f.sql"), script).unwrap();
+        for (arguments, input) in [(&[script][..], ""), (&["-f", "f.sql"], ""), (&[], script)] {
+            let output =
+                webdancer(folder.path(), &[&["sql", "--format", format], arguments].concat(), input.as_bytes());
+            let told = text(&output.stderr);
+            assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(code), out), "{script}: {told}");
+            let expected = if message.is_empty() { String::new() } else { format!("webdancer: {message}") };
+            assert!(told.starts_with(&expected) && told.is_empty() == message.is_empty(), "{script}: {told}");
+        }
+    }
+    let one = webdancer(folder.path(), &["sql", "SELECT nothing"], b"");
+    assert!(text(&one.stderr).starts_with("webdancer: SELECT nothing") || !text(&one.stderr).contains("line 1"));
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused_before_it_becomes_dead_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = |file: &str| format!("{}/../deploy/demo/{file}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::write(folder.path().join("events"), event(1)).unwrap();
+    std::fs::write(folder.path().join("noise"), "neither\nnor\n").unwrap();
+    let (trajectories, questions) = (demo("demo_trajectories.jsonl"), demo("demo_qa.jsonl"));
+    for (what, file, code, message) in [
+        (
+            "qa",
+            trajectories.as_str(),
+            2,
+            "looks like a file of trajectories: its lines have messages; `webdancer import trajectories` takes it",
+        ),
+        (
+            "trajectories",
+            &questions,
+            2,
+            "looks like a file of questions: its lines have a question and an answer; `webdancer import qa` takes it",
+        ),
+        ("profile", &questions, 2, "looks like a file of questions"),
+        ("qa", "events", 2, "looks like a file of events: its lines have a specversion; `webdancer append` takes it"),
+        ("qa", "noise", 1, "2 of 2 lines of noise are malformed"),
+    ] {
+        let output = webdancer(folder.path(), &["--lake", "l", "--quiet", "import", what, file], b"");
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{what} {file}: {told}");
+        assert!(told.contains(message) && told.lines().count() == 1, "{what} {file}: {told}");
+    }
+    let letters = webdancer(folder.path(), &["--lake", "l", "sql", "SELECT count(*) AS n FROM dead_letters"], b"");
+    assert_eq!(text(&letters.stdout), "n\n2\n", "those of the noise alone");
+}
+
+#[test]
+fn a_crawl_that_fetched_nothing_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/");
+    let output = webdancer(folder.path(), &["--lake", "l", "crawl", &url, "--allow-private", "--delay-ms", "0"], b"");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with(&format!("webdancer: {url}: ")), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -365,8 +440,15 @@ fn a_pin_is_shown_with_its_own_query_and_the_digest_of_its_manifest() {
     let stored = std::fs::read(folder.path().join(format!("lake/pins/{digest}/manifest-uno.json"))).unwrap();
     let sha256 = webdancer_schemas::digest::sha256_hex(&stored);
     assert_eq!(uno["manifest_sha256"], sha256);
+    run(&["sql", "SELECT 1"]);
+    run(&["pin", "create", "two", "--sql", "SELECT p.n, a.name FROM pin('one') p, at('pins', 0) a"]);
+    let shown = run(&["pin", "show", "two"]);
+    assert!(shown.contains("\ntables   pin one, pins at version 0\n"), "{shown}");
     assert!(run(&["pin", "show", "uno"]).ends_with(&format!("manifest-uno.json\n         sha256 {sha256}\n")));
-    let rows = run(&["sql", "SELECT name, sql, split_part(manifest_uri, '/', -1) AS m FROM pins ORDER BY name"]);
+    let rows = run(&[
+        "sql",
+        "SELECT name, sql, split_part(manifest_uri, '/', -1) AS m FROM pins WHERE name <> 'two' ORDER BY name",
+    ]);
     assert_eq!(rows, "name,sql,m\none,SELECT 1 AS n,manifest-one.json\nuno,SELECT 2 - 1 AS n,manifest-uno.json\n");
 }
 
