@@ -321,9 +321,9 @@ pub(crate) enum FormatArg {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SqlArgs {
-    /// The query
+    /// Statements, each but the last ended by a semicolon
     pub(crate) query: Option<String>,
-    /// Read the query from a file
+    /// Read the statements from a file
     #[arg(short, long, conflicts_with = "query")]
     pub(crate) file: Option<PathBuf>,
     /// All tables as they were at this time, or at this version
@@ -449,7 +449,10 @@ pub(crate) enum PinCommand {
         #[arg(long, default_value_t = 5)]
         examples: usize,
     },
-    /// A pin's rows as one file
+    /// A pin's rows as one file, or as a folder that another trainer reads
+    #[command(
+        after_help = "Examples:\n  webdancer pin export train-sft --output train.ndjson\n  webdancer pin export train-sft --as llamafactory --out sft\n  webdancer pin export train-rl --as verl --out rl"
+    )]
     Export {
         /// Name, digest or its beginning
         pin: String,
@@ -459,7 +462,38 @@ pub(crate) enum PinCommand {
         /// The file [default: standard output]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// A dataset for this trainer, with its settings
+        #[arg(long = "as", value_enum, value_name = "TRAINER", conflicts_with_all = ["format", "output"])]
+        trainer: Option<TrainerArg>,
+        /// The folder of --as [default: PIN-TRAINER]
+        #[arg(long, value_name = "FOLDER", requires = "trainer")]
+        out: Option<PathBuf>,
+        /// LLaMA-Factory's name of the model's chat template
+        #[arg(long, default_value = "qwen", requires = "trainer")]
+        template: String,
+        /// The prompt profile that verl asks questions by; trajectories have theirs
+        #[arg(long, default_value = "standard", requires = "trainer")]
+        profile: String,
     },
+}
+
+/// Another trainer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TrainerArg {
+    /// Trajectories for SFT: sharegpt JSON lines, dataset_info.json, a configuration
+    Llamafactory,
+    /// Trajectories for SFT, questions for reinforcement learning: Parquet, the reward function, a configuration
+    Verl,
+}
+
+impl TrainerArg {
+    /// The name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            TrainerArg::Llamafactory => "llamafactory",
+            TrainerArg::Verl => "verl",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
