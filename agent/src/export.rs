@@ -50,7 +50,7 @@ pub fn conversation(row: &Trajectory) -> Result<Vec<Message>, LeftOut> {
     };
     let due = [Role::User, Role::Assistant].into_iter().cycle();
     let alternating = turns.iter().zip(due).all(|(message, due)| message.role == due);
-    if !alternating || turns.is_empty() || turns.len() % 2 != 0 {
+    if !alternating || turns.is_empty() || !turns.len().is_multiple_of(2) {
         return Err(LeftOut::NotAlternating);
     }
     Ok(messages)

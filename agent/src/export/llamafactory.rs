@@ -83,7 +83,7 @@ mod tests {
         let turns = roles.strip_prefix(&["system"]).unwrap_or(&roles);
         let odd = turns.iter().step_by(2).all(|role| ["user", "observation"].contains(role));
         let even = turns.iter().skip(1).step_by(2).all(|role| ["assistant", "function_call"].contains(role));
-        !odd || !even || turns.len() % 2 != 0
+        !odd || !even || !turns.len().is_multiple_of(2)
     }
 
     #[test]

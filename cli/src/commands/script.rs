@@ -39,54 +39,66 @@ pub(crate) struct Done {
 pub(crate) async fn run<W: Write + Send>(
     context: &Context,
     engine: &QueryEngine,
-    mut session: Session,
+    session: Session,
     input: Input,
     mut to: W,
 ) -> Result<Done, Failure> {
-    let max_bytes = context.config.sql.max_sql_bytes;
     let from_input = matches!(input, Input::Standard);
     let input: Box<dyn BufRead + Send> = match input {
         Input::Text(text) => Box::new(Cursor::new(text.into_bytes())),
         Input::Standard => Box::new(BufReader::new(std::io::stdin())),
     };
-    let mut steps = Steps::new(input, max_bytes);
+    let mut steps = Steps::new(input, context.config.sql.max_sql_bytes);
     let whole = !from_input || is_document(session.format);
     let count = if whole { Some(tokio::task::block_in_place(|| steps.read_all())?) } else { None };
-    let mut document = Document::of(session.format, count)?;
-    let mut done = Done { rows: 0, check: Ok(()) };
-    while let Some((line, step)) = tokio::task::block_in_place(|| steps.next())? {
-        let at_line = |failure: Failure| {
-            if !from_input && count == Some(1) { failure } else { failure.about(&format!("line {line}")) }
-        };
-        let sql = match step.trim().strip_prefix('\\') {
-            Some("q" | "quit") => break,
-            Some(command) => command_of(&mut session, command).map_err(at_line)?,
-            None => Some(step),
-        };
-        let Some(sql) = sql else { continue };
-        let begin = Begin { text: document.before_next(), to: &mut to };
-        let answer = match session.answer(context, engine, &sql, begin).await {
-            Ok(answer) => answer,
-            Err(failure) => {
-                document.end(&mut to)?;
-                return Err(at_line(failure));
+    let document = Document::of(session.format, count)?;
+    let with_lines = from_input || steps.ready.len() != 1;
+    let mut answering = Answering { context, engine, session, document, with_lines };
+    let done = answering.all(&mut steps, &mut to).await;
+    // What was answered before a failure is a document all the same.
+    answering.document.end(&mut to)?;
+    done
+}
+
+/// What is remembered from step to step.
+struct Answering<'a> {
+    context: &'a Context,
+    engine: &'a QueryEngine,
+    session: Session,
+    document: Document,
+    /// Whether failures name their lines.
+    with_lines: bool,
+}
+
+impl Answering<'_> {
+    async fn all<R: BufRead>(&mut self, steps: &mut Steps<R>, to: &mut (impl Write + Send)) -> Result<Done, Failure> {
+        let mut done = Done { rows: 0, check: Ok(()) };
+        while let Some((line, step)) = tokio::task::block_in_place(|| steps.next())? {
+            let with_lines = self.with_lines;
+            let at_line = |failure: Failure| if with_lines { failure.about(&format!("line {line}")) } else { failure };
+            let sql = match step.trim().strip_prefix('\\') {
+                Some("q" | "quit") => break,
+                Some(command) => command_of(&mut self.session, command).map_err(at_line)?,
+                None => Some(step),
+            };
+            let Some(sql) = sql else { continue };
+            let begin = Begin { text: self.document.before_next(), to: &mut *to };
+            let answer = self.session.answer(self.context, self.engine, &sql, begin).await.map_err(at_line)?;
+            if answer.reader_gone {
+                break;
             }
-        };
-        if answer.reader_gone {
-            return Ok(done);
+            self.document.results += 1;
+            done.rows += answer.rows;
+            if self.session.format == Format::Table && !self.context.quiet {
+                output::note(&format!("{} rows, {:.3} s", answer.rows, answer.seconds));
+            }
+            done.check = answer.check().map_err(at_line);
+            if done.check.is_err() {
+                break;
+            }
         }
-        document.results += 1;
-        done.rows += answer.rows;
-        if session.format == Format::Table && !context.quiet {
-            output::note(&format!("{} rows, {:.3} s", answer.rows, answer.seconds));
-        }
-        done.check = answer.check().map_err(at_line);
-        if done.check.is_err() {
-            break;
-        }
+        Ok(done)
     }
-    document.end(&mut to)?;
-    Ok(done)
 }
 
 /// Whether a format is one document, to which nothing can be added.

@@ -3,8 +3,10 @@
 
 mod demo;
 mod filter;
+mod import;
 mod lake;
 mod sample;
+mod scripts;
 mod synth;
 mod synth_models;
 
@@ -83,7 +85,7 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["maintain", "--tables", "nonsense"], 2, "there is no table \"nonsense\""),
         (&["maintain", "--vacuum-older-than", "24"], 2, "--vacuum-older-than must be at least 25"),
         (&["crawl", "ftp://x"], 2, "give a URL that begins with http://"),
-        (&["crawl", "http://127.0.0.1:9/"], 3, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
+        (&["crawl", "http://127.0.0.1:9/"], 1, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
         (&["ingest", "--kinds", "nonsense"], 2, "unknown kind"),
         (&["ingest", "--accept-new-topic", "t"], 2, "--accept-new-topic is for Kafka"),
         (&["--lake", "file", "append"], 1, "file"),
@@ -306,111 +308,6 @@ fn append_then_sql_as_a_script_would() {
 }
 
 #[test]
-fn a_script_ends_with_its_first_failure_and_names_the_line() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("lake")).unwrap();
-    let run = |arguments: &[&str], script: &str| {
-        let output = webdancer(folder.path(), &[&["sql"], arguments].concat(), script.as_bytes());
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
-    };
-    let good = "SELECT 'a;\nb' AS x; -- one; two\n\\f ndjson\nSELECT 1 AS n; SELECT\n 2 AS n;\nSELECT 3 AS n";
-    let (code, out, told) = run(&[], good);
-    assert_eq!((code, told.as_str()), (Some(0), ""));
-    assert_eq!(out, "x\n\"a;\nb\"\n{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n");
-    for (script, code, out, message) in [
-        ("SELECT 1 AS n;\n\nSELECT\nnothing;\nSELECT 2 AS n;\n", 2, "n\n1\n", "line 3: "),
-        (
-            "SELECT 1 AS n;\nSELECT 1/0 AS m;\nSELECT 2 AS n;\n",
-            1,
-            "n\n1\n",
-            "line 2: running the query: Divide by zero",
-        ),
-        ("SELECT 1 AS n;\nDROP TABLE qa;", 2, "n\n1\n", "line 2: refused: DROP TABLE"),
-        ("\n\\f nonsense\nSELECT 1;", 2, "", "line 2: "),
-        ("\\nonsense\n", 2, "", "line 1: \\nonsense is no command"),
-        ("SELECT 1 AS n;\nSELECT 'open;\nSELECT 2;\n", 2, "n\n1\n", "line 2: SQL syntax: Unterminated string"),
-    ] {
-        let (ended, printed, told) = run(&[], script);
-        assert_eq!((ended, printed.as_str()), (Some(code), out), "{script}: {told}");
-        assert!(told.starts_with(&format!("webdancer: {message}")) && told.lines().count() == 1, "{script}: {told}");
-    }
-    let cut = run(&["--max-rows", "1"], "SELECT 1 AS n;\nVALUES (1), (2);\nSELECT 2;");
-    assert_eq!((cut.0, cut.1.as_str()), (Some(3), "n\n1\ncolumn1\n1\n"));
-    assert!(cut.2.starts_with("webdancer: line 2: the result was cut at 1 rows"), "{}", cut.2);
-    assert_eq!(run(&["--output", "f"], "SELECT 1 AS n; SELECT 2 AS n").0, Some(0));
-    assert_eq!(std::fs::read_to_string(folder.path().join("f")).unwrap(), "n\n1\nn\n2\n");
-    // Cut in the middle of a character or not, what is too long is said to be.
-    for begin in ["SELECT '", "SELECT  '"] {
-        let long = run(&[], &format!("{begin}{}';", "é".repeat(200_000)));
-        assert_eq!((long.0, long.1.as_str()), (Some(1), ""));
-        assert!(long.2.contains("the statement has more than 262144 bytes"), "{}", long.2);
-    }
-}
-
-#[test]
-fn statements_are_answered_alike_from_an_argument_a_file_and_standard_input() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("lake")).unwrap();
-    for (format, script, code, out, message) in [
-        ("csv", "SELECT 1 AS n; SELECT 2 AS m", 0, "n\n1\nm\n2\n", ""),
-        ("json", "SELECT 1 AS n", 0, "[{\"n\":1}]\n", ""),
-        ("json", "SELECT 1 AS n;\nSELECT 2 AS m;", 0, "[\n[{\"n\":1}]\n,\n[{\"m\":2}]\n]\n", ""),
-        ("json", "SELECT 1 AS n;\nSELECT m", 2, "[\n[{\"n\":1}]\n]\n", "line 2: "),
-        ("json", "SELECT n; SELECT 1", 2, "[]\n", "line 1: "),
-        ("json", "/* nothing */", 0, "[]\n", ""),
-        ("json", "SELECT 1 AS n;\n\\f csv\nSELECT 2", 2, "[\n[{\"n\":1}]\n]\n", "line 2: json is for a whole script"),
-        ("csv", "\\f json\nSELECT 2", 2, "", "line 1: json is for a whole script"),
-        ("parquet", "SELECT 1; SELECT 2", 2, "", "2 statements, and Parquet is one file"),
-        ("csv", "SELECT 1/0 AS n; SELECT 1", 1, "", "line 1: running the query: Divide by zero"),
-    ] {
-        std::fs::write(folder.path().join("f.sql"), script).unwrap();
-        for (arguments, input) in [(&[script][..], ""), (&["-f", "f.sql"], ""), (&[], script)] {
-            let output =
-                webdancer(folder.path(), &[&["sql", "--format", format], arguments].concat(), input.as_bytes());
-            let told = text(&output.stderr);
-            assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(code), out), "{script}: {told}");
-            let expected = if message.is_empty() { String::new() } else { format!("webdancer: {message}") };
-            assert!(told.starts_with(&expected) && told.is_empty() == message.is_empty(), "{script}: {told}");
-        }
-    }
-    let one = webdancer(folder.path(), &["sql", "SELECT nothing"], b"");
-    assert!(text(&one.stderr).starts_with("webdancer: SELECT nothing") || !text(&one.stderr).contains("line 1"));
-}
-
-#[test]
-fn a_file_of_another_kind_is_refused_before_it_becomes_dead_letters() {
-    let folder = tempfile::tempdir().unwrap();
-    let demo = |file: &str| format!("{}/../deploy/demo/{file}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::write(folder.path().join("events"), event(1)).unwrap();
-    std::fs::write(folder.path().join("noise"), "neither\nnor\n").unwrap();
-    let (trajectories, questions) = (demo("demo_trajectories.jsonl"), demo("demo_qa.jsonl"));
-    for (what, file, code, message) in [
-        (
-            "qa",
-            trajectories.as_str(),
-            2,
-            "looks like a file of trajectories: its lines have messages; `webdancer import trajectories` takes it",
-        ),
-        (
-            "trajectories",
-            &questions,
-            2,
-            "looks like a file of questions: its lines have a question and an answer; `webdancer import qa` takes it",
-        ),
-        ("profile", &questions, 2, "looks like a file of questions"),
-        ("qa", "events", 2, "looks like a file of events: its lines have a specversion; `webdancer append` takes it"),
-        ("qa", "noise", 1, "2 of 2 lines of noise are malformed"),
-    ] {
-        let output = webdancer(folder.path(), &["--lake", "l", "--quiet", "import", what, file], b"");
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{what} {file}: {told}");
-        assert!(told.contains(message) && told.lines().count() == 1, "{what} {file}: {told}");
-    }
-    let letters = webdancer(folder.path(), &["--lake", "l", "sql", "SELECT count(*) AS n FROM dead_letters"], b"");
-    assert_eq!(text(&letters.stdout), "n\n2\n", "those of the noise alone");
-}
-
-#[test]
 fn a_crawl_that_fetched_nothing_has_failed() {
     let folder = tempfile::tempdir().unwrap();
     // Nobody listens there.
@@ -475,40 +372,6 @@ fn endpoints_are_checked_each_on_its_own() {
     let table = text(&output.stdout);
     assert!(table.starts_with("endpoint  model  roles  ms") && table.contains("\ngood      m      agent  "), "{table}");
     assert!(!table.contains("4711"));
-}
-
-#[test]
-fn a_profile_is_imported_once_under_its_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let published = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/demo/demo_trajectories.jsonl");
-    let import = |arguments: &[&str]| {
-        let arguments: Vec<&str> = ["--lake", "l", "import", "profile"].iter().chain(arguments).copied().collect();
-        webdancer(folder.path(), &arguments, b"")
-    };
-    let output = import(&[published, "--name", "demo", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["name"], "demo");
-    let document = std::fs::read_to_string(folder.path().join("l/profiles/demo.json")).unwrap();
-    assert!(document.contains("You are a careful researcher with a search engine and a browser."));
-    assert_eq!(import(&[published, "--name", "demo"]).status.code(), Some(0), "the same again is no error");
-
-    let line = std::fs::read_to_string(published).unwrap().lines().next().unwrap().replace("careful", "careless");
-    std::fs::write(folder.path().join("other.jsonl"), &line).unwrap();
-    let output = import(&["other.jsonl", "--name", "demo"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("the name \"demo\" belongs to another profile"), "{}", text(&output.stderr));
-    let message = text(&import(&["other.jsonl", "--name", "standard"]).stderr);
-    assert!(message.contains("the name \"standard\" is that of a profile that is built in"), "{message}");
-    assert_eq!(import(&["other.jsonl", "--output", "other.json"]).status.code(), Some(0));
-    assert!(folder.path().join("other.json").is_file());
-
-    let mixed = format!("{}\n{line}\n", std::fs::read_to_string(published).unwrap().trim_end());
-    std::fs::write(folder.path().join("mixed.jsonl"), mixed).unwrap();
-    let message = text(&import(&["mixed.jsonl"]).stderr);
-    assert!(
-        message.contains("mixed.jsonl: line 9: has another system or user text than the lines before"),
-        "{message}"
-    );
 }
 
 #[test]
