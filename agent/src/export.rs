@@ -1,4 +1,4 @@
-//! Datasets as other trainers read them: [LLaMA-Factory](llamafactory) and [verl](verl).
+//! Datasets as other trainers read them: [LLaMA-Factory](llamafactory) and [`verl`].
 //!
 //! A trajectory is exported as the very messages it was made of: the prompt profile's text stands in its row. What a
 //! trainer's loader would pass over with no more than a warning is not given to it: it is left out here, and said to be.
