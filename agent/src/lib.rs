@@ -18,6 +18,7 @@
 pub mod chat;
 pub mod clock;
 pub mod conversation;
+pub mod export;
 pub mod fetch;
 pub mod format;
 pub mod fuzzing;

@@ -149,6 +149,31 @@ pub fn messages_of_line(bytes: &[u8]) -> Result<Vec<Message>, Rejection> {
     parse_message_list(Line::parse(bytes)?.take("messages")?)
 }
 
+/// What a line is a line of, by its members: a file of trajectories, of questions, or of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineOf {
+    /// The trajectory file: it has `messages`.
+    Trajectories,
+    /// The QA file: it has `question` and `answer`.
+    Questions,
+    /// CloudEvents: it has `specversion`.
+    Events,
+}
+
+impl LineOf {
+    /// None where it is no JSON object, or one of another kind.
+    pub fn look(bytes: &[u8]) -> Option<LineOf> {
+        let line = Line::parse(bytes).ok()?;
+        let has = |name: &str| line.members.iter().any(|(member, _)| member == name);
+        match () {
+            () if has("messages") => Some(LineOf::Trajectories),
+            () if has("specversion") => Some(LineOf::Events),
+            () if has("question") && has("answer") => Some(LineOf::Questions),
+            () => None,
+        }
+    }
+}
+
 /// Reads one line of the published QA file. Members besides question and answer are kept in `attributes`.
 ///
 /// # Errors

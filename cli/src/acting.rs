@@ -183,7 +183,7 @@ fn mistakes(rates: &str) -> Result<MistakeRates, Failure> {
 }
 
 /// The profile of this name: a built-in one, one of the lake, or a file.
-async fn find_profile(context: &Context, name: &str) -> Result<Profile, Failure> {
+pub(crate) async fn find_profile(context: &Context, name: &str) -> Result<Profile, Failure> {
     if let Some(profile) = Profile::built_in(name) {
         return Ok(profile);
     }

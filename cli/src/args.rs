@@ -1,10 +1,14 @@
 //! The command line.
 
+mod pin;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use webdancer_synth::question::QuestionType;
+
+pub(crate) use pin::{PinCommand, TrainerArg};
 
 /// An event-sourced data lake for web agents: append events, query them with SQL, pin datasets.
 ///
@@ -324,9 +328,9 @@ pub(crate) enum FormatArg {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SqlArgs {
-    /// The query
+    /// Statements, each but the last ended by a semicolon
     pub(crate) query: Option<String>,
-    /// Read the query from a file
+    /// Read the statements from a file
     #[arg(short, long, conflicts_with = "query")]
     pub(crate) file: Option<PathBuf>,
     /// All tables as they were at this time, or at this version
@@ -418,57 +422,6 @@ pub(crate) enum StageArg {
     Validity,
     Correctness,
     Quality,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PinCommand {
-    /// Pin the result of a query
-    Create {
-        /// Its name, forever
-        name: String,
-        /// The query
-        #[arg(long, conflicts_with = "file", required_unless_present = "file")]
-        sql: Option<String>,
-        /// Read the query from a file
-        #[arg(short, long)]
-        file: Option<PathBuf>,
-    },
-    /// All pins
-    List,
-    /// One pin's manifest
-    Show {
-        /// Name, digest or its beginning
-        pin: String,
-    },
-    /// Check a pin's files, and run its query again while the versions exist
-    Verify {
-        /// Name, digest or its beginning
-        pin: String,
-    },
-    /// Rows that came in, went out or changed between two pins
-    Diff {
-        /// The first pin
-        a: String,
-        /// The second pin
-        b: String,
-        /// Columns that tell which row is which [default: event_id, else the whole row]
-        #[arg(long, value_delimiter = ',')]
-        key: Vec<String>,
-        /// Rows shown of each sort
-        #[arg(long, default_value_t = 5)]
-        examples: usize,
-    },
-    /// A pin's rows as one file
-    Export {
-        /// Name, digest or its beginning
-        pin: String,
-        /// ndjson or parquet
-        #[arg(long, value_enum, default_value = "ndjson")]
-        format: FormatArg,
-        /// The file [default: standard output]
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -25,6 +25,7 @@ const STACK_BYTES: usize = 8 << 20;
 fn main() -> ExitCode {
     let args = Args::parse();
     init_tracing(args.verbose, args.quiet);
+    keep_panics_of_queries();
     // On a thread of our own: main's stack is not ours to size.
     let running = std::thread::Builder::new().name("main".to_string()).stack_size(STACK_BYTES).spawn(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
@@ -50,6 +51,18 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// A panic on a thread of the query engine comes back as an error, in our words: the library's are for `-v`.
+fn keep_panics_of_queries() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() == Some(webdancer_query::THREAD_NAME) {
+            tracing::info!("{panic}");
+        } else {
+            tell(panic);
+        }
+    }));
 }
 
 /// Messages go to standard error; RUST_LOG overrides the flags.

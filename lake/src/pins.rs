@@ -25,6 +25,10 @@ pub struct PinnedTable {
     pub uri: String,
     /// Version read.
     pub version: u64,
+    /// The table's own id, which one made anew under the same name does not have. None in manifests of versions that did
+    /// not record it, and for pins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }
 
 /// A file of a pin.
@@ -169,6 +173,16 @@ impl Lake {
                 Err(LakeError::NotFound(format!("there is no pin {name_or_digest:?}; `webdancer pin list` shows them")))
             }
             n => Err(LakeError::Usage(format!("{n} pins begin with {name_or_digest}; give more digits"))),
+        }
+    }
+
+    /// Size of a file of a pin, in bytes; None if it is not there.
+    pub async fn pin_file_bytes(&self, digest: &str, name: &str) -> Result<Option<u64>> {
+        let path = Lake::pin_folder(digest).join(name);
+        match self.store().head(&path).await {
+            Ok(object) => Ok(Some(object.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error).context(|| format!("looking for {path}")),
         }
     }
 

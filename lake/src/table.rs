@@ -1,6 +1,6 @@
 //! One event table: opening, creating, evolving and reading it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -12,7 +12,9 @@ use deltalake_core::DeltaTable;
 use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
+use futures::TryStreamExt as _;
 use object_store::ObjectStore;
+use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::table::table_schema;
@@ -88,8 +90,54 @@ impl Table {
             }
             return Err(error).context(|| format!("opening version {version} of table {}", kind.table()));
         }
-        table.delta = delta;
+        let newest = std::mem::replace(&mut table.delta, delta);
+        if version < newest.version().unwrap_or(0) {
+            table.check_whole(newest.version().unwrap_or(0)).await?;
+        }
         Ok(Some(table))
+    }
+
+    /// An older version may have lost files to vacuum, which leaves its commits.
+    async fn check_whole(&self, newest: u64) -> Result<()> {
+        let present = self.files_present().await?;
+        let files = self.data_files()?;
+        let gone = files.iter().filter(|file| !present.contains(&file.path)).count();
+        if gone == 0 {
+            return Ok(());
+        }
+        let (table, version, all) = (self.kind.table(), self.version(), files.len());
+        let whole = self.whole_after(&present, newest).await?;
+        Err(LakeError::NotFound(format!(
+            "version {version} of table {table} cannot be read any more: `maintain` has removed {gone} of its {all} files; \
+             version {whole} can be read (a version that is to stay is pinned, or kept by --vacuum-older-than)"
+        )))
+    }
+
+    /// Paths of all files in the table's folder.
+    async fn files_present(&self) -> Result<HashSet<Path>> {
+        let listed: Vec<_> = self
+            .delta
+            .object_store()
+            .list(None)
+            .map_ok(|object| object.location)
+            .try_collect()
+            .await
+            .context(|| format!("listing the files of table {}", self.kind.table()))?;
+        Ok(listed.into_iter().collect())
+    }
+
+    /// A version after this one that has all its files: vacuum goes by age, so it is looked for by halving.
+    async fn whole_after(&self, present: &HashSet<Path>, newest: u64) -> Result<u64> {
+        let (mut broken, mut whole) = (self.version(), newest);
+        while broken + 1 < whole {
+            let middle = broken + (whole - broken) / 2;
+            let mut table = self.clone();
+            table.delta = DeltaTable::new(self.delta.log_store());
+            table.delta.load_version(middle).await.context(|| format!("opening version {middle}"))?;
+            let readable = table.data_files()?.iter().all(|file| present.contains(&file.path));
+            *(if readable { &mut whole } else { &mut broken }) = middle;
+        }
+        Ok(whole)
     }
 
     /// The error for what was removed from the log.
@@ -230,6 +278,12 @@ impl Table {
     /// The version.
     pub fn version(&self) -> u64 {
         self.delta.version().unwrap_or(0)
+    }
+
+    /// The id that the table was made with.
+    pub fn id(&self) -> Result<String> {
+        let state = self.delta.snapshot().context(|| format!("state of table {}", self.kind.table()))?;
+        Ok(state.metadata().id().to_string())
     }
 
     /// URL of the table's folder.

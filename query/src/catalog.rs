@@ -58,6 +58,9 @@ pub trait PinStore: Debug + Send + Sync {
     /// [`QueryError::Conflict`] when the name belongs to another digest.
     async fn commit_pin(&self, manifest: &PinManifest) -> Result<bool>;
 
+    /// Size of a file of the pin with this digest, in bytes; None if it is not there.
+    async fn pin_file_bytes(&self, digest: &str, path: &str) -> Result<Option<u64>>;
+
     /// A file of the pin with this digest.
     async fn read_pin_file(&self, digest: &str, path: &str) -> Result<Bytes>;
 
@@ -76,7 +79,7 @@ impl Catalog for Lake {
 
     async fn table(&self, kind: Kind, at: At) -> Result<Option<CatalogTable>> {
         let Some(table) = self.table_at(kind, at).await? else { return Ok(None) };
-        let pinned = PinnedTable { uri: table.uri(), version: table.version() };
+        let pinned = PinnedTable { uri: table.uri(), version: table.version(), id: Some(table.id()?) };
         Ok(Some(CatalogTable { pinned, provider: table.provider().await? }))
     }
 }
@@ -100,6 +103,10 @@ impl PinStore for Lake {
             LakeError::Usage(message) => QueryError::Conflict(message),
             other => other.into(),
         })
+    }
+
+    async fn pin_file_bytes(&self, digest: &str, path: &str) -> Result<Option<u64>> {
+        Ok(Lake::pin_file_bytes(self, digest, path).await?)
     }
 
     async fn read_pin_file(&self, digest: &str, path: &str) -> Result<Bytes> {

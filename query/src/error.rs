@@ -3,6 +3,7 @@
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
+use tokio::task::JoinError;
 use webdancer_lake::LakeError;
 
 /// An error of a query or a pin.
@@ -90,25 +91,77 @@ impl QueryError {
         source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
+    /// What is left to say of a task that panicked: a fault in a library, which comes with a text for its authors. That
+    /// is told at level info. An array's offsets have 32 bits, and what does not fit into them is too much at once.
+    pub(crate) fn broken_off(error: &JoinError) -> QueryError {
+        tracing::info!(%error, "the query engine broke off");
+        if error.to_string().contains("overflow") {
+            return QueryError::limit("a column of one batch has more than 2 GiB", MEMORY_REMEDY);
+        }
+        QueryError::failed(
+            "the query engine broke off",
+            "a fault of its own, which this statement meets; write the statement another way (-v tells the fault)",
+        )
+    }
+
+    /// Whether less at a time may do.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        matches!(self, QueryError::Limit { remedy, .. } if remedy == MEMORY_REMEDY)
+    }
+
     pub(crate) fn limit(what: impl Into<String>, remedy: impl Into<String>) -> QueryError {
         QueryError::Limit { what: what.into(), remedy: remedy.into() }
     }
 }
 
+/// The file that some error on the way here says is not there.
+fn missing_file(error: &DataFusionError) -> Option<&str> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let error_of_store = match error.downcast_ref::<DataFusionError>() {
+            Some(DataFusionError::ObjectStore(error)) => Some(error.as_ref()),
+            _ => error.downcast_ref::<object_store::Error>(),
+        };
+        if let Some(object_store::Error::NotFound { path, .. }) = error_of_store {
+            return Some(path);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What to do where memory or disk are not enough.
+const MEMORY_REMEDY: &str = "select fewer rows or columns, or raise sql.memory_bytes or sql.spill_bytes";
+
+/// The panic of a task that DataFusion runs for itself.
+fn panicked(error: &DataFusionError) -> Option<&JoinError> {
+    let join = match error {
+        DataFusionError::ExecutionJoin(error) => Some(error.as_ref()),
+        DataFusionError::External(error) => error.downcast_ref::<JoinError>(),
+        _ => None,
+    };
+    join.filter(|error| error.is_panic())
+}
+
 impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> QueryError {
+        if let Some(error) = panicked(error.find_root()) {
+            return QueryError::broken_off(error);
+        }
+        if let Some(path) = missing_file(&error) {
+            return QueryError::NotFound(format!("a file of the lake is gone: {path}"));
+        }
         match error.find_root() {
             DataFusionError::ResourcesExhausted(message) => out_of_space(message),
             // The limit on spilled bytes comes as an I/O error.
             DataFusionError::ArrowError(source, _) if source.to_string().contains("max_temp_directory_size") => {
                 out_of_space("the spilled data has grown beyond its limit")
             }
-            DataFusionError::ObjectStore(source) => match source.as_ref() {
-                object_store::Error::NotFound { path, .. } => {
-                    QueryError::NotFound(format!("a file of the table is gone: {path}"))
-                }
-                _ => QueryError::failed("reading the lake", error),
-            },
+            DataFusionError::ObjectStore(_) => QueryError::failed("reading the lake", error),
+            DataFusionError::ParquetError(_) => QueryError::failed(
+                "a Parquet file of the lake cannot be read (`pin verify` names those of a pin)",
+                error,
+            ),
             DataFusionError::SQL(source, _) => sql_error(&source.to_string()),
             DataFusionError::Plan(message)
             | DataFusionError::NotImplemented(message)
@@ -125,10 +178,7 @@ impl From<DataFusionError> for QueryError {
 }
 
 fn out_of_space(message: &str) -> QueryError {
-    QueryError::limit(
-        format!("out of the memory or disk allowed to queries: {message}"),
-        "select fewer rows or columns, or raise sql.memory_bytes or sql.spill_bytes",
-    )
+    QueryError::limit(format!("out of the memory or disk allowed to queries: {message}"), MEMORY_REMEDY)
 }
 
 /// The parser's own limit on recursion is one of ours.
@@ -166,5 +216,39 @@ impl From<LakeError> for QueryError {
             LakeError::Usage(message) => QueryError::Sql(message),
             other => QueryError::failed("reading the lake", other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn panicking(text: &'static str) -> JoinError {
+        tokio::spawn(async move { std::panic::resume_unwind(Box::new(text)) }).await.map(|(): ()| ()).unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_one_line_without_its_text() {
+        for wrap in [|error| error, |error| DataFusionError::Context("Join Error".to_string(), Box::new(error))] {
+            let panic = panicking("index out of bounds: the len is 3\nnote: run with RUST_BACKTRACE=1").await;
+            let error = QueryError::from(wrap(DataFusionError::External(Box::new(panic))));
+            let text = error.to_string();
+            assert_eq!(
+                text,
+                "the query engine broke off: a fault of its own, which this statement meets; write the statement another \
+                 way (-v tells the fault)"
+            );
+            assert!(!error.is_out_of_memory());
+        }
+    }
+
+    #[tokio::test]
+    async fn offsets_that_overflow_are_too_much_at_once() {
+        let error = QueryError::broken_off(&panicking("byte array offset overflow").await);
+        assert!(matches!(error, QueryError::Limit { .. }) && error.is_out_of_memory(), "{error:?}");
+        assert!(
+            error.to_string().starts_with("a column of one batch has more than 2 GiB; select fewer rows"),
+            "{error}"
+        );
     }
 }

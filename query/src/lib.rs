@@ -34,7 +34,7 @@ pub use error::{QueryError, Result};
 pub use limits::{Limits, QueryOptions};
 pub use reference::parse_at;
 pub use script::Script;
-pub use session::QueryEngine;
+pub use session::{QueryEngine, THREAD_NAME};
 pub use stream::QueryResult;
 pub use webdancer_lake::lake::At;
 pub use webdancer_lake::pins::{PinFile, PinManifest, PinnedTable};

@@ -8,12 +8,13 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array as _, ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use futures::StreamExt as _;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
+use crate::canonical::canonical_batch;
 use crate::error::{QueryError, Result};
 use crate::output::table::TableWriter;
 use crate::stream::QueryResult;
@@ -29,7 +30,7 @@ pub enum Format {
     Json,
     /// One JSON object per line.
     Ndjson,
-    /// One Parquet file, zstd.
+    /// One Parquet file, zstd; intervals are text.
     Parquet,
 }
 
@@ -94,7 +95,7 @@ enum Kind<W: Write + Send> {
     Csv(Box<arrow::csv::Writer<W>>, SchemaRef),
     Json(Box<arrow::json::ArrayWriter<W>>),
     Ndjson(Box<arrow::json::LineDelimitedWriter<W>>),
-    Parquet(Box<ArrowWriter<W>>),
+    Parquet(Box<ArrowWriter<W>>, SchemaRef),
 }
 
 impl<W: Write + Send> Output<W> {
@@ -186,7 +187,8 @@ impl<W: Write + Send> Kind<W> {
                 Kind::Ndjson(Box::new(arrow::json::WriterBuilder::new().with_explicit_nulls(true).build(writer)))
             }
             Format::Parquet => {
-                Kind::Parquet(Box::new(ArrowWriter::try_new(writer, schema, Some(parquet_properties()))?))
+                let known = schema_without_intervals(&schema);
+                Kind::Parquet(Box::new(ArrowWriter::try_new(writer, known.clone(), Some(parquet_properties()))?), known)
             }
         })
     }
@@ -197,7 +199,7 @@ impl<W: Write + Send> Kind<W> {
             Kind::Csv(writer, flat) => writer.write(&flatten(batch, flat)?)?,
             Kind::Json(writer) => writer.write(batch)?,
             Kind::Ndjson(writer) => writer.write(batch)?,
-            Kind::Parquet(writer) => writer.write(batch)?,
+            Kind::Parquet(writer, known) => writer.write(&canonical_batch(batch, known)?)?,
         }
         Ok(())
     }
@@ -216,7 +218,7 @@ impl<W: Write + Send> Kind<W> {
                 writer.finish()?;
                 writer.into_inner()
             }
-            Kind::Parquet(writer) => writer.into_inner()?,
+            Kind::Parquet(writer, _) => writer.into_inner()?,
         };
         writer.flush()?;
         Ok(writer)
@@ -247,6 +249,22 @@ pub(crate) fn parquet_properties() -> WriterProperties {
         .set_created_by("webdancer".to_string())
         .set_max_row_group_bytes(Some(64 << 20))
         .build()
+}
+
+/// Parquet has no intervals of months, days and nanoseconds: they are text, as in the other formats.
+fn schema_without_intervals(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(field_without_intervals);
+    Arc::new(Schema::new(fields.collect::<Fields>()))
+}
+
+fn field_without_intervals(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Interval(_) => DataType::Utf8,
+        DataType::List(element) => DataType::List(field_without_intervals(element)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(field_without_intervals).collect()),
+        other => other.clone(),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
 fn is_nested(data_type: &DataType) -> bool {

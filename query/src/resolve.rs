@@ -24,7 +24,7 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement;
 use futures::future::BoxFuture;
 use webdancer_lake::lake::At;
-use webdancer_lake::pins::PinnedTable;
+use webdancer_lake::pins::{PinManifest, PinnedTable};
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::table::table_schema;
 
@@ -161,6 +161,7 @@ impl<'a> Resolver<'a> {
             Versions::At(_) => self.catalog.table(kind, at).await?,
             Versions::Recorded(tables) => match tables.get(key) {
                 Some(recorded) => {
+                    self.check_same_table(kind, recorded).await?;
                     let table = self.catalog.table(kind, At::Version(recorded.version)).await?;
                     let gone = || QueryError::NotFound(format!("table {} is gone", kind.table()));
                     Some(table.ok_or_else(gone)?)
@@ -174,6 +175,17 @@ impl<'a> Resolver<'a> {
         self.used.insert(key.to_string(), table.pinned);
         let provider = if self.ordered { OrderedTable::over(table.provider) } else { table.provider };
         with_declared_columns(provider, kind)
+    }
+
+    /// Versions count within one table: those of one that was made anew are others.
+    async fn check_same_table(&self, kind: Kind, recorded: &PinnedTable) -> Result<()> {
+        let table = self.catalog.table(kind, At::Latest).await?;
+        match (&recorded.id, table.and_then(|table| table.pinned.id)) {
+            (Some(then), Some(now)) if *then != now => {
+                Err(QueryError::NotFound(format!("table {} was made anew", kind.table())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A view under `turns@time` reads `trajectories@time`.
@@ -192,13 +204,15 @@ impl<'a> Resolver<'a> {
 
     async fn pin(&mut self, key: &str, reference: &str) -> Result<Arc<dyn TableProvider>> {
         let manifest = self.catalog.find_pin(reference).await?;
-        let pinned = PinnedTable { uri: self.catalog.pin_file_url(&manifest.digest, "manifest.json"), version: 0 };
+        let uri = self.catalog.pin_file_url(&manifest.digest, "manifest.json");
+        let pinned = PinnedTable { uri, version: 0, id: None };
         if let Versions::Recorded(tables) = &self.versions
             && tables.get(key).is_some_and(|recorded| !recorded.uri.contains(&manifest.digest))
         {
             return Err(QueryError::NotFound(format!("pin {reference:?} is not the one that was read before")));
         }
         self.used.insert(key.to_string(), pinned);
+        self.check_files(&manifest).await?;
         let urls: Vec<ListingTableUrl> = manifest
             .files
             .iter()
@@ -210,6 +224,23 @@ impl<'a> Resolver<'a> {
             .infer_schema(self.state)
             .await?;
         Ok(Arc::new(ListingTable::try_new(config)?))
+    }
+
+    /// Whether a pin's files are there and as long as they were. Their content is for `pin verify`.
+    async fn check_files(&self, pin: &PinManifest) -> Result<()> {
+        for file in &pin.files {
+            let problem = match self.catalog.pin_file_bytes(&pin.digest, &file.path).await? {
+                Some(bytes) if bytes == file.bytes => continue,
+                Some(bytes) => format!("has {bytes} bytes, its manifest says {}", file.bytes),
+                None => "is missing".to_string(),
+            };
+            let (name, path) = (&pin.name, &file.path);
+            return Err(QueryError::NotFound(format!(
+                "pin {name} is damaged: {path} {problem}; `webdancer pin verify {name}` checks all its files, and \
+                 `pin create` with its query stores them again"
+            )));
+        }
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{FunctionRegistry as _, SendableRecordBatchStream, SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
@@ -35,7 +35,7 @@ use crate::catalog::Catalog;
 use crate::complete::Completer;
 use crate::error::{QueryError, Result};
 use crate::first_row::FirstRowPerKey;
-use crate::functions::{self, bounded::Bounded};
+use crate::functions::{self, bounded};
 use crate::limits::{Limits, QueryOptions};
 use crate::reference::{self, Reference};
 use crate::resolve::{self, CATALOG, Resolved, Resolver, SCHEMA, Versions};
@@ -47,6 +47,10 @@ const PIN_BATCH_ROWS: usize = 8_192;
 /// Rows per batch of a result that is sorted as a whole: merging holds a batch of each spilled file, of whole
 /// trajectories often.
 const SORTED_BATCH_ROWS: usize = 1_024;
+/// Rows per batch of a query that ran out of memory with more: of the widest rows a batch has some megabytes.
+const NARROW_BATCH_ROWS: usize = 32;
+/// Name of the threads that plan and run statements. A panic on one of them comes back as an error.
+pub const THREAD_NAME: &str = "query";
 const STACK_BYTES: usize = 16 << 20;
 /// Batches computed ahead of the caller.
 const BATCHES_AHEAD: usize = 2;
@@ -88,6 +92,8 @@ pub(crate) struct Mode {
 pub(crate) enum Order {
     /// Rows come as is fastest.
     Any,
+    /// The same, one partition and few rows at a time: slower, and within less memory where rows are wide.
+    Narrow,
     /// All rows are sorted at the end, by one sort: several side by side, each with wide rows to merge from disk, would
     /// take the memory from each other.
     Sorted,
@@ -111,7 +117,7 @@ impl QueryEngine {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits.target_partitions.max(2))
             .thread_stack_size(STACK_BYTES)
-            .thread_name("query")
+            .thread_name(THREAD_NAME)
             .enable_all()
             .build()
             .map_err(|error| QueryError::failed("starting the query threads", error))?;
@@ -129,7 +135,10 @@ impl QueryEngine {
         self.inner.catalog.as_ref()
     }
 
-    /// Plans and starts one statement. Rows are computed as they are read from the result.
+    /// Plans and starts one statement, and waits for its first rows; more are computed as they are read.
+    ///
+    /// A statement that runs out of memory before its first row is run again with few rows at a time: how wide rows are
+    /// is known when they are there, and sorts that run side by side take from each other what merging them needs.
     ///
     /// # Errors
     /// See [`QueryError`]; errors while rows are computed come out of the result.
@@ -143,8 +152,13 @@ impl QueryEngine {
         let deadline = mode.deadline;
         let planning = async move {
             let prepared = engine.prepare(&sql)?;
-            let resolved = engine.resolve(&prepared, &mode).await?;
-            engine.start(resolved, mode.deadline).await
+            match engine.begin(&prepared, &mode).await {
+                Err(error) if error.is_out_of_memory() => {
+                    tracing::debug!(%error, "running the statement again with few rows at a time");
+                    engine.begin(&prepared, &Mode { order: Order::Narrow, ..mode }).await
+                }
+                begun => begun,
+            }
         };
         self.on_own_threads(planning, deadline).await.map(|result| result.cut_at(max_rows))
     }
@@ -185,11 +199,13 @@ impl QueryEngine {
     /// Opens the tables and plans.
     pub(crate) async fn resolve(&self, prepared: &Prepared, mode: &Mode) -> Result<Resolved> {
         let Inner { catalog, limits, state, .. } = self.inner.as_ref();
-        let state = match mode.order {
+        let mut state = match mode.order {
             Order::Any => state.clone(),
+            Order::Narrow => narrow(state.clone()),
             Order::Sorted => sorted_at_once(state.clone()),
             Order::Fixed => sequential(state.clone()),
         };
+        bounded::bind(&mut state, limits.memory_bytes)?;
         let resolver =
             Resolver::new(catalog.as_ref(), &state, limits, mode.versions.clone(), mode.order == Order::Fixed);
         let resolved = resolver.plan(prepared.statement.clone(), &prepared.references).await?;
@@ -198,11 +214,20 @@ impl QueryEngine {
         Ok(resolved)
     }
 
+    /// Plans a statement and runs it up to its first rows.
+    async fn begin(&self, prepared: &Prepared, mode: &Mode) -> Result<QueryResult> {
+        let resolved = self.resolve(prepared, mode).await?;
+        self.start(resolved, mode.deadline).await?.begun().await
+    }
+
     /// Starts a plan; to be called on the engine's threads.
     pub(crate) async fn start(&self, resolved: Resolved, deadline: Instant) -> Result<QueryResult> {
         let Resolved { state, plan, used } = resolved;
-        let plan = json_as_text(plan)?;
-        let physical = state.create_physical_plan(&plan).await.map_err(QueryError::planning)?;
+        let plan = state.optimize(&json_as_text(plan)?).map_err(QueryError::planning)?;
+        let batch_rows = state.config().batch_size();
+        let plan = bounded::constants::guard(plan, self.inner.limits.memory_bytes, batch_rows)?;
+        let planner = state.query_planner().clone();
+        let physical = planner.create_physical_plan(&plan, &state).await.map_err(QueryError::planning)?;
         let schema = canonical_schema(physical.schema().as_ref());
         let stream = execute_stream(physical, state.task_ctx()).map_err(QueryError::running)?;
         let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
@@ -220,7 +245,7 @@ impl QueryEngine {
         let task = AbortOnDropHandle::new(self.inner.runtime()?.spawn(work));
         match tokio::time::timeout_at(deadline, task).await {
             Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(QueryError::failed("the query stopped unexpectedly", error)),
+            Ok(Err(error)) => Err(QueryError::broken_off(&error)),
             Err(_) => Err(timed_out()),
         }
     }
@@ -298,10 +323,6 @@ fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
     for function in functions::scalars() {
         state.register_udf(Arc::new(function))?;
     }
-    for (name, growth) in functions::bounded::FUNCTIONS {
-        let bounded = Bounded::new(state.udf(name)?, *growth, limits.memory_bytes);
-        state.register_udf(Arc::new(ScalarUDF::from(bounded)))?;
-    }
     Ok(state)
 }
 
@@ -312,6 +333,13 @@ fn sequential(mut state: SessionState) -> SessionState {
     *config = std::mem::take(config).with_target_partitions(1).with_batch_size(PIN_BATCH_ROWS);
     let options = config.options_mut();
     options.optimizer.join_reordering = false;
+    state
+}
+
+fn narrow(mut state: SessionState) -> SessionState {
+    let config = state.config_mut();
+    let batch_rows = config.batch_size().min(NARROW_BATCH_ROWS);
+    *config = std::mem::take(config).with_target_partitions(1).with_batch_size(batch_rows);
     state
 }
 

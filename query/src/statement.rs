@@ -29,7 +29,7 @@ pub(crate) const TABLE_FUNCTIONS: &[&str] = &["at", "pin", "unnest", "generate_s
 pub(crate) fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
     if sql.len() > limits.max_sql_bytes {
         return Err(QueryError::limit(
-            format!("the statement has {} bytes, more than {}", sql.len(), limits.max_sql_bytes),
+            format!("the statement has more than {} bytes", limits.max_sql_bytes),
             "write it shorter, or raise sql.max_sql_bytes",
         ));
     }

@@ -20,6 +20,8 @@ use crate::session::{QueryEngine, Used, timed_out};
 pub struct QueryResult {
     schema: SchemaRef,
     received: Received,
+    /// Received, not read yet.
+    first: Option<RecordBatch>,
     tables: Used,
     deadline: Pin<Box<Sleep>>,
     rows: u64,
@@ -54,6 +56,7 @@ impl QueryResult {
         QueryResult {
             schema,
             received,
+            first: None,
             tables,
             deadline: Box::pin(tokio::time::sleep_until(deadline)),
             rows: 0,
@@ -61,6 +64,20 @@ impl QueryResult {
             state: State::Reading,
             _engine: engine,
         }
+    }
+
+    /// Waits for the first rows: a statement that fails before them gives no result, and has let go of what it held.
+    pub(crate) async fn begun(mut self) -> Result<QueryResult> {
+        match self.next().await {
+            Some(Ok(batch)) => self.first = Some(batch),
+            Some(Err(error)) => {
+                let _ = (&mut self.received.task).await;
+                return Err(error);
+            }
+            None => {}
+        }
+        self.rows = 0;
+        Ok(self)
     }
 
     pub(crate) fn cut_at(mut self, max_rows: u64) -> QueryResult {
@@ -120,7 +137,11 @@ impl Stream for QueryResult {
             return this.fail(timed_out());
         }
         loop {
-            return match ready!(this.received.receiver.poll_recv(context)) {
+            let received = match this.first.take() {
+                Some(batch) => Some(Ok(batch)),
+                None => ready!(this.received.receiver.poll_recv(context)),
+            };
+            return match received {
                 Some(Ok(batch)) if batch.num_rows() == 0 => continue,
                 Some(Ok(batch)) => {
                     let left = this.max_rows - this.rows;
@@ -147,7 +168,10 @@ impl Stream for QueryResult {
                         this.state = State::Complete;
                         Poll::Ready(None)
                     }
-                    Err(error) => this.fail(QueryError::failed("the query stopped unexpectedly", error)),
+                    Err(error) => {
+                        let error = QueryError::broken_off(&error);
+                        this.fail(error)
+                    }
                 },
             };
         }

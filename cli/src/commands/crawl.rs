@@ -47,10 +47,10 @@ pub(crate) async fn run(context: &Context, args: &CrawlArgs) -> Result<(), Failu
     } else {
         tell(&report)?;
     }
-    match report.failed_roots.first() {
-        Some(root) => Err(Failure::partly(format!("{}: {}{}", root.url, root.error, hint(&root.error)))),
-        None => Ok(()),
-    }
+    let Some(root) = report.failed_roots.first() else { return Ok(()) };
+    let why = format!("{}: {}{}", root.url, root.error, hint(&root.error));
+    // Nothing is no part.
+    Err(if report.pages == unanswered(&report) { Failure::failed(why) } else { Failure::partly(why) })
 }
 
 /// Crawls with a progress line.
@@ -81,9 +81,13 @@ pub(crate) async fn crawl(
 /// Roots told one by one.
 const MAX_ROOTS: usize = 10;
 
+/// Every URL has its row; one that nobody answered is no page to people.
+fn unanswered(report: &CrawlReport) -> u64 {
+    report.by_status.get(&0).copied().unwrap_or(0)
+}
+
 fn tell(report: &CrawlReport) -> Result<(), Failure> {
-    // Every URL has its row; one that nobody answered is no page to people.
-    let unanswered = report.by_status.get(&0).copied().unwrap_or(0);
+    let unanswered = unanswered(report);
     let resumed = if report.resumed > 0 { format!(" ({} before)", report.resumed) } else { String::new() };
     output::line(&format!(
         "{} pages{resumed}, {unanswered} without an answer or refused, {} without text, {} with the text of another, {} in {:.1} s; run {}",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use webdancer_agent::profile::Profile;
-use webdancer_agent::published::{Importer, line_event_id};
+use webdancer_agent::published::{Importer, LineOf, line_event_id};
 use webdancer_ingest::dead_letter::{Origin, of_bytes};
 use webdancer_schemas::digest::sha256_hex;
 use webdancer_schemas::event::{Event, Rejection};
@@ -48,19 +48,23 @@ pub(crate) async fn run(context: &Context, command: &ImportCommand) -> Result<()
     } else {
         output::line(&format!("{} lines, {} events acknowledged", report.lines, report.events))?;
     }
-    if report.rejected > 0 {
-        return Err(Failure::partly(format!(
-            "{} lines of {} are malformed; `webdancer dead-letters list` names line and cause",
-            report.rejected,
-            file.display()
-        )));
+    if report.rejected == 0 {
+        return Ok(());
     }
-    Ok(())
+    let told = format!(
+        "{} of {} lines of {} are malformed; `webdancer dead-letters list` names line and cause",
+        report.rejected,
+        report.lines,
+        file.display()
+    );
+    // Nothing is no part.
+    Err(if report.rejected == report.lines { Failure::failed(told) } else { Failure::partly(told) })
 }
 
 /// Takes the prompt profile out of a file of trajectories, into the lake or into a file.
 async fn import_profile(context: &Context, file: &Path, name: &str, to: Option<&Path>) -> Result<(), Failure> {
     let content = read(file)?;
+    check_kind(file, &content, LineOf::Trajectories)?;
     let profile = Profile::from_published(name, content.split(|byte| *byte == b'\n'))
         .map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
     let document = profile.to_json();
@@ -81,6 +85,19 @@ async fn import_profile(context: &Context, file: &Path, name: &str, to: Option<&
     output::line(&format!("profile {}: {place}", profile.id()))
 }
 
+/// Refuses a file that another command is for, by its first line: better than a dead letter for each.
+fn check_kind(file: &Path, content: &[u8], expected: LineOf) -> Result<(), Failure> {
+    let first = content.split(|byte| *byte == b'\n').find(|line| !line.iter().all(u8::is_ascii_whitespace));
+    let (what, command) = match first.and_then(LineOf::look) {
+        Some(found) if found == expected => return Ok(()),
+        Some(LineOf::Trajectories) => ("trajectories: its lines have messages", "import trajectories"),
+        Some(LineOf::Questions) => ("questions: its lines have a question and an answer", "import qa"),
+        Some(LineOf::Events) => ("events: its lines have a specversion", "append"),
+        None => return Ok(()),
+    };
+    Err(Failure::usage(format!("{} looks like a file of {what}; `webdancer {command}` takes it", file.display())))
+}
+
 /// Imports the lines of `file` as events of `what`: trajectories (with their questions) or questions.
 pub(crate) async fn import(
     log: Arc<dyn EventLog>,
@@ -89,6 +106,7 @@ pub(crate) async fn import(
     quiet: bool,
 ) -> Result<ImportReport, Failure> {
     let content = read(file)?;
+    check_kind(file, &content, if what == Kind::Trajectory { LineOf::Trajectories } else { LineOf::Questions })?;
     let modified = std::fs::metadata(file).and_then(|m| m.modified()).map_or_else(|_| Utc::now(), DateTime::from);
     let digest = sha256_hex(&content);
     let uri = file.display().to_string();

@@ -1,5 +1,7 @@
 //! `webdancer pin`
 
+mod export;
+
 use std::path::Path;
 
 use chrono::{SubsecRound as _, Utc};
@@ -67,9 +69,15 @@ pub(crate) async fn run(context: &Context, command: &PinCommand) -> Result<(), F
             }
             Ok(())
         }
-        PinCommand::Export { pin, format, output: file } => {
+        PinCommand::Export { pin, format, output: file, trainer, out, template, profile } => {
             let manifest = context.lake.find_pin(pin).await?;
-            export(context, &manifest, *format, file.as_deref()).await
+            match trainer {
+                Some(trainer) => {
+                    let export = export::Export { trainer: *trainer, out: out.as_deref(), template, profile };
+                    export::run(context, &manifest, export).await
+                }
+                None => write(context, &manifest, *format, file.as_deref()).await,
+            }
         }
     }
 }
@@ -107,7 +115,7 @@ async fn verify(context: &Context, engine: &QueryEngine, reference: &str) -> Res
         Recomputed::Differs { digest } => {
             format!("the query over the pinned versions gives other rows: {}", short(digest))
         }
-        Recomputed::NotPossible(why) => format!("not recomputed: {why}"),
+        Recomputed::NotPossible(why) => format!("{why}; only the files were checked"),
     };
     let manifest = &verification.manifest;
     if context.json {
@@ -138,7 +146,7 @@ async fn verify(context: &Context, engine: &QueryEngine, reference: &str) -> Res
     )))
 }
 
-async fn export(
+async fn write(
     context: &Context,
     manifest: &PinManifest,
     format: FormatArg,
@@ -178,13 +186,21 @@ async fn show(context: &Context, manifest: &PinManifest) -> Result<(), Failure> 
     output::line(&format!("pin      {}", manifest.name))?;
     output::line(&format!("digest   {}", manifest.digest))?;
     output::line(&format!("rows     {}", manifest.rows))?;
-    let tables = manifest.tables.iter().map(|(name, table)| format!("{name}@v{}", table.version)).collect::<Vec<_>>();
+    let tables = manifest.tables.iter().map(|(name, table)| read_from(name, table.version)).collect::<Vec<_>>();
     output::line(&format!("tables   {}", tables.join(", ")))?;
     let bytes = manifest.files.iter().map(|file| file.bytes).sum();
     output::line(&format!("files    {} ({})", manifest.files.len(), output::bytes(bytes)))?;
     output::line(&format!("sql      {}", manifest.definition.split_whitespace().collect::<Vec<_>>().join(" ")))?;
     output::line(&format!("manifest {manifest_uri}"))?;
     output::line(&format!("         sha256 {manifest_sha256}"))
+}
+
+/// What a pin was made from, by the name that its manifest has: `qa`, `qa@5` for what `at('qa', 5)` read, or `pin:train`.
+fn read_from(name: &str, version: u64) -> String {
+    match name.strip_prefix("pin:") {
+        Some(pin) => format!("pin {pin}"),
+        None => format!("{} at version {version}", name.split('@').next().unwrap_or(name)),
+    }
 }
 
 fn short(digest: &str) -> &str {

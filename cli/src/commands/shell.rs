@@ -1,5 +1,6 @@
 //! The interactive SQL shell: history, statements over many lines, completion of names.
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -127,7 +128,9 @@ impl Session {
             ("d", "") => return Ok(Some("SHOW TABLES".to_string())),
             ("d", table) => return Ok(Some(format!("DESCRIBE {table}"))),
             ("f", format) => match format.parse()? {
-                Format::Parquet => return Err(Failure::usage("Parquet is not for a terminal")),
+                Format::Parquet => {
+                    return Err(Failure::usage("Parquet is for --format, with one statement"));
+                }
                 format => self.format = format,
             },
             ("at", "") => self.options.at = At::Latest,
@@ -139,17 +142,23 @@ impl Session {
     }
 
     /// Runs a statement and writes its rows.
-    pub(super) async fn answer(&self, context: &Context, engine: &QueryEngine, sql: &str) -> Result<Answer, Failure> {
+    pub(super) async fn answer<W: Write + Send>(
+        &self,
+        context: &Context,
+        engine: &QueryEngine,
+        sql: &str,
+        to: W,
+    ) -> Result<Answer, Failure> {
         if self.drain {
             context.drain_embedded().await?;
         }
-        super::sql::answer(engine, sql, &self.options, self.format, std::io::stdout()).await
+        super::sql::answer(engine, sql, &self.options, self.format, to).await
     }
 
     /// Errors end the statement, not the shell; so does Ctrl-C. Without a reader there is nothing left to do.
     async fn tell(&self, context: &Context, engine: &QueryEngine, sql: &str) -> ControlFlow<()> {
         tokio::select! {
-            answered = self.answer(context, engine, sql) => match answered {
+            answered = self.answer(context, engine, sql, std::io::stdout()) => match answered {
                 Ok(answer) if answer.reader_gone => return ControlFlow::Break(()),
                 Ok(answer) => {
                     let cut = if answer.truncated { " (cut; --max-rows shows more)" } else { "" };

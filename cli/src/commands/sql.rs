@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 
+use super::script::Input;
 use super::shell::Session;
 
 impl From<FormatArg> for Format {
@@ -44,43 +45,34 @@ pub(crate) async fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure
     {
         return Err(Failure::usage("Parquet is not for a terminal: give --output FILE"));
     }
-    let sql = match (&args.query, &args.file) {
+    let text = match (&args.query, &args.file) {
         (Some(query), _) => Some(query.clone()),
         (None, Some(file)) => Some(read_query(file)?),
-        (None, None) if args.output.is_some() => {
-            return Err(Failure::usage("--output is for one query: give it as an argument or with --file"));
-        }
         (None, None) => None,
     };
-    if !args.no_drain {
-        context.drain_embedded().await?;
-    }
+    let session = Session { format, options, drain: !args.no_drain };
     let engine = context.engine()?;
-    let Some(sql) = sql else {
-        let session = Session { format, options, drain: !args.no_drain };
-        return if std::io::stdin().is_terminal() {
-            super::shell::run(context, engine, session).await
-        } else {
-            super::script::run(context, &engine, session).await
-        };
+    let script = match text {
+        Some(text) => Input::Text(text),
+        None if !std::io::stdin().is_terminal() => Input::Standard,
+        None if args.output.is_some() => {
+            return Err(Failure::usage(
+                "--output is for statements: give them as an argument, with --file or as input",
+            ));
+        }
+        None => return super::shell::run(context, engine, session).await,
     };
     match &args.output {
         Some(file) => {
             let new = output::NewFile::at(file)?;
-            let answer = answer(&engine, &sql, &options, format, new.writer()).await?;
+            let done = super::script::run(context, &engine, session, script, new.writer()).await?;
             new.keep()?;
-            output::note(&format!("{} rows in {}", answer.rows, file.display()));
-            answer.check()
+            output::note(&format!("{} rows in {}", done.rows, file.display()));
+            done.check
         }
         None => {
-            let answer = answer(&engine, &sql, &options, format, std::io::BufWriter::new(std::io::stdout())).await?;
-            if let Format::Table = format
-                && !context.quiet
-                && !answer.reader_gone
-            {
-                output::note(&format!("{} rows, {:.3} s", answer.rows, answer.seconds));
-            }
-            answer.check()
+            let out = std::io::BufWriter::new(std::io::stdout());
+            super::script::run(context, &engine, session, script, out).await?.check
         }
     }
 }
@@ -138,7 +130,7 @@ pub(crate) async fn answer_with<W: Write + Send>(
     })
 }
 
-/// The query in a file.
+/// The SQL in a file.
 pub(crate) fn read_query(file: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("reading {}: {e}", file.display())))
 }

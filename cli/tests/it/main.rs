@@ -3,9 +3,11 @@
 
 mod demo;
 mod filter;
+mod import;
 mod lake;
 mod log;
 mod sample;
+mod scripts;
 mod synth;
 mod synth_models;
 
@@ -85,7 +87,7 @@ fn bad_input_gets_one_line_and_its_exit_code() {
         (&["maintain", "--tables", "nonsense"], 2, "there is no table \"nonsense\""),
         (&["maintain", "--vacuum-older-than", "24"], 2, "--vacuum-older-than must be at least 25"),
         (&["crawl", "ftp://x"], 2, "give a URL that begins with http://"),
-        (&["crawl", "http://127.0.0.1:9/"], 3, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
+        (&["crawl", "http://127.0.0.1:9/"], 1, "127.0.0.1 is not a public address; `--allow-private` lets it be"),
         (&["ingest", "--kinds", "nonsense"], 2, "unknown kind"),
         (&["ingest", "--kinds", "metric"], 2, "--kinds is for Kafka"),
         (&["--log", "kafka://h:1", "ingest", "--accept-older-log"], 2, "--accept-older-log is for the embedded log"),
@@ -314,44 +316,14 @@ fn append_then_sql_as_a_script_would() {
 }
 
 #[test]
-fn a_script_ends_with_its_first_failure_and_names_the_line() {
+fn a_crawl_that_fetched_nothing_has_failed() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("lake")).unwrap();
-    let run = |arguments: &[&str], script: &str| {
-        let output = webdancer(folder.path(), &[&["sql"], arguments].concat(), script.as_bytes());
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
-    };
-    let good = "SELECT 'a;\nb' AS x; -- one; two\n\\f ndjson\nSELECT 1 AS n; SELECT\n 2 AS n;\nSELECT 3 AS n";
-    let (code, out, told) = run(&[], good);
-    assert_eq!((code, told.as_str()), (Some(0), ""));
-    assert_eq!(out, "x\n\"a;\nb\"\n{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n");
-    for (script, code, out, message) in [
-        ("SELECT 1 AS n;\n\nSELECT\nnothing;\nSELECT 2 AS n;\n", 2, "n\n1\n", "line 3: "),
-        (
-            "SELECT 1 AS n;\nSELECT 1/0 AS m;\nSELECT 2 AS n;\n",
-            1,
-            "n\n1\nm\n",
-            "line 2: running the query: Divide by zero",
-        ),
-        ("SELECT 1 AS n;\nDROP TABLE qa;", 2, "n\n1\n", "line 2: refused: DROP TABLE"),
-        ("\n\\f nonsense\nSELECT 1;", 2, "", "line 2: "),
-        ("\\nonsense\n", 2, "", "line 1: \\nonsense is no command"),
-        ("SELECT 1 AS n;\nSELECT 'open;\nSELECT 2;\n", 2, "n\n1\n", "line 2: SQL syntax: Unterminated string"),
-    ] {
-        let (ended, printed, told) = run(&[], script);
-        assert_eq!((ended, printed.as_str()), (Some(code), out), "{script}: {told}");
-        assert!(told.starts_with(&format!("webdancer: {message}")) && told.lines().count() == 1, "{script}: {told}");
-    }
-    let cut = run(&["--max-rows", "1"], "SELECT 1 AS n;\nVALUES (1), (2);\nSELECT 2;");
-    assert_eq!((cut.0, cut.1.as_str()), (Some(3), "n\n1\ncolumn1\n1\n"));
-    assert!(cut.2.starts_with("webdancer: line 2: the result was cut at 1 rows"), "{}", cut.2);
-    assert_eq!(run(&["--output", "f"], "SELECT 1").0, Some(2));
-    // Cut in the middle of a character or not, what is too long is said to be.
-    for begin in ["SELECT '", "SELECT  '"] {
-        let long = run(&[], &format!("{begin}{}';", "é".repeat(200_000)));
-        assert_eq!((long.0, long.1.as_str()), (Some(1), ""));
-        assert!(long.2.contains("bytes, more than 262144"), "{}", long.2);
-    }
+    // Nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/");
+    let output = webdancer(folder.path(), &["--lake", "l", "crawl", &url, "--allow-private", "--delay-ms", "0"], b"");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with(&format!("webdancer: {url}: ")), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -373,8 +345,15 @@ fn a_pin_is_shown_with_its_own_query_and_the_digest_of_its_manifest() {
     let stored = std::fs::read(folder.path().join(format!("lake/pins/{digest}/manifest-uno.json"))).unwrap();
     let sha256 = webdancer_schemas::digest::sha256_hex(&stored);
     assert_eq!(uno["manifest_sha256"], sha256);
+    run(&["sql", "SELECT 1"]);
+    run(&["pin", "create", "two", "--sql", "SELECT p.n, a.name FROM pin('one') p, at('pins', 0) a"]);
+    let shown = run(&["pin", "show", "two"]);
+    assert!(shown.contains("\ntables   pin one, pins at version 0\n"), "{shown}");
     assert!(run(&["pin", "show", "uno"]).ends_with(&format!("manifest-uno.json\n         sha256 {sha256}\n")));
-    let rows = run(&["sql", "SELECT name, sql, split_part(manifest_uri, '/', -1) AS m FROM pins ORDER BY name"]);
+    let rows = run(&[
+        "sql",
+        "SELECT name, sql, split_part(manifest_uri, '/', -1) AS m FROM pins WHERE name <> 'two' ORDER BY name",
+    ]);
     assert_eq!(rows, "name,sql,m\none,SELECT 1 AS n,manifest-one.json\nuno,SELECT 2 - 1 AS n,manifest-uno.json\n");
 }
 
@@ -401,40 +380,6 @@ fn endpoints_are_checked_each_on_its_own() {
     let table = text(&output.stdout);
     assert!(table.starts_with("endpoint  model  roles  ms") && table.contains("\ngood      m      agent  "), "{table}");
     assert!(!table.contains("4711"));
-}
-
-#[test]
-fn a_profile_is_imported_once_under_its_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let published = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/demo/demo_trajectories.jsonl");
-    let import = |arguments: &[&str]| {
-        let arguments: Vec<&str> = ["--lake", "l", "import", "profile"].iter().chain(arguments).copied().collect();
-        webdancer(folder.path(), &arguments, b"")
-    };
-    let output = import(&[published, "--name", "demo", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["name"], "demo");
-    let document = std::fs::read_to_string(folder.path().join("l/profiles/demo.json")).unwrap();
-    assert!(document.contains("You are a careful researcher with a search engine and a browser."));
-    assert_eq!(import(&[published, "--name", "demo"]).status.code(), Some(0), "the same again is no error");
-
-    let line = std::fs::read_to_string(published).unwrap().lines().next().unwrap().replace("careful", "careless");
-    std::fs::write(folder.path().join("other.jsonl"), &line).unwrap();
-    let output = import(&["other.jsonl", "--name", "demo"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("the name \"demo\" belongs to another profile"), "{}", text(&output.stderr));
-    let message = text(&import(&["other.jsonl", "--name", "standard"]).stderr);
-    assert!(message.contains("the name \"standard\" is that of a profile that is built in"), "{message}");
-    assert_eq!(import(&["other.jsonl", "--output", "other.json"]).status.code(), Some(0));
-    assert!(folder.path().join("other.json").is_file());
-
-    let mixed = format!("{}\n{line}\n", std::fs::read_to_string(published).unwrap().trim_end());
-    std::fs::write(folder.path().join("mixed.jsonl"), mixed).unwrap();
-    let message = text(&import(&["mixed.jsonl"]).stderr);
-    assert!(
-        message.contains("mixed.jsonl: line 9: has another system or user text than the lines before"),
-        "{message}"
-    );
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn pin_of(version: u64) -> PinManifest {
         format: 1,
         name: "p".into(),
         definition: String::new(),
-        tables: [("metrics".to_string(), PinnedTable { uri: String::new(), version })].into(),
+        tables: [("metrics".to_string(), PinnedTable { uri: String::new(), version, id: None })].into(),
         schema: serde_json::json!([]),
         files: Vec::new(),
         rows: 0,

@@ -121,3 +121,74 @@ async fn another_lake_with_the_same_rows_has_the_same_digests() {
     }
     assert_eq!(digests.len(), 1, "{digests:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_made_anew_under_a_pins_name_is_not_held_against_the_pin() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder, &[20, 20]).await;
+    let sql = "SELECT event_id, step, value FROM metrics";
+    let made = pin::create(&engine(&lake, 2), "old", sql, epoch()).await.unwrap().manifest;
+    assert_eq!(made.tables["metrics"].id.as_ref().map(String::len), Some(36));
+
+    std::fs::remove_dir_all(folder.path().join("tables")).unwrap();
+    let anew = self::lake(&folder, &[5, 5, 5]).await;
+    let verified = pin::verify(&engine(&anew, 2), "old").await.unwrap();
+    assert_eq!(verified.recomputed, Recomputed::NotPossible("table metrics was made anew".to_string()));
+    assert!(verified.passed() && verified.problems.is_empty());
+
+    // A manifest of a version without ids is read, and says what it says.
+    let path = folder.path().join("pins").join(&made.digest).join("manifest-old.json");
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    manifest["tables"]["metrics"].as_object_mut().unwrap().remove("id");
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    let verified = pin::verify(&engine(&anew, 2), "old").await.unwrap();
+    assert_eq!(verified.manifest.tables["metrics"].id, None);
+    assert!(matches!(verified.recomputed, Recomputed::Differs { .. }), "{verified:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_over_a_damaged_pin_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder, &[20]).await;
+    let engine = engine(&lake, 1);
+    let pinned = pin::create(&engine, "one", "SELECT step FROM metrics", epoch()).await.unwrap().manifest;
+    let name = &pinned.files[0].path;
+    let file = folder.path().join("pins").join(&pinned.digest).join(name);
+    let bytes = std::fs::read(&file).unwrap();
+    let told = async || match error(&engine, "SELECT count(*) FROM pin('one')").await {
+        QueryError::NotFound(message) => message,
+        other => panic!("{other:?}"),
+    };
+    let remedy = "; `webdancer pin verify one` checks all its files, and `pin create` with its query stores them again";
+
+    std::fs::write(&file, &bytes[1..]).unwrap();
+    let (is, was) = (bytes.len() - 1, bytes.len());
+    assert_eq!(told().await, format!("pin one is damaged: {name} has {is} bytes, its manifest says {was}{remedy}"));
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(told().await, format!("pin one is damaged: {name} is missing{remedy}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_files_were_vacuumed_is_said_to_be_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder, &[10, 10, 10, 10]).await;
+    let count = async |version: u64| {
+        let engine = engine(&Lake::open(folder.path().to_str().unwrap(), LakeOptions::default()).unwrap(), 1);
+        let sql = format!("SELECT count(*), sum(value) > 0 FROM at('metrics', {version})");
+        crate::support::try_csv(&engine, &sql, &webdancer_query::QueryOptions::default()).await
+    };
+    assert_eq!(count(2).await.unwrap(), ["20,true"]);
+    let options = MaintainOptions { vacuum_older_than: Some(Duration::ZERO), ..MaintainOptions::default() };
+    lake.maintain(Kind::Metric, &options).await.unwrap();
+    let error = count(2).await.unwrap_err();
+    assert!(matches!(error, QueryError::NotFound(_)), "{error:?}");
+    let message = error.to_string();
+    assert!(
+        message.starts_with(
+            "version 2 of table metrics cannot be read any more: `maintain` has removed 2 of its 2 files; version "
+        ),
+        "{message}"
+    );
+    let whole = message.split("; version ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert_eq!(count(whole.parse().unwrap()).await.unwrap(), ["40,true"]);
+}

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 
-use arrow::array::RecordBatchReader as _;
+use arrow::array::{AsArray as _, RecordBatchReader as _};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use webdancer_query::output::{Format, TableOptions, write_result};
 use webdancer_query::{QueryEngine, QueryError, QueryOptions};
@@ -57,6 +57,16 @@ async fn parquet_reads_back() {
     let names: Vec<String> = reader.schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["n", "text", "share", "list", "object", "time", "flag"]);
     assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
+}
+
+#[tokio::test]
+async fn intervals_are_text_in_parquet_as_elsewhere() {
+    let sql = "SELECT INTERVAL '1 month 2 days' AS i, [INTERVAL '3 seconds'] AS list";
+    let bytes = written(&Memory::default().engine(), sql, "parquet").await;
+    let mut rows = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
+    let batch = rows.next().unwrap().unwrap();
+    assert_eq!(batch.column(0).as_string::<i32>().value(0), "1 mons 2 days");
+    assert_eq!(batch.column(1).as_list::<i32>().value(0).as_string::<i32>().value(0), "3.000000000 secs");
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ impl Catalog for Memory {
         let schema = partitions.iter().flatten().next().map_or_else(|| table_schema(kind), RecordBatch::schema);
         let provider = Arc::new(MemTable::try_new(schema, partitions)?);
         let uri = format!("memory:///tables/{}", kind.table());
-        Ok(Some(CatalogTable { pinned: PinnedTable { uri, version }, provider }))
+        Ok(Some(CatalogTable { pinned: PinnedTable { uri, version, id: None }, provider }))
     }
 }
 
@@ -102,6 +102,9 @@ impl PinStore for Memory {
         let new = !pins.values().any(|pin| pin.digest == manifest.digest);
         pins.insert(manifest.name.clone(), manifest.clone());
         Ok(new)
+    }
+    async fn pin_file_bytes(&self, digest: &str, path: &str) -> Result<Option<u64>> {
+        Ok(self.store.head(&Memory::path(digest, path)).await.ok().map(|object| object.size))
     }
     async fn read_pin_file(&self, digest: &str, path: &str) -> Result<Bytes> {
         match self.store.get(&Memory::path(digest, path)).await {

@@ -11,7 +11,9 @@
 
 mod check;
 mod closed_web;
+mod documents;
 mod embedded_kill;
+mod exports;
 mod harness;
 mod kafka;
 mod kafka_faults;
