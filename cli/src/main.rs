@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod context;
 mod failure;
+mod lake_pages;
 mod output;
 mod settings_error;
 

@@ -62,7 +62,7 @@ pub(crate) async fn run(context: &Context, command: &ImportCommand) -> Result<()
 async fn import_profile(context: &Context, file: &Path, name: &str, to: Option<&Path>) -> Result<(), Failure> {
     let content = read(file)?;
     let profile = Profile::from_published(name, content.split(|byte| *byte == b'\n'))
-        .map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+        .map_err(|e| Failure::usage(format!("{}: {e}{}", file.display(), looks_like(&content))))?;
     let document = profile.to_json();
     let place = match to {
         Some(path) => {
@@ -134,6 +134,26 @@ fn dead_letter(line: &[u8], number: u64, rejection: &Rejection, uri: &str, diges
     let event = of_bytes(line, line.len() as i64, "application/jsonl", rejection, origin)
         .map_err(|e| Failure::failed(format!("dead letter of {uri} line {number}: {e}")))?;
     Ok(event.with_id(line_event_id(Kind::DeadLetter, digest, number)))
+}
+
+/// What a file that is none of trajectories may be, and what to do with it, as half a sentence; empty where that is not
+/// plain.
+fn looks_like(content: &[u8]) -> &'static str {
+    let first = content.split(|byte| *byte == b'\n').find(|line| !line.iter().all(u8::is_ascii_whitespace));
+    let object = |json: &[u8]| serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json).ok();
+    let (whole, line) = (object(content), first.and_then(object));
+    let has = |name: &str| [&whole, &line].into_iter().flatten().any(|object| object.contains_key(name));
+    match content {
+        [b'P', b'A', b'R', b'1', ..] => "; it looks like a Parquet file",
+        [b'P', b'K', 3, 4, ..] => "; it looks like a ZIP archive: unpack it first",
+        _ if has("system_before_date") => "; it looks like a profile: give it to `webdancer sample --profile` as it is",
+        _ if has("specversion") => "; it looks like events: `webdancer append` takes them",
+        _ if has("question") => "; it looks like a file of questions: `webdancer import qa` takes those",
+        [b'[', ..] => "; it looks like one JSON array: a profile is taken from lines of one trajectory each",
+        [b'<', ..] => "; it looks like HTML or XML",
+        _ if std::str::from_utf8(content).is_err() => "; it is no text",
+        _ => "",
+    }
 }
 
 /// The file, decompressed if it is gzip.

@@ -430,6 +430,28 @@ fn a_profile_is_imported_once_under_its_name() {
 }
 
 #[test]
+fn a_file_that_no_profile_can_be_taken_from_is_told_by_what_it_looks_like() {
+    let folder = tempfile::tempdir().unwrap();
+    for (content, like) in [
+        (&b"{\"question\": \"Who?\", \"answer\": \"me\"}\n"[..], "; it looks like a file of questions: `webdancer import qa`"),
+        (b"{\"specversion\": \"1.0\", \"id\": \"1\"}\n", "; it looks like events: `webdancer append` takes them"),
+        (b"{\n \"format\": 1,\n \"system_before_date\": \"x\"\n}\n", "; it looks like a profile: "),
+        (b"[{\"messages\": []}]", "; it looks like one JSON array: "),
+        (b"PAR1\x15\x04", "; it looks like a Parquet file"),
+        (b"<!DOCTYPE html>", "; it looks like HTML or XML"),
+        (b"\xff\xfe\x00", "; it is no text"),
+        (b"hello", "file: line 1: "),
+        (b"", "file: the file holds no trajectories"),
+    ] {
+        std::fs::write(folder.path().join("file"), content).unwrap();
+        let output = webdancer(folder.path(), &["--lake", "l", "import", "profile", "file"], b"");
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
+        assert!(told.contains(like), "{told}");
+    }
+}
+
+#[test]
 fn help_teaches_and_completions_are_there() {
     let folder = tempfile::tempdir().unwrap();
     let help = text(&webdancer(folder.path(), &["--help"], b"").stdout);

@@ -103,6 +103,9 @@ pub(in crate::commands) async fn judge(context: &Context, args: &JudgingArgs) ->
     let without_gold =
         if funnel.asks(Stage::Correctness) { select::number(&engine, select::WITHOUT_GOLD).await? } else { 0 };
     let memory = chosen.memory.map(|memory| memory.counts());
+    if let Some(reason) = models.given_up() {
+        return Err(Failure::failed(reason));
+    }
     let asked = funnel.rules().iter().filter(|rules| funnel.asks(rules.stage));
     let stages = asked.map(|rules| (rules.stage, stage_report(rules, &new, &done))).collect();
     let report =
