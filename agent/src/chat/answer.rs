@@ -185,7 +185,8 @@ impl<'a> Answer<'a> {
             (false, None) => return Err(Fault::passing("the answer broke off")),
         };
         let sampled = |tokens: Tokens| {
-            let tail = if tokens.overrun { tokens.tail(&self.text, self.reasoning.is_some())? } else { Tail::default() };
+            let tail =
+                if tokens.overrun { tokens.tail(&self.text, self.reasoning.is_some())? } else { Tail::default() };
             tokens.sampled(tail, self.policy.version)
         };
         let tokens = if self.request.tokens { sampled(self.tokens) } else { None };

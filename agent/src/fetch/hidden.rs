@@ -28,7 +28,7 @@ pub(super) struct Look {
 /// Takes out of a document what it does not show.
 pub(super) fn remove_hidden(document: &Document) {
     let mut open = vec![(document.root(), Look::default())];
-    let mut hidden: Vec<NodeRef<'_>> = Vec::new();
+    let (mut hidden, mut invisible): (Vec<NodeRef<'_>>, Vec<NodeRef<'_>>) = Default::default();
     while let Some((node, look)) = open.pop() {
         for child in node.children_it(false) {
             if child.is_text() {
@@ -36,13 +36,19 @@ pub(super) fn remove_hidden(document: &Document) {
                 continue;
             }
             let own = Look::of_node(&child);
-            match own.gone {
-                true => hidden.push(child),
-                false => open.push((child, own.or(look))),
+            if own.gone {
+                hidden.push(child);
+                continue;
             }
+            if own.visible == Some(false) {
+                invisible.push(child);
+            }
+            open.push((child, own.or(look)));
         }
     }
     hidden.iter().for_each(NodeRef::remove_from_parent);
+    // What is shown inside must not go with it when others look at the style.
+    invisible.iter().for_each(|node| node.remove_attr("style"));
 }
 
 impl Look {
@@ -130,7 +136,8 @@ fn is_readable(size: &str) -> Option<bool> {
         Some((_, "em" | "%" | "ex" | "ch")) => None,
         Some(_) => Some(true),
         None => {
-            let is_keyword = size.ends_with("small") || size.ends_with("large") || size == "medium" || size == "initial";
+            let is_keyword =
+                size.ends_with("small") || size.ends_with("large") || size == "medium" || size == "initial";
             is_keyword.then_some(true)
         }
     }
@@ -234,7 +241,9 @@ mod tests {
 
     #[test]
     fn the_shortest_style_looks_the_same_where_it_hides() {
-        for style in ["display:none", "visibility:hidden", "font-size:0px", "visibility:visible;font-size:9px", "font-size:9px"] {
+        for style in
+            ["display:none", "visibility:hidden", "font-size:0px", "visibility:visible;font-size:9px", "font-size:9px"]
+        {
             let look = of_style(style);
             assert_eq!(look.to_style().map(of_style), Some(look), "{style}");
         }

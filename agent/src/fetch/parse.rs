@@ -9,9 +9,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use dom_query::{Document, NodeId, NodeRef};
-use html5ever::{Attribute, LocalName, Namespace, QualName, TokenizerResult};
 use html5ever::tokenizer::{BufferQueue, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts};
 use html5ever::tree_builder::{TreeBuilder, TreeBuilderOpts};
+use html5ever::{Attribute, LocalName, Namespace, QualName, TokenizerResult};
 
 use super::hidden::Look;
 

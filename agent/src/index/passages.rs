@@ -451,7 +451,10 @@ mod tests {
         for (words_max, chars_max) in [(280, usize::MAX), (1_000, 1_100)] {
             let found = shown(goal, words_max, chars_max);
             assert_eq!(items(&found), 90, "{words_max} {found}");
-            assert!(found.contains("- Land 20\n- Land 21\n"), "neighbouring passages are joined as in the page: {found}");
+            assert!(
+                found.contains("- Land 20\n- Land 21\n"),
+                "neighbouring passages are joined as in the page: {found}"
+            );
             assert!(found.chars().count() <= chars_max);
         }
         // Where it does not, a mark says that there is more.
@@ -465,7 +468,9 @@ mod tests {
     #[test]
     fn every_cut_is_marked() {
         let text = region(90);
-        for (goal, words_max) in [("rivers", 80), ("Land 45", 60), ("old countries", 90), ("Part 3 Land 88", 130), ("", 60)] {
+        for (goal, words_max) in
+            [("rivers", 80), ("Land 45", 60), ("old countries", 90), ("Part 3 Land 88", 130), ("", 60)]
+        {
             let found = find(&text, goal, words_max).passages;
             // What stands between marks is in the page, and where the page goes on there is a mark.
             let parts: Vec<&str> = found.split(GAP).map(|part| part.trim_matches('\n')).collect();
@@ -478,11 +483,15 @@ mod tests {
 
     #[test]
     fn a_sentence_that_is_cut_says_so() {
-        let sentence = format!("The lands are {}and more", "this one and ".repeat(40));
+        let sentence = format!("The lands are {}and more", "some great land and ".repeat(40));
         let found = find(&format!("# Lands\n\n{sentence}."), "lands", 500);
         assert!(found.sentence.as_ref().is_some_and(|sentence| sentence.ends_with(" …")), "{found:?}");
         let found = find(&format!("# Lands\n\n{sentence}, Gondor."), "Gondor", 500);
         assert!(found.sentence.as_ref().is_some_and(|sentence| sentence.starts_with("… ")), "{found:?}");
-        assert!(found.passages.ends_with("and more, Gondor.") && !found.passages.contains(GAP), "{found:?}");
+        assert!(found.passages.starts_with("…\n\n") && found.passages.ends_with("and more, Gondor."), "{found:?}");
+        // Of two neighbours nothing is lost between them.
+        let found = find(&format!("# Lands\n\n{sentence}, Gondor."), "great lands of Gondor", 500);
+        assert!(found.passages.starts_with("# Lands") && !found.passages.contains(GAP), "{found:?}");
+        assert_eq!(found.passages.matches("some great land and").count(), 40);
     }
 }

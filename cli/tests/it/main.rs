@@ -433,7 +433,10 @@ fn a_profile_is_imported_once_under_its_name() {
 fn a_file_that_no_profile_can_be_taken_from_is_told_by_what_it_looks_like() {
     let folder = tempfile::tempdir().unwrap();
     for (content, like) in [
-        (&b"{\"question\": \"Who?\", \"answer\": \"me\"}\n"[..], "; it looks like a file of questions: `webdancer import qa`"),
+        (
+            &b"{\"question\": \"Who?\", \"answer\": \"me\"}\n"[..],
+            "; it looks like a file of questions: `webdancer import qa`",
+        ),
         (b"{\"specversion\": \"1.0\", \"id\": \"1\"}\n", "; it looks like events: `webdancer append` takes them"),
         (b"{\n \"format\": 1,\n \"system_before_date\": \"x\"\n}\n", "; it looks like a profile: "),
         (b"[{\"messages\": []}]", "; it looks like one JSON array: "),

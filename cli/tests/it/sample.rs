@@ -191,7 +191,10 @@ fn an_endpoint_that_is_not_there_is_told_at_once_and_ends_the_command() {
     assert_eq!(told.matches(&first).count(), 1, "{told}");
     let last = told.lines().last().unwrap();
     assert!(last.contains("stub (endpoints.stub): cannot be reached: "), "{told}");
-    assert!(last.contains("Connection refused (os error 111); it has never answered") && last.contains("goes on"), "{told}");
+    assert!(
+        last.contains("Connection refused (os error 111); it has never answered") && last.contains("goes on"),
+        "{told}"
+    );
     assert_eq!(sql(folder, "SELECT state FROM run_state WHERE kind = 'sample'"), json!([{"state": "stopped"}]));
 
     let output = webdancer(folder, &["endpoints", "check"], b"");
@@ -241,7 +244,10 @@ fn the_live_web_may_search_and_visit_pages_of_the_lake() {
     let expected = format!("live+pin:{}", pin["digest"].as_str().unwrap());
     assert_eq!(document(folder, 0, &["sample", "--attempts", "1"])["web"], expected);
 
-    for (limit, told) in [("rows_max = 4", "more than the 4 pages of web.pages.rows_max"), ("bytes_max = 99", "more than the 99 bytes of web.pages.bytes_max")] {
+    for (limit, told) in [
+        ("rows_max = 4", "more than the 4 pages of web.pages.rows_max"),
+        ("bytes_max = 99", "more than the 99 bytes of web.pages.bytes_max"),
+    ] {
         std::fs::write(folder.join("webdancer.toml"), format!("{pinned}{limit}\n")).unwrap();
         for web in ["live", "closed:pages"] {
             let output = webdancer(folder, &["sample", "--web", web], b"");

@@ -82,7 +82,10 @@ async fn a_third_tool_is_used_recorded_judged_and_rewarded() {
     for (expression, expected) in [
         ("725+564", ("The result is 1289.\n", "done")),
         ("725 + 565", ("The recorded web holds no such call.\n", "miss")),
-        ("many", ("The call of calculator is not valid. \"many\" is not two numbers with + or * between them.\n", "invalid")),
+        (
+            "many",
+            ("The call of calculator is not valid. \"many\" is not two numbers with + or * between them.\n", "invalid"),
+        ),
     ] {
         let web = recorded();
         let (again, model) = attempt(expression, web.clone()).await;

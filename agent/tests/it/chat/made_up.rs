@@ -67,7 +67,9 @@ async fn a_made_up_observation_is_cut_where_a_token_ends_and_ids_and_text_agree(
     assert_eq!(row.turn_context_token_ids.unwrap()[0], Some(vec![1, 2, 3]));
 
     // The tag ends with a token, which ends its piece.
-    let (row, shown) = play(Answer::stream(&[tokens(&[OWN, "\n<tool_response>", "\n", "Paris"]), vec![finish("stop")]].concat())).await;
+    let (row, shown) =
+        play(Answer::stream(&[tokens(&[OWN, "\n<tool_response>", "\n", "Paris"]), vec![finish("stop")]].concat()))
+            .await;
     assert_eq!((shown, first_ids(&row)), (format!("{OWN}\n<tool_response>"), Some(vec![10, 11])));
 
     // All in one piece, as a server does that does not stream.
