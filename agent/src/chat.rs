@@ -139,7 +139,7 @@ pub struct Usage {
 /// What was sampled, token by token: what the model wrote, reasoning, stop string and end token included.
 ///
 /// Endpoints return ids, log-probabilities or both. If both, there is one for one.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SampledTokens {
     /// Ids of the whole prompt, where returned.
     pub prompt_ids: Option<Vec<i32>>,
@@ -147,6 +147,11 @@ pub struct SampledTokens {
     pub ids: Vec<i32>,
     /// Log-probability of each token, natural logarithm; empty where not returned for all of them.
     pub log_probs: Vec<f32>,
+    /// What the tokens hold behind the text where the endpoint [went on](Finish::Overrun) after a stop string: the stop
+    /// string, to the end of the token that it ends in. Tokens behind that are left out.
+    pub tail: String,
+    /// Update step of the weights that they were sampled from, where the endpoint says it.
+    pub policy_version: Option<i64>,
 }
 
 /// Why there is no completion, by what the caller should do. No variant holds a key or a header.
@@ -167,6 +172,14 @@ pub enum ChatError {
         /// The model asked.
         model: String,
         /// What the endpoint said, clipped.
+        reason: String,
+    },
+    /// See to the endpoint or its address: no connection was ever made to it.
+    #[error("{model}: cannot be reached: {reason}")]
+    Unreachable {
+        /// The model asked.
+        model: String,
+        /// What went wrong last, where, and when it was given up.
         reason: String,
     },
     /// Try again later: the endpoint could not be reached, or did not answer as it should, in all attempts.

@@ -10,6 +10,7 @@ mod charset;
 mod config;
 pub mod extract;
 mod fetcher;
+mod hidden;
 mod hosts;
 pub mod parse;
 mod robots;

@@ -5,6 +5,7 @@
 //! the pages or of the text: the same pages and the same query give the same hits on every machine.
 
 mod build;
+mod lists;
 pub mod passages;
 mod query;
 mod words;

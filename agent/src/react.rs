@@ -9,7 +9,7 @@
 //! | an answer | the end | `answer` |
 //! | a turn that is no thought and one action | an observation that says what is wrong; after too many the end | `malformed` |
 //! | a wrong call, bad JSON too; a miss; a page that is not there | an observation that says so | |
-//! | an observation that the model wrote itself | cut off; the turn's raw text keeps its opening tag | |
+//! | an observation that the model wrote itself | cut off at a token's end; the turn's raw text keeps its opening tag | |
 //! | model calls spent, or the context full | one more turn, which is asked for the answer | `forced`; without an answer `calls`, `tokens` |
 //! | tokens to write spent | the end | `tokens` |
 //! | time spent, also within a call | the end | `time` |

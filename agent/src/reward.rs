@@ -17,9 +17,8 @@ use webdancer_schemas::rows::{Reward, Trajectory};
 
 use crate::judge::Verdict;
 use crate::output::{Output, OutputFault, turns_of};
+use crate::tool::Tools;
 
-/// The tools that the paper's agent has.
-pub const TOOLS: [&str; 2] = ["search", "visit"];
 /// What marks an observation. An agent that writes one makes it up.
 pub const OBSERVATION_MARKS: [&str; 2] = ["<tool_response>", "</tool_response>"];
 
@@ -31,7 +30,7 @@ pub struct RewardParameters {
     pub format_weight: f64,
     /// Weight of the answer. Default 0.9 (paper).
     pub answer_weight: f64,
-    /// The tools that exist. Default search and visit.
+    /// The tools that exist. Default those of the [registry](Tools::standard).
     pub tools: Vec<String>,
     /// What marks an observation in an agent's own text. Default the tags of one.
     pub observation_marks: Vec<String>,
@@ -42,7 +41,7 @@ impl Default for RewardParameters {
         RewardParameters {
             format_weight: 0.1,
             answer_weight: 0.9,
-            tools: TOOLS.map(str::to_string).to_vec(),
+            tools: Tools::standard().names(),
             observation_marks: OBSERVATION_MARKS.map(str::to_string).to_vec(),
         }
     }

@@ -4,15 +4,20 @@
 //! something for the model to learn from, never an error of ours. Only an outage of the tool itself is told apart, since
 //! it must not count against the policy.
 //!
-//! A tool is one file with an implementation of [`Tool`]; a [`Toolset`] offers several and checks what they are called
-//! with. [`search`] and [`visit`] are the two of the paper. Each works on a back-end: a [`SearchEngine`](search::SearchEngine)
-//! ([`serper`], [`searxng`], or the [index](crate::index) of pages), a [`PageSource`](visit::PageSource) ([`jina`],
-//! [`direct`], or the index).
+//! A tool is one file with an implementation of [`Tool`] and a line in the [registry](Tools::standard). From there every
+//! web takes its tools, a recorded one too, and the funnel and the reward the names that exist. A [`Toolset`] puts tools
+//! on [back-ends](BackEnds) and checks what they are called with.
+//!
+//! [`search`] and [`visit`] are the two of the paper. They work on a [`SearchEngine`](search::SearchEngine) ([`serper`],
+//! [`searxng`], or the [index](crate::index) of pages) and a [`PageSource`](visit::PageSource) ([`jina`], [`direct`], or
+//! the index).
 
 mod arguments;
+mod back_ends;
 pub mod direct;
 pub mod jina;
 pub(crate) mod limits;
+mod registry;
 pub mod search;
 pub mod searxng;
 pub mod serper;
@@ -27,7 +32,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use back_ends::BackEnds;
 pub use limits::ObservationLimits;
+pub use registry::Tools;
 pub use toolset::Toolset;
 
 /// Tags and marks that a model's text is taken apart by, or that a tokenizer may take for its own.
@@ -54,6 +61,7 @@ const MARKS: &[&str] = &[
 #[async_trait]
 pub trait Web: Send + Sync + std::fmt::Debug {
     /// Which web this is, as runs record it: `live`, `recorded:<run>`, `closed:<pin digest>`.
+    /// A live web that uses pages of the lake says which: `live+pin:<digest>`, `live+pages@<version>`.
     fn name(&self) -> &str;
 
     /// The tools it offers, in the order of the prompt.
@@ -68,17 +76,46 @@ pub trait Web: Send + Sync + std::fmt::Debug {
     }
 }
 
-/// One tool. Adding one is a file with an implementation of this.
+/// One tool: what it is called, what the prompt says of it, what it does, and by what its recorded calls are known again.
+///
+/// Adding one is a file with an implementation of this, and a line in [`Tools::standard`].
 #[async_trait]
 pub trait Tool: Send + Sync + std::fmt::Debug {
     /// Name in calls, such as `search`.
     fn name(&self) -> &str;
 
     /// Name, description and parameters (JSON Schema), as the prompt lists it.
-    fn specification(&self) -> Value;
+    fn specification(&self, limits: &ObservationLimits) -> Value;
 
-    /// Carries the call out.
-    async fn call(&self, arguments: &Map<String, Value>) -> Observation;
+    /// Carries the call out on `back_ends`; a tool that needs none of them passes them over. Where the arguments are
+    /// wrong, [`Observation::invalid`] says it.
+    async fn call(&self, arguments: &Map<String, Value>, back_ends: &BackEnds) -> Observation;
+
+    /// The parts of a call that has several, such as queries: a recorded web serves each, whatever others it was
+    /// recorded with. None by default: a call is known again whole.
+    ///
+    /// # Errors
+    /// What is wrong with the arguments, as a sentence for the model.
+    fn parts(&self, _: &Map<String, Value>, _: &ObservationLimits) -> Result<Vec<Part>, String> {
+        Ok(Vec::new())
+    }
+
+    /// The spelling by which a text in the argument `_parameter` is known again: in lower case with single spaces by
+    /// default. What is equal so gets the same observation from a recorded web.
+    fn normal(&self, _parameter: &str, text: &str) -> String {
+        one_line(text).to_lowercase()
+    }
+}
+
+/// A part of a call, as a recorded web knows it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// What is equal for equal parts.
+    pub key: String,
+    /// How its section of the observation begins. Sections are joined by a line `=======`.
+    pub head: String,
+    /// What follows the head where the recorded web does not hold it.
+    pub missing: String,
 }
 
 /// What a call got.
@@ -98,6 +135,11 @@ impl Observation {
     /// and what a model reads and people do not see: letters of the tag block, overrides of direction.
     pub fn new(text: impl Into<String>, outcome: Outcome) -> Observation {
         Observation { text: harmless(text.into()), outcome }
+    }
+
+    /// The observation of a call that `reason`, a sentence for the model, says is wrong.
+    pub fn invalid(tool: &str, reason: &str) -> Observation {
+        Observation::new(format!("The call of {tool} is not valid. {reason}\n"), Outcome::Invalid)
     }
 }
 

@@ -6,22 +6,24 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use webdancer_agent::chat::{ChatModel, ModelRole, Models};
-use webdancer_agent::index::PageIndex;
 use webdancer_agent::profile::Profile;
 use webdancer_agent::react::{React, ReactConfig};
 use webdancer_agent::tool::Web;
 use webdancer_agent::tool::summary::{Summariser, SummaryConfig};
-use webdancer_agent::web::{Closed, Recorded, batches};
+use webdancer_agent::web::{Closed, Recorded};
+use webdancer_query::QueryOptions;
 use webdancer_schemas::column::JsonText;
-use webdancer_schemas::rows::{Page, Qa};
+use webdancer_schemas::rows::Qa;
 use webdancer_synth::scripted::{MistakeRates, Scripted, Task};
 
-use crate::columns::{pinned, query, strings, text};
+use crate::columns::{query, strings, text};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::fitting::{EVIDENCE, WebTexts};
+use crate::lake_pages::{LakePages, find_pin};
 
 /// The policy that needs no model.
 const SCRIPTED: &str = "scripted";
@@ -33,6 +35,9 @@ pub(crate) struct ActingPlan {
     pub(crate) policy: String,
     /// `live`, `closed:DIGEST` or `recorded:RUN`.
     pub(crate) web: String,
+    /// The pages that a live web searches or visits, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pages: Option<LakePages>,
     /// The prompt.
     pub(crate) profile: Profile,
     /// Budgets of an attempt, and how to sample.
@@ -70,7 +75,10 @@ impl ActingPlan {
             )));
         }
         let web = match web.unwrap_or("live").split_once(':') {
-            Some(("closed", pin)) => format!("closed:{}", context.lake.find_pin(pin).await?.digest),
+            Some(("closed", pin)) => {
+                let found = find_pin(context, pin).await.map_err(|e| e.about(&format!("--web closed:{pin}")))?;
+                format!("closed:{}", found.digest)
+            }
             Some(("recorded", run)) if is_plain(run) => format!("recorded:{run}"),
             None if web.is_none_or(|web| web == "live") => "live".to_string(),
             _ => {
@@ -78,8 +86,12 @@ impl ActingPlan {
                 return Err(Failure::usage(format!("--web {web}: is none of closed:PIN, recorded:RUN and live")));
             }
         };
+        let pages = match web.as_str() {
+            "live" if context.config.web.uses_pages() => Some(LakePages::of_settings(context).await?),
+            _ => None,
+        };
         let profile = find_profile(context, profile.unwrap_or("standard")).await?;
-        Ok(ActingPlan { policy, web, profile, agent: context.config.agent.clone() })
+        Ok(ActingPlan { policy, web, pages, profile, agent: context.config.agent.clone() })
     }
 
     /// Whether the policy can attempt only questions that have a plan.
@@ -122,15 +134,19 @@ impl ActingPlan {
         let summariser = summariser.map(|model| Arc::new(Summariser::new(model, SummaryConfig::default())));
         match self.web.split_once(':') {
             Some(("closed", digest)) => {
-                let pages = pages(context, digest).await?;
-                Ok(Arc::new(Closed::new(digest, Arc::new(index(pages)?), summariser, limits)))
+                let pages = LakePages::Pin(digest.to_string()).index(context).await?;
+                Ok(Arc::new(Closed::new(digest, Arc::new(pages), summariser, limits)))
             }
             Some(("recorded", run)) if is_plain(run) => {
                 let mut web = Recorded::new(run, limits.clone());
                 // Of several observations of one call the first is served.
-                let sql = format!("SELECT * FROM trajectories WHERE run_id = '{run}' ORDER BY event_time, event_id");
-                for batch in &query(context, &sql).await? {
-                    web.add_batch(batch).map_err(|e| Failure::failed(format!("the web of run {run}: {e}")))?;
+                let sql = format!(
+                    "SELECT turn_tool, turn_arguments, turn_observation, turn_outcome FROM trajectories \
+                     WHERE run_id = '{run}' ORDER BY event_time, event_id"
+                );
+                let mut batches = context.job_engine()?.query(&sql, &QueryOptions::default()).await?;
+                while let Some(batch) = batches.next().await {
+                    web.add_batch(&batch?).map_err(|e| Failure::failed(format!("the web of run {run}: {e}")))?;
                 }
                 if web.is_empty() {
                     return Err(Failure::usage(format!(
@@ -140,8 +156,17 @@ impl ActingPlan {
                 Ok(Arc::new(web))
             }
             _ => {
-                let live = context.config.web.live(limits, None, summariser);
-                Ok(Arc::new(live.map_err(|e| Failure::usage(e.to_string()))?))
+                let wanted = self.pages.as_ref().filter(|_| context.config.web.uses_pages());
+                let pages = match wanted {
+                    Some(pages) => Some(Arc::new(pages.index(context).await?)),
+                    None => None,
+                };
+                let live = context.config.web.live(limits, pages, summariser);
+                let live = live.map_err(|e| Failure::usage(e.to_string()))?;
+                Ok(match wanted {
+                    Some(pages) => Arc::new(live.over_pages(&pages.to_string())),
+                    None => Arc::new(live),
+                })
             }
         }
     }
@@ -198,23 +223,6 @@ pub(crate) async fn find_profile(context: &Context, name: &str) -> Result<Profil
         String::from_utf8_lossy(&stored).into_owned()
     };
     Profile::from_json(&document).map_err(|e| Failure::usage(format!("profile {name}: {e}")))
-}
-
-async fn pages(context: &Context, digest: &str) -> Result<Vec<Page>, Failure> {
-    let manifest = context.lake.find_pin(digest).await?;
-    let mut found = Vec::new();
-    for batch in &pinned(context, &manifest).await? {
-        let pages = batches::pages(batch).map_err(|e| Failure::usage(format!("pin {}: {e}", manifest.name)))?;
-        found.extend(pages);
-    }
-    if found.is_empty() {
-        return Err(Failure::usage(format!("pin {} holds no pages", manifest.name)));
-    }
-    Ok(found)
-}
-
-fn index(pages: Vec<Page>) -> Result<PageIndex, Failure> {
-    PageIndex::in_memory(pages).map_err(|e| Failure::failed(format!("indexing the closed web: {e}")))
 }
 
 /// The questions that a program wrote together with the way to their answers. In another world the same words ask

@@ -212,13 +212,13 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<usize>,
     /// Stop after so many trajectories
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_trajectories: Option<u64>,
     /// Stop after so many tokens
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_tokens: Option<u64>,
     /// Stop after so many seconds
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_time: Option<u64>,
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod context;
 mod failure;
 mod fitting;
+mod lake_pages;
 mod output;
 mod settings_error;
 

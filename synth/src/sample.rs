@@ -116,6 +116,9 @@ impl Sampler {
         let concurrency = self.config.concurrency.max(1);
         let run_id = self.run.id.clone();
         let work = Arc::new(Work::new(self, log, source.clone(), Box::new(progress)));
+        if time == Some(0) {
+            work.stop(Stop::Time);
+        }
         let mut lanes = JoinSet::new();
         for _ in 0..concurrency {
             lanes.spawn(work.clone().lane());

@@ -208,10 +208,15 @@ impl Attempt {
             let thought = speech.search_thought(&unknown, missing.field);
             return ("search".to_string(), json!({ "query": queries }), thought);
         }
-        let found = titles.iter().filter_map(|title| Some((title, notes.address(title)?))).take(batch);
-        let (names, urls): (Vec<&String>, Vec<&str>) = found.unzip();
-        // The second time more exactly: a list that is shown in part is asked for the names that matter.
+        let found = titles.iter().filter_map(|title| Some((title, notes.address(title)?)));
+        let (mut names, mut urls): (Vec<&String>, Vec<&str>) = found.take(batch).unzip();
+        // The second time more exactly: a page for itself has more room, and a list that is shown in part is asked for the
+        // names that matter.
         let again = urls.iter().any(|url| notes.visits(url, missing.field) > 0);
+        if again {
+            names.truncate(1);
+            urls.truncate(1);
+        }
         let sought = match missing.sought.as_slice() {
             names if again && names.len() <= SOUGHT_MAX => names.iter().map(|name| format!("{name}, ")).collect(),
             _ => String::new(),

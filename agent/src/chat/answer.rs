@@ -8,8 +8,8 @@ use sse_stream::SseByteStream;
 
 use super::fault::Fault;
 use super::stop::Stopping;
-use super::wire::{Choice, Chunk, Delta, LogProb};
-use super::{ChatRequest, Completion, Finish, SampledTokens, Usage};
+use super::wire::{Choice, Chunk, Delta, LogProb, Weights};
+use super::{ChatRequest, Completion, Finish, Policy, SampledTokens, Usage};
 
 /// What ends a stream.
 const DONE: &str = "[DONE]";
@@ -45,6 +45,7 @@ pub(super) struct Answer<'a> {
     /// Bytes of text and reasoning, wanted or not: they are paid for.
     received_bytes: u64,
     tokens: Tokens,
+    policy: Policy,
 }
 
 /// What is known of an answer's tokens.
@@ -55,6 +56,9 @@ struct Tokens {
     log_probs: Vec<f32>,
     /// A token came without its log-probability.
     log_prob_missing: bool,
+    /// What the tokens stand for, one after the other, and where in it each ends.
+    text: Vec<u8>,
+    ends: Vec<usize>,
     /// There are tokens that do not belong to the text: the server went on after a stop string.
     overrun: bool,
 }
@@ -70,6 +74,7 @@ impl<'a> Answer<'a> {
             usage: None,
             received_bytes: 0,
             tokens: Tokens::default(),
+            policy: Policy::default(),
         }
     }
 
@@ -88,6 +93,9 @@ impl<'a> Answer<'a> {
         }
         if let Some(usage) = chunk.usage.and_then(|usage| usage.usage()) {
             self.usage = Some(usage);
+        }
+        if let Some(Weights { checkpoint_digest, tokenizer_digest, policy_version }) = chunk.webdancer {
+            self.policy = Policy { checkpoint_digest, tokenizer_digest, version: policy_version };
         }
         if let Some(ids) = chunk.prompt_token_ids {
             self.tokens.prompt_ids = Some(ids);
@@ -119,16 +127,19 @@ impl<'a> Answer<'a> {
             self.reasoning.get_or_insert_default().push_str(&reasoning);
         }
         self.received_bytes += content.len() as u64;
+        let is_behind = self.tokens.overrun;
         self.tokens.overrun |= self.text.push(&content);
         if let Some(refusal) = refusal.filter(|refusal| !refusal.is_empty()) {
             self.text.push(&refusal);
             self.finish = Some(Finish::Filtered);
         }
-        self.tokens.push(
-            choice.token_ids,
-            choice.prompt_token_ids,
-            choice.logprobs.and_then(|log_probs| log_probs.content),
-        );
+        if !is_behind {
+            self.tokens.push(
+                choice.token_ids,
+                choice.prompt_token_ids,
+                choice.logprobs.and_then(|log_probs| log_probs.content),
+            );
+        }
         if let Some(reason) = choice.finish_reason {
             let finish = finish(&reason)?;
             self.finish.get_or_insert(finish);
@@ -155,6 +166,11 @@ impl<'a> Answer<'a> {
         }
     }
 
+    /// What it says about the weights that answer.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// The completion.
     ///
     /// # Errors
@@ -168,7 +184,12 @@ impl<'a> Answer<'a> {
             (false, Some(finish)) => finish,
             (false, None) => return Err(Fault::passing("the answer broke off")),
         };
-        let tokens = if self.request.tokens { self.tokens.sampled() } else { None };
+        let sampled = |tokens: Tokens| {
+            let tail =
+                if tokens.overrun { tokens.tail(&self.text, self.reasoning.is_some())? } else { Tail::default() };
+            tokens.sampled(tail, self.policy.version)
+        };
+        let tokens = if self.request.tokens { sampled(self.tokens) } else { None };
         Ok(Completion { text: self.text.into_text(), reasoning: self.reasoning, finish, usage, tokens, elapsed })
     }
 }
@@ -186,20 +207,53 @@ impl Tokens {
                 Some(log_prob) => self.log_probs.push(log_prob),
                 None => self.log_prob_missing = true,
             }
+            // Without the text of one, nothing is known of where the others end.
+            if let Some(text) = token.text().filter(|_| self.ends.len() + 1 == self.log_probs.len()) {
+                self.text.extend_from_slice(text);
+                self.ends.push(self.text.len());
+            }
         }
     }
 
-    /// What was sampled: log-probabilities only if there is one for each id.
-    fn sampled(mut self) -> Option<SampledTokens> {
-        if self.overrun {
+    /// Where tokens of an answer that went on after a stop string can be cut so that they and a text agree: at the first
+    /// token that ends behind the stop string. None where the tokens' texts are not known, or are not those of the answer.
+    fn tail(&self, text: &Stopping<'_>, has_reasoning: bool) -> Option<Tail> {
+        let (before, after) = (text.text(), text.after()?);
+        let is_known = self.ends.len() == self.log_probs.len() && [0, self.ends.len()].contains(&self.ids.len());
+        // Reasoning comes without the tags that its tokens have, so the answer is found from its end.
+        let length = before.len() + after.text.len();
+        let start = if has_reasoning { self.text.len().checked_sub(length)? } else { 0 };
+        let rest = self.text.get(start..)?.strip_prefix(before.as_bytes())?;
+        if !is_known || !rest.starts_with(after.text.as_bytes()) {
             return None;
+        }
+        let behind = |end: &usize| end.checked_sub(start + before.len()).filter(|end| *end >= after.stop_bytes);
+        let mut ends = self.ends.iter().map(behind).zip(1..);
+        let (text, count) = ends.find_map(|(end, count)| Some((after.text.get(..end?)?, count)))?;
+        Some(Tail { text: text.to_string(), count: Some(count) })
+    }
+
+    /// What was sampled: log-probabilities only if there is one for each id.
+    fn sampled(mut self, tail: Tail, policy_version: Option<i64>) -> Option<SampledTokens> {
+        if let Some(count) = tail.count {
+            self.ids.truncate(count);
+            self.log_probs.truncate(count);
         }
         if self.log_prob_missing || (!self.ids.is_empty() && self.ids.len() != self.log_probs.len()) {
             self.log_probs.clear();
         }
         let known = !self.ids.is_empty() || !self.log_probs.is_empty();
-        known.then_some(SampledTokens { prompt_ids: self.prompt_ids, ids: self.ids, log_probs: self.log_probs })
+        let Tokens { prompt_ids, ids, log_probs, .. } = self;
+        known.then_some(SampledTokens { prompt_ids, ids, log_probs, tail: tail.text, policy_version })
     }
+}
+
+/// What tokens hold beyond the text, where the server went on after a stop string.
+#[derive(Debug, Default)]
+struct Tail {
+    text: String,
+    /// Tokens that are kept, where not all are.
+    count: Option<usize>,
 }
 
 /// What a finish reason means. One that is not known is a failure: it could mean that the answer is not whole.
@@ -314,6 +368,7 @@ mod tests {
                 prompt_ids: Some(vec![1, 2]),
                 ids: vec![3, 4, 5, 6],
                 log_probs: vec![-0.5, -1.0, -2.0, 0.0],
+                ..SampledTokens::default()
             }),
             elapsed: Duration::ZERO,
         }

@@ -64,6 +64,10 @@ pub struct EndpointConfig {
     pub stream: bool,
     /// How token ids and log-probabilities are asked for.
     pub token_ids: TokenIds,
+    /// Digest of the checkpoint that is served there, for trajectories; what answers say of it goes before.
+    pub checkpoint_digest: Option<String>,
+    /// Digest of the tokenizer that token ids belong to, likewise.
+    pub tokenizer_digest: Option<String>,
     /// Requests at once.
     pub concurrency: usize,
     /// Requests a minute.
@@ -84,6 +88,8 @@ pub struct EndpointConfig {
     pub backoff_ms_max: u64,
     /// Milliseconds that the endpoint may ask to wait; a request that would have to wait longer is given up.
     pub retry_after_ms_max: u64,
+    /// Milliseconds after which an endpoint that no connection can be made to, and that has never answered, is given up.
+    pub unreachable_ms_max: u64,
     /// Milliseconds to connect in.
     pub connect_timeout_ms: u64,
     /// Milliseconds from the request to the first byte of the answer's body.
@@ -112,6 +118,8 @@ impl Default for EndpointConfig {
             max_tokens_member: MaxTokensMember::MaxTokens,
             stream: true,
             token_ids: TokenIds::None,
+            checkpoint_digest: None,
+            tokenizer_digest: None,
             concurrency: 16,
             requests_per_minute: None,
             tokens_per_minute: None,
@@ -122,6 +130,7 @@ impl Default for EndpointConfig {
             backoff_ms: 1_000,
             backoff_ms_max: 60_000,
             retry_after_ms_max: 300_000,
+            unreachable_ms_max: 10_000,
             connect_timeout_ms: 10_000,
             first_byte_timeout_ms: 300_000,
             idle_timeout_ms: 120_000,

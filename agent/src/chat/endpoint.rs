@@ -20,7 +20,7 @@ use super::config::{EndpointConfig, SettingsError};
 use super::fault::{Fault, Kind, back_off, clip};
 use super::limit::Gate;
 use super::request;
-use super::{ChatError, ChatModel, ChatRequest, Completion};
+use super::{ChatError, ChatModel, ChatRequest, Completion, Policy};
 use crate::clock::Clock;
 use crate::secret::{Scrubber, Secret};
 
@@ -45,6 +45,20 @@ pub struct Endpoint {
     budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
     jitter: Mutex<ChaCha8Rng>,
+    reach: Mutex<Reach>,
+    /// What the last answer said about the weights behind it.
+    policy: Mutex<Policy>,
+}
+
+/// Whether anybody is there.
+#[derive(Debug, Default)]
+struct Reach {
+    /// It has answered at least once, whatever it said.
+    answered: bool,
+    /// Since when no connection was made, if the last try failed so.
+    failing_since: Option<Instant>,
+    /// Why it was given up without ever having answered.
+    given_up: Option<String>,
 }
 
 impl fmt::Debug for Endpoint {
@@ -82,6 +96,8 @@ impl Endpoint {
             name: name.to_string(),
             scrubber: Scrubber::new(key.iter().chain(config.headers.values())),
             jitter: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+            reach: Mutex::default(),
+            policy: Mutex::default(),
             url,
             client,
             headers,
@@ -90,6 +106,11 @@ impl Endpoint {
             clock,
             config,
         })
+    }
+
+    /// Why it was given up, if it was and has never answered.
+    pub fn given_up(&self) -> Option<String> {
+        self.reach.lock().given_up.clone()
     }
 
     /// Its settings.
@@ -124,6 +145,7 @@ impl Endpoint {
             .await
             .map_err(|_| no_answer(patience))?
             .map_err(Fault::of_transport)?;
+        *self.reach.lock() = Reach { answered: true, ..Reach::default() };
         if response.status() != 200 {
             return Err(self.refusal(response, first_by).await);
         }
@@ -145,6 +167,9 @@ impl Endpoint {
             }
         }
         bill.usage = Some(answer.usage());
+        if *answer.policy() != Policy::default() {
+            self.policy.lock().clone_from(answer.policy());
+        }
         answer.complete(start.elapsed())
     }
 
@@ -206,9 +231,13 @@ impl Endpoint {
         })
     }
 
-    /// How long to wait before the next attempt; or what the request ends with.
-    fn wait_after(&self, attempts: u32, mut fault: Fault) -> Result<Duration, Fault> {
-        let Kind::Passing { wait: asked, busy } = fault.kind else { return Err(fault) };
+    /// How long to wait before the next attempt; or what the request ends with. `begun`: when the last one was.
+    fn wait_after(&self, attempts: u32, begun: Instant, mut fault: Fault) -> Result<Duration, Fault> {
+        let (asked, busy) = match fault.kind {
+            Kind::Passing { wait, busy } => (wait, busy),
+            Kind::NoConnection => (None, false),
+            _ => return Err(fault),
+        };
         let millis = Duration::from_millis;
         if let Some(asked) = asked.filter(|asked| *asked > millis(self.config.retry_after_ms_max)) {
             let much = format!("asks to wait {} s, more than retry_after_ms_max: ", asked.as_secs());
@@ -222,7 +251,11 @@ impl Endpoint {
             return Err(fault);
         }
         let (base, max) = (millis(self.config.backoff_ms), millis(self.config.backoff_ms_max));
-        let wait = back_off(attempts, base, max, asked, &mut self.jitter.lock());
+        let mut wait = back_off(attempts, base, max, asked, &mut self.jitter.lock());
+        if fault.kind == Kind::NoConnection {
+            let Some(shorter) = self.wait_for_connection(wait, begun, &fault) else { return Err(fault) };
+            wait = shorter;
+        }
         if self.budget.time_left().is_some_and(|left| left <= wait) {
             return Err(self.budget.out_of_time());
         }
@@ -231,14 +264,45 @@ impl Endpoint {
         Ok(wait)
     }
 
+    /// The wait after a connection that was not made: less than `wait` where an endpoint that has never answered would be
+    /// given up before; None where it is. The first of several in a row is told.
+    fn wait_for_connection(&self, wait: Duration, begun: Instant, fault: &Fault) -> Option<Duration> {
+        let mut reach = self.reach.lock();
+        let is_first = reach.failing_since.is_none();
+        let since = *reach.failing_since.get_or_insert(begun);
+        let patience = Duration::from_millis(self.config.unreachable_ms_max);
+        let left = patience.saturating_sub(self.clock.now().saturating_duration_since(since));
+        if !reach.answered && left.is_zero() {
+            return None;
+        }
+        if is_first {
+            let until = match reach.answered {
+                true => format!("{} attempts at each request", self.config.attempts_max),
+                false => format!("up to {} s", left.as_secs_f64().ceil()),
+            };
+            let (name, reason) = (&self.name, self.said(fault));
+            tracing::warn!("endpoints.{name} at {} cannot be reached, trying again, {until}: {reason}", self.url);
+        }
+        Some(if reach.answered { wait } else { wait.min(left) })
+    }
+
     /// The error that a fault ends a request with.
     fn error(&self, attempts: u32, fault: &Fault) -> ChatError {
         let model = format!("{} (endpoints.{})", self.config.model, self.name);
         let reason = self.said(fault);
+        let has_answered = self.reach.lock().answered;
         match fault.kind {
             Kind::Refused => ChatError::Refused { model, reason },
             Kind::ContextFull => ChatError::ContextFull { model, reason },
-            Kind::Passing { .. } | Kind::Lasting => ChatError::Unavailable { model, attempts, reason },
+            Kind::NoConnection if !has_answered => {
+                let reason = format!("{}: {reason}; it has never answered: is it up, and is url right?", self.url);
+                let error = ChatError::Unreachable { model, reason };
+                self.reach.lock().given_up = Some(error.to_string());
+                error
+            }
+            Kind::Passing { .. } | Kind::NoConnection | Kind::Lasting => {
+                ChatError::Unavailable { model, attempts, reason }
+            }
             Kind::BudgetSpent => ChatError::BudgetSpent(reason),
         }
     }
@@ -255,6 +319,15 @@ impl ChatModel for Endpoint {
         &self.config.model
     }
 
+    fn policy(&self) -> Policy {
+        let said = self.policy.lock().clone();
+        Policy {
+            checkpoint_digest: said.checkpoint_digest.or_else(|| self.config.checkpoint_digest.clone()),
+            tokenizer_digest: said.tokenizer_digest.or_else(|| self.config.tokenizer_digest.clone()),
+            version: said.version,
+        }
+    }
+
     async fn complete(&self, request: &ChatRequest) -> Result<Completion, ChatError> {
         let body = serde_json::to_vec(&request::body(&self.config, request));
         let body = body.map_err(|e| self.error(0, &Fault::new(Kind::Refused, format!("the request as JSON: {e}"))))?;
@@ -262,11 +335,12 @@ impl ChatModel for Endpoint {
         let mut attempts = 0;
         loop {
             attempts += 1;
+            let begun = self.clock.now();
             let fault = match self.attempt(request, &body).await {
                 Ok(completion) => return Ok(completion),
                 Err(fault) => fault,
             };
-            let wait = self.wait_after(attempts, fault).map_err(|fault| self.error(attempts, &fault))?;
+            let wait = self.wait_after(attempts, begun, fault).map_err(|fault| self.error(attempts, &fault))?;
             self.clock.sleep(wait).await;
         }
     }

@@ -29,6 +29,8 @@ pub(super) struct Fault {
 pub(super) enum Kind {
     /// Ask again, at the earliest after `wait`. If `busy`, the endpoint wants to be left alone by everybody.
     Passing { wait: Option<Duration>, busy: bool },
+    /// No connection was made.
+    NoConnection,
     /// The endpoint does not answer as it should, and would not next time.
     Lasting,
     /// The request is wrong.
@@ -88,7 +90,11 @@ impl Fault {
             }
             cause = inner.source();
         }
-        if error.is_builder() { Fault::new(Kind::Refused, reason) } else { Fault::passing(reason) }
+        match error {
+            _ if error.is_builder() => Fault::new(Kind::Refused, reason),
+            _ if error.is_connect() => Fault::new(Kind::NoConnection, reason),
+            _ => Fault::passing(reason),
+        }
     }
 }
 

@@ -78,6 +78,11 @@ impl Models {
         Ok(endpoint)
     }
 
+    /// Why an endpoint was given up that has never answered, if one was: the first by name.
+    pub fn given_up(&self) -> Option<String> {
+        self.made.lock().values().find_map(|endpoint| endpoint.given_up())
+    }
+
     /// What all of them may spend, and have spent.
     pub fn budget(&self) -> &Budget {
         &self.budget

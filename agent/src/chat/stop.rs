@@ -9,19 +9,28 @@
 pub(super) struct Stopping<'a> {
     stops: Vec<&'a str>,
     text: String,
-    stopped: bool,
+    /// The stop string, and what came behind it in the same piece; once it has stopped.
+    after: Option<After>,
+}
+
+/// What came from a stop string on.
+#[derive(Debug)]
+pub(super) struct After {
+    pub(super) text: String,
+    /// Bytes of the stop string itself.
+    pub(super) stop_bytes: usize,
 }
 
 impl<'a> Stopping<'a> {
     /// Text that ends before the first of `stops`; empty ones stop nothing.
     pub(super) fn new(stops: &'a [String]) -> Stopping<'a> {
         let stops = stops.iter().map(String::as_str).filter(|stop| !stop.is_empty()).collect();
-        Stopping { stops, text: String::new(), stopped: false }
+        Stopping { stops, text: String::new(), after: None }
     }
 
     /// Adds a piece; nothing once it has stopped. Says whether any of it lies after the stop string.
     pub(super) fn push(&mut self, piece: &str) -> bool {
-        if self.stopped {
+        if self.is_stopped() {
             return !piece.is_empty();
         }
         let known = self.text.len();
@@ -34,13 +43,21 @@ impl<'a> Stopping<'a> {
         });
         let Some((end, start)) = ends.min() else { return false };
         let more = end < self.text.len();
-        self.text.truncate(start);
-        self.stopped = true;
+        self.after = Some(After { text: self.text.split_off(start), stop_bytes: end - start });
         more
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.stopped
+        self.after.is_some()
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What came from the stop string on.
+    pub(super) fn after(&self) -> Option<&After> {
+        self.after.as_ref()
     }
 
     pub(super) fn into_text(self) -> String {

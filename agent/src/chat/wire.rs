@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use super::Usage;
 
+/// How vLLM writes a token as its id.
+const TOKEN_ID: &str = "token_id:";
+
 /// A chunk of a stream, or a whole answer.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -20,6 +23,17 @@ pub(super) struct Chunk {
     pub(super) prompt_token_ids: Option<Vec<i32>>,
     /// sglang, in the last chunk.
     pub(super) sglext: Option<SglExt>,
+    /// `webdancer-train serve`, in any chunk: which weights answer.
+    pub(super) webdancer: Option<Weights>,
+}
+
+/// Which weights answer.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Weights {
+    pub(super) checkpoint_digest: Option<String>,
+    pub(super) tokenizer_digest: Option<String>,
+    pub(super) policy_version: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,12 +73,23 @@ pub(super) struct LogProbs {
 pub(super) struct LogProb {
     pub(super) token: Option<String>,
     pub(super) logprob: Option<f32>,
+    /// The token's text as UTF-8 bytes, which may end within a character; anything else is passed over.
+    #[serde(deserialize_with = "bytes_or_none")]
+    pub(super) bytes: Option<Vec<u8>>,
 }
 
 impl LogProb {
+    /// The text that it stands for; None where it is not known.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        self.bytes.as_deref().or_else(|| {
+            let token = self.token.as_deref().filter(|token| !token.starts_with(TOKEN_ID));
+            token.map(str::as_bytes)
+        })
+    }
+
     /// The id, where vLLM was told to write tokens as `token_id:123`.
     pub(super) fn token_id(&self) -> Option<i32> {
-        self.token.as_deref()?.strip_prefix("token_id:")?.parse().ok()
+        self.token.as_deref()?.strip_prefix(TOKEN_ID)?.parse().ok()
     }
 }
 
@@ -124,4 +149,8 @@ impl WireUsage {
 
 fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn bytes_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }

@@ -1,7 +1,8 @@
 //! From a document to title, main text, links and language.
 //!
 //! The main text is Markdown without link targets and images: targets are in the links, they differ between mirrors of
-//! one text, and they would make equal content look different. A page that marks its main content (`<main>`, or one
+//! one text, and they would make equal content look different. What a page hides from people is no text
+//! of it; links are followed all the same. A page that marks its main content (`<main>`, or one
 //! `<article>`) is taken at its word; of others a readability heuristic finds the article; where that finds nothing,
 //! the body stands, without navigation.
 
@@ -13,6 +14,7 @@ use dom_smoothie::Readability;
 use html5ever::tendril::StrTendril;
 use url::Url;
 
+use super::hidden::remove_hidden;
 use super::parse::parse;
 use super::url::canonical;
 use crate::conversation::sha256_hex;
@@ -67,9 +69,11 @@ pub fn html(source: &str, url: &Url, limits: Limits) -> Result<Extract, String> 
     let targets = marks.links.into_iter().filter_map(target);
     let links = targets.filter(|target| seen.insert(target.clone())).take(limits.links_max).collect();
     let canonical_url = marks.canonical.and_then(target);
-    let text = |node: Option<NodeRef<'_>>| node.and_then(|node| one_line(&node.text()));
-    let title = text(marks.title).or_else(|| text(marks.heading));
-    Ok(Extract { title, links, canonical: canonical_url, ..of_text(main_text(document, source)) })
+    let title = marks.title.and_then(|title| one_line(&title.text()));
+    remove_hidden(&document);
+    let title = title.or_else(|| document.select_single("h1").nodes().first().and_then(|h1| one_line(&h1.text())));
+    let text = main_text(document, source, limits.parse_time_max);
+    Ok(Extract { title, links, canonical: canonical_url, ..of_text(text) })
 }
 
 /// Reads plain text or, with the first heading as its title, Markdown. Links in it are not followed.
@@ -120,7 +124,6 @@ struct Marks<'a> {
     base: Option<StrTendril>,
     canonical: Option<StrTendril>,
     title: Option<NodeRef<'a>>,
-    heading: Option<NodeRef<'a>>,
     /// Of `<a>` and `<area>`, in order, as written.
     links: Vec<StrTendril>,
 }
@@ -135,7 +138,6 @@ impl Marks<'_> {
                 "base" => marks.base = marks.base.or_else(|| node.attr("href")),
                 "link" if marks.canonical.is_none() && names_canonical(&node) => marks.canonical = node.attr("href"),
                 "title" if marks.title.is_none() => marks.title = Some(node),
-                "h1" if marks.heading.is_none() => marks.heading = Some(node),
                 _ => {}
             }
         }
@@ -148,7 +150,7 @@ fn names_canonical(link: &NodeRef<'_>) -> bool {
     rel.split_ascii_whitespace().any(|word| word.eq_ignore_ascii_case("canonical"))
 }
 
-fn main_text(document: Document, source: &str) -> String {
+fn main_text(document: Document, source: &str, parse_time_max: Duration) -> String {
     if let Some(text) = marked_text(&document) {
         return text;
     }
@@ -162,7 +164,8 @@ fn main_text(document: Document, source: &str) -> String {
         }
     }
     // The heuristic has changed its document.
-    let document = Document::from(source);
+    let Ok(document) = parse(source, parse_time_max) else { return String::new() };
+    remove_hidden(&document);
     document.select(AROUND).remove();
     document.body().map(|body| markdown(&body)).unwrap_or_default()
 }
@@ -207,6 +210,38 @@ mod tests {
         assert_eq!(page.title.as_deref(), Some("A title"));
         assert_eq!(page.text.as_deref(), Some("# Head\n\nShort link.\n\n| a |\n| - |\n| 1 |"));
         assert_eq!(page.digest, Some(sha256_hex(page.text.unwrap())));
+    }
+
+    /// What people do not see, one a line; `SECRET` in each.
+    const HIDDEN: &str = "<p hidden>SECRET</p>
+        <div style='display:none'><p>SECRET <span style='display:block'>SECRET</span></p></div>
+        <p><b style='Display: NONE'>SECRET</b> <i hidden>SECRET</i> <a href=/trap style='font-size:0'>SECRET</a></p>
+        <p style='visibility:hidden'>SECRET <b style='visibility:visible'>seen</b></p>
+        <p style='font-size:0'>SECRET <em>SECRET</em> <span style='font-size:12px'>seen</span></p>
+        <span aria-hidden=true>SECRET</span>
+        <p style='position:absolute;left:-9999px'>SECRET</p>
+        <table><tr style='display:none'><td>SECRET</td></tr><tr><td>cell</td></tr></table>";
+
+    #[test]
+    fn what_a_page_hides_is_not_its_text() {
+        let words = "The river is long, and it flows through many towns. ".repeat(30);
+        for page in [
+            format!("<main>{HIDDEN}<p>{words}</p></main>"),
+            format!("<article><p>{words}</p>{HIDDEN}<p>{words}</p></article>"),
+            format!("<body><div><p>{words}</p>{HIDDEN}<p>{words}</p></div></body>"),
+            format!("<body>{HIDDEN}short</body>"),
+        ] {
+            let found = read(&page);
+            let text = found.text.unwrap();
+            assert!(!text.contains("SECRET"), "{text}");
+            assert_eq!(text.matches("seen").count(), 2, "{text}");
+            assert_eq!(found.links.len(), 1, "links are followed all the same");
+        }
+        // A page that is shown by a script is read.
+        assert_eq!(read("<html hidden><body style='visibility:hidden'><p>words</p>").text.as_deref(), Some("words"));
+        let headed = read("<h1 style='display:none'>SECRET</h1><h1>Head</h1><p>words</p>");
+        assert_eq!(headed.title.as_deref(), Some("Head"));
+        assert_eq!(read("<div style='display:none'>SECRET</div>").text, None);
     }
 
     #[test]

@@ -9,9 +9,11 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use dom_query::{Document, NodeId, NodeRef};
-use html5ever::TokenizerResult;
 use html5ever::tokenizer::{BufferQueue, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts};
 use html5ever::tree_builder::{TreeBuilder, TreeBuilderOpts};
+use html5ever::{Attribute, LocalName, Namespace, QualName, TokenizerResult};
+
+use super::hidden::Look;
 
 /// Deepest nesting of elements, as in browsers.
 pub const NESTING_MAX: usize = 512;
@@ -22,8 +24,8 @@ const CHUNK_BYTES: usize = 8 << 10;
 /// Elements that the parser opens again by itself (HTML Standard, 13.2.4.3).
 const FORMATTING: &[&str] =
     &["a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"];
-/// Attributes of those that are of use.
-const OF_FORMATTING: &[&str] = &["class", "href"];
+/// Attributes of those that are of use; a style only as far as it [hides](Look).
+const OF_FORMATTING: &[&str] = &["class", "href", "style"];
 
 /// The document of `source`.
 ///
@@ -76,7 +78,18 @@ impl TokenSink for Guard {
         if let Token::TagToken(tag) = &mut token
             && FORMATTING.contains(&&*tag.name)
         {
+            let look = Look::of(tag.attrs.iter().map(|attribute| (&*attribute.name.local, &*attribute.value)));
             tag.attrs.retain(|attribute| OF_FORMATTING.contains(&&*attribute.name.local));
+            let style = tag.attrs.iter().position(|attribute| &*attribute.name.local == "style");
+            match (style, look.to_style()) {
+                (Some(at), Some(style)) => tag.attrs.iter_mut().skip(at).take(1).for_each(|a| a.value = style.into()),
+                (Some(at), None) => drop(tag.attrs.remove(at)),
+                (None, Some(style)) => {
+                    let name = QualName::new(None, Namespace::from(""), LocalName::from("style"));
+                    tag.attrs.push(Attribute { name, value: style.into() });
+                }
+                (None, None) => {}
+            }
         }
         let result = self.builder.process_token(token, line);
         self.is_full.set(self.builder.sink.tree.len() > NODES_MAX);

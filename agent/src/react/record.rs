@@ -114,12 +114,13 @@ impl Record {
         self.row.turn_observation.push(None);
         self.row.turn_observation_digest.push(None);
         self.row.turn_raw.push((!written.canonical).then_some(written.text));
-        // Of a text that was cut, the sampled tokens say something else than the text.
+        // Of a text that was cut without its tokens, these say something else than the text.
         let tokens = completion.tokens.as_ref().filter(|_| !written.cut);
         self.context_ids.push(tokens.and_then(|tokens| tokens.prompt_ids.clone()));
         self.completion_ids.push(tokens.map(|tokens| tokens.ids.clone()).filter(|ids| !ids.is_empty()));
         self.log_probs.push(tokens.map(|tokens| tokens.log_probs.clone()).filter(|list| !list.is_empty()));
-        self.versions.push(version);
+        let sampled_from = completion.tokens.as_ref().and_then(|tokens| tokens.policy_version);
+        self.versions.push(sampled_from.or(version));
         self.ms.push(None);
         self.outcomes.push(None);
         self.ms.len() - 1

@@ -22,7 +22,7 @@ pub(super) struct Written {
     pub(super) deed: Deed,
     /// Whether the parts render to the text.
     pub(super) canonical: bool,
-    /// Whether something was cut off the text: then the sampled tokens are not those of the text.
+    /// Whether something was cut off the text alone: then the sampled tokens are not those of the text.
     pub(super) cut: bool,
 }
 
@@ -44,13 +44,23 @@ pub(super) enum Deed {
 /// Reads a completion.
 pub(super) fn written(completion: &Completion, cot: Cot) -> Written {
     let mut whole = whole(completion, cot);
-    // The endpoint went on with an observation, and the client cut that off at its tag already.
+    // The endpoint went on with an observation, and the client cut that off at its tag already: behind the token that the
+    // tag ends in, where that is known.
     let overrun = completion.finish == Finish::Overrun;
-    if overrun {
-        whole.push_str(if whole.ends_with('\n') { "" } else { "\n" });
-        whole.push_str(TOOL_RESPONSE_OPEN);
+    let tail = completion.tokens.as_ref().map(|tokens| tokens.tail.as_str()).filter(|tail| overrun && !tail.is_empty());
+    match tail {
+        Some(tail) => whole.push_str(tail),
+        None if overrun => {
+            whole.push_str(if whole.ends_with('\n') { "" } else { "\n" });
+            whole.push_str(TOOL_RESPONSE_OPEN);
+        }
+        None => {}
     }
     let (text, own) = without_observation(&whole);
+    let (text, cut) = match tail {
+        Some(_) => (whole.as_str(), false),
+        None => (text, overrun || text.len() < whole.len()),
+    };
     let (thought, deed, canonical) = match parse_turn(own) {
         Ok(turn) => {
             let canonical = turn.is_rendering_of(text);
@@ -64,7 +74,7 @@ pub(super) fn written(completion: &Completion, cot: Cot) -> Written {
         }
         Err(fault) => (thought_of(own), Deed::Malformed(fault), false),
     };
-    Written { text: text.to_string(), thought, deed, canonical, cut: overrun || text.len() < whole.len() }
+    Written { text: text.to_string(), thought, deed, canonical, cut }
 }
 
 /// What the model is told about a turn out of format.

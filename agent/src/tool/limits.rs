@@ -55,11 +55,11 @@ pub(crate) const SEPARATOR: &str = "\n=======\n";
 
 /// Takes an observation apart into its parts, which begin with `heads`, in their order; None where it is not made of
 /// such. A separator that no head follows is part of a part.
-pub(crate) fn split<'a>(observation: &'a str, heads: &[String]) -> Option<Vec<&'a str>> {
+pub(crate) fn split<'a>(observation: &'a str, heads: &[&str]) -> Option<Vec<&'a str>> {
     let mut rest = observation.strip_suffix('\n').unwrap_or(observation);
     let mut sections = Vec::with_capacity(heads.len());
     for (number, head) in heads.iter().enumerate() {
-        rest.starts_with(head.as_str()).then_some(())?;
+        rest.starts_with(head).then_some(())?;
         let Some(next) = heads.get(number + 1) else {
             sections.push(rest);
             break;
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_observation_is_taken_apart_where_its_next_part_begins() {
-        let heads = ["found 'a'".to_string(), "found 'b'".to_string()];
+        let heads = ["found 'a'", "found 'b'"];
         let both = "found 'a': title\n=======\nnot a head\n=======\nfound 'b': none\n";
         assert_eq!(split(both, &heads), Some(vec!["found 'a': title\n=======\nnot a head", "found 'b': none"]));
         assert_eq!(split("found 'a': title", &heads), None);

@@ -17,15 +17,13 @@
 //!
 //! The words are those that published checkpoints were trained on, whichever engine answers.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt as _};
 use serde_json::{Map, Value, json};
 
 use super::arguments::strings;
 use super::limits::{ObservationLimits, shorten};
-use super::{Observation, Outcome, Tool, one_line, toolset};
+use super::{BackEnds, Observation, Outcome, Part, Tool, one_line};
 
 /// Name of the tool.
 pub const NAME: &str = "search";
@@ -65,18 +63,8 @@ pub trait SearchEngine: Send + Sync + std::fmt::Debug {
 pub struct EngineFailed(pub String);
 
 /// The tool.
-#[derive(Debug)]
-pub struct Search {
-    engine: Arc<dyn SearchEngine>,
-    limits: ObservationLimits,
-}
-
-impl Search {
-    /// A search by `engine`.
-    pub fn new(engine: Arc<dyn SearchEngine>, limits: ObservationLimits) -> Search {
-        Search { engine, limits }
-    }
-}
+#[derive(Debug, Clone, Copy)]
+pub struct Search;
 
 #[async_trait]
 impl Tool for Search {
@@ -84,34 +72,44 @@ impl Tool for Search {
         NAME
     }
 
-    fn specification(&self) -> Value {
-        specification(&self.limits)
+    fn specification(&self, limits: &ObservationLimits) -> Value {
+        specification(limits)
     }
 
-    async fn call(&self, arguments: &Map<String, Value>) -> Observation {
-        let queries = match queries(arguments, &self.limits) {
+    async fn call(&self, arguments: &Map<String, Value>, back_ends: &BackEnds) -> Observation {
+        let BackEnds { engine, limits, .. } = back_ends;
+        let queries = match queries(arguments, limits) {
             Ok(queries) => queries,
-            Err(reason) => return toolset::invalid(NAME, &reason),
+            Err(reason) => return Observation::invalid(NAME, &reason),
         };
         let answers = stream::iter(queries).map(|query| async move {
-            let found = self.engine.search(&query, self.limits.results_max).await;
+            let found = engine.search(&query, limits.results_max).await;
             if let Err(failed) = &found {
                 tracing::warn!(query, %failed, "a search failed");
             }
             (query, found)
         });
         let answers: Vec<_> = answers.buffered(CONCURRENCY).collect().await;
-        let text = self.limits.join(&answers, |(query, found), room| match found {
-            Ok(hits) => section(query, hits, &self.limits, room),
+        let text = limits.join(&answers, |(query, found), room| match found {
+            Ok(hits) => section(query, hits, limits, room),
             Err(_) => format!("{}no answer: the search engine failed.", head(query)),
         });
         let outcomes = answers.iter().map(|(_, found)| if found.is_ok() { Outcome::Done } else { Outcome::Outage });
         Observation { text, outcome: Outcome::of_parts(outcomes) }
     }
+
+    fn parts(&self, arguments: &Map<String, Value>, limits: &ObservationLimits) -> Result<Vec<Part>, String> {
+        let part = |query: &String| Part {
+            key: self.normal("query", query),
+            head: head(query),
+            missing: "no answer: the recorded web does not hold this query.".to_string(),
+        };
+        Ok(queries(arguments, limits)?.iter().map(part).collect())
+    }
 }
 
 /// What the prompt says about the tool.
-pub(crate) fn specification(limits: &ObservationLimits) -> Value {
+fn specification(limits: &ObservationLimits) -> Value {
     json!({
         "name": NAME,
         "description": format!(
@@ -137,12 +135,12 @@ pub(crate) fn specification(limits: &ObservationLimits) -> Value {
 ///
 /// # Errors
 /// What is wrong, as a sentence for the model.
-pub(crate) fn queries(arguments: &Map<String, Value>, limits: &ObservationLimits) -> Result<Vec<String>, String> {
+fn queries(arguments: &Map<String, Value>, limits: &ObservationLimits) -> Result<Vec<String>, String> {
     Ok(strings(arguments, "query", limits.batch_max)?.iter().map(|query| one_line(query)).collect())
 }
 
 /// How the observation of a query begins.
-pub(crate) fn head(query: &str) -> String {
+fn head(query: &str) -> String {
     format!("A Google search for '{query}' found ")
 }
 
@@ -183,6 +181,8 @@ fn item((index, hit): (usize, &Hit), limits: &ObservationLimits) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[derive(Debug)]
@@ -211,7 +211,8 @@ mod tests {
     }
 
     async fn call(arguments: Value, limits: ObservationLimits) -> Observation {
-        Search::new(Arc::new(Fixed), limits).call(arguments.as_object().unwrap()).await
+        let back_ends = BackEnds::none(limits).searched_by(Arc::new(Fixed));
+        Search.call(arguments.as_object().unwrap(), &back_ends).await
     }
 
     const BRIDGE: &str = "A Google search for 'bridge' found 2 results:\n\n## Web Results\n\

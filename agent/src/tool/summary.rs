@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::limits::shorten;
 use crate::chat::{ChatError, ChatModel, ChatRequest, Sampling};
 use crate::conversation::{Message, Role};
-use crate::index::passages;
+use crate::index::passages::Ranked;
 
 /// Length of the lines that a page stands between.
 const FENCE_CHARS_MIN: usize = 10;
@@ -120,11 +120,20 @@ impl Summariser {
 
 /// What the passages of `page` say that match `goal` best, in at most `words_max` words.
 pub async fn of_passages(page: &str, goal: &str, words_max: usize) -> Summary {
-    let (page, goal) = (page.to_string(), goal.to_string());
+    let ranked = rank(page.to_string(), goal.to_string()).await;
+    let summary = conclusion(&ranked).to_string();
+    Summary { rational: String::new(), evidence: ranked.show(words_max, usize::MAX), summary }
+}
+
+/// The passages of `page`, ranked for `goal`.
+pub(super) async fn rank(page: String, goal: String) -> Ranked {
     // A page may be long enough to hold up everybody else.
-    let found = tokio::task::spawn_blocking(move || passages::find(&page, &goal, words_max)).await.unwrap_or_default();
-    let nothing = || "Nothing in the page matches the goal; this is how it begins.".to_string();
-    Summary { rational: String::new(), evidence: found.passages, summary: found.sentence.unwrap_or_else(nothing) }
+    tokio::task::spawn_blocking(move || Ranked::new(page, &goal)).await.unwrap_or_default()
+}
+
+/// What stands for a summary where no model makes one: the best sentence.
+pub(super) fn conclusion(ranked: &Ranked) -> &str {
+    ranked.sentence.as_deref().unwrap_or("Nothing in the page matches the goal; this is how it begins.")
 }
 
 fn prompt(page: &str, goal: &str) -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::{Observation, Outcome, Outcomes, Tool};
+use super::{BackEnds, Observation, Outcome, Outcomes, Tools};
 use crate::format::{clip, json_reason};
 
 /// Bytes of a call's arguments.
@@ -15,41 +15,40 @@ const NAME_CHARS_MAX: usize = 60;
 /// Under what name calls of unknown tools are counted; it is no tool's name.
 pub(crate) const UNKNOWN: &str = "(unknown)";
 
-/// Tools, in the order of the prompt.
-#[derive(Debug, Default)]
+/// Tools on their back-ends.
+#[derive(Debug)]
 pub struct Toolset {
-    tools: Vec<Box<dyn Tool>>,
+    tools: Tools,
+    back_ends: BackEnds,
     calls: Mutex<BTreeMap<String, Outcomes>>,
 }
 
 impl Toolset {
-    /// No tools yet.
-    pub fn new() -> Toolset {
-        Toolset::default()
+    /// These tools on these back-ends.
+    pub fn new(tools: Tools, back_ends: BackEnds) -> Toolset {
+        Toolset { tools, back_ends, calls: Mutex::default() }
     }
 
-    /// With one more tool.
+    /// Other tools on the same back-ends.
     #[must_use]
-    pub fn with(mut self, tool: impl Tool + 'static) -> Toolset {
-        self.tools.push(Box::new(tool));
-        self
+    pub fn with_tools(self, tools: Tools) -> Toolset {
+        Toolset { tools, ..self }
     }
 
     /// What the prompt lists.
     pub fn specifications(&self) -> Vec<Value> {
-        self.tools.iter().map(|tool| tool.specification()).collect()
+        self.tools.specifications(&self.back_ends.limits)
     }
 
     /// What comes back to a call. `arguments` is the JSON text as written.
     pub async fn call(&self, name: &str, arguments: &str) -> Observation {
-        let Some(tool) = self.tools.iter().find(|tool| tool.name() == name) else {
-            let known: Vec<&str> = self.tools.iter().map(|tool| tool.name()).collect();
+        let Some(tool) = self.tools.find(name) else {
             self.count(UNKNOWN, Outcome::Invalid);
-            return unknown_tool(name, &known);
+            return unknown_tool(name, &self.tools.names());
         };
         let observation = match read(arguments) {
-            Ok(arguments) => tool.call(&arguments).await,
-            Err(reason) => invalid(name, &reason),
+            Ok(arguments) => tool.call(&arguments, &self.back_ends).await,
+            Err(reason) => Observation::invalid(name, &reason),
         };
         self.count(name, observation.outcome);
         Observation::new(observation.text, observation.outcome)
@@ -76,13 +75,8 @@ pub(crate) fn read(arguments: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(arguments).map_err(|e| format!("The arguments are no JSON object: {}.", json_reason(&e)))
 }
 
-/// The observation of a call that `reason` says is wrong.
-pub(crate) fn invalid(tool: &str, reason: &str) -> Observation {
-    Observation::new(format!("The call of {tool} is not valid. {reason}\n"), Outcome::Invalid)
-}
-
 /// The observation of a call of a tool that does not exist.
-pub(crate) fn unknown_tool(name: &str, known: &[&str]) -> Observation {
+pub(crate) fn unknown_tool(name: &str, known: &[String]) -> Observation {
     let text = format!("There is no tool {:?}. The tools are: {}.\n", clip(name, NAME_CHARS_MAX), known.join(", "));
     Observation::new(text, Outcome::Invalid)
 }

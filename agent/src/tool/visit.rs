@@ -14,8 +14,6 @@
 //!
 //! where `·` is a space at the end of its line. The words are those that published checkpoints were trained on.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt as _};
 use serde_json::{Map, Value, json};
@@ -23,9 +21,10 @@ use url::Url;
 
 use super::arguments::{string, strings};
 use super::limits::{ObservationLimits, shorten};
-use super::summary::{Summariser, Summary, of_passages};
-use super::{Observation, Outcome, Tool, harmless, one_line, toolset};
+use super::summary::{Summary, conclusion, rank};
+use super::{BackEnds, Observation, Outcome, Part, Tool, harmless, one_line};
 use crate::fetch::url::parse;
+use crate::index::passages::Ranked;
 
 /// Name of the tool.
 pub const NAME: &str = "visit";
@@ -35,6 +34,8 @@ const CONCURRENCY: usize = 5;
 const GOAL_CHARS_MAX: usize = 1_000;
 /// Characters of the reason why a page cannot be read.
 const REASON_CHARS_MAX: usize = 300;
+/// Where no model summarises, the best sentence may take one part in so many of the room: it is among the evidence.
+const SENTENCE_SHARE: usize = 3;
 
 /// What a page says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,32 +68,31 @@ pub trait PageSource: Send + Sync + std::fmt::Debug {
 }
 
 /// The tool.
-#[derive(Debug)]
-pub struct Visit {
-    pages: Arc<dyn PageSource>,
-    summariser: Option<Arc<Summariser>>,
-    limits: ObservationLimits,
-}
+#[derive(Debug, Clone, Copy)]
+pub struct Visit;
 
 /// One URL of a call.
-struct Part {
+struct Read {
     url: String,
-    summary: Summary,
+    said: Said,
     outcome: Outcome,
 }
 
-impl Visit {
-    /// Visits of `pages`; without a summariser the best-matching passages are shown.
-    pub fn new(pages: Arc<dyn PageSource>, summariser: Option<Arc<Summariser>>, limits: ObservationLimits) -> Visit {
-        Visit { pages, summariser, limits }
-    }
+/// What a page says about a goal.
+enum Said {
+    /// In a model's words, or why there is nothing.
+    Summary(Summary),
+    /// In its own, as many as there is room for.
+    Passages(Ranked),
+}
 
-    async fn part(&self, url: String, goal: &str) -> Part {
-        let failed = |reason: &str, outcome| Part { url: url.clone(), summary: no_page(reason), outcome };
+impl Visit {
+    async fn read(&self, url: String, goal: &str, back_ends: &BackEnds) -> Read {
+        let failed = |reason: &str, outcome| Read { url: url.clone(), said: Said::Summary(no_page(reason)), outcome };
         let Some(parsed) = parse(&url) else {
             return failed("it is no URL that begins with http:// or https://", Outcome::Invalid);
         };
-        let page = match self.pages.page(&parsed).await {
+        let page = match back_ends.pages.page(&parsed).await {
             Ok(page) => page,
             Err(PageFailed::Unreachable(reason)) => return failed(&reason, Outcome::Unreachable),
             Err(PageFailed::Outage(reason)) => {
@@ -100,23 +100,19 @@ impl Visit {
                 return failed("the reader failed", Outcome::Outage);
             }
         };
-        match self.summary(&page, goal).await {
-            Ok(summary) => Part { url, summary, outcome: Outcome::Done },
-            Err(error) => {
-                tracing::warn!(url, %error, "a page could not be summarised");
-                failed("the summariser failed", Outcome::Outage)
-            }
-        }
-    }
-
-    async fn summary(&self, page: &PageText, goal: &str) -> Result<Summary, crate::chat::ChatError> {
         // Before a model sees it, not only before the agent does.
-        let text = harmless(titled(page));
-        let words = self.limits.page_words_max;
-        match &self.summariser {
-            Some(summariser) => summariser.summarise(&text, goal, words).await,
-            None => Ok(of_passages(&text, goal, words).await),
-        }
+        let text = harmless(titled(&page));
+        let said = match &back_ends.summariser {
+            None => Said::Passages(rank(text, goal.to_string()).await),
+            Some(summariser) => match summariser.summarise(&text, goal, back_ends.limits.page_words_max).await {
+                Ok(summary) => Said::Summary(summary),
+                Err(error) => {
+                    tracing::warn!(url, %error, "a page could not be summarised");
+                    return failed("the summariser failed", Outcome::Outage);
+                }
+            },
+        };
+        Read { url, said, outcome: Outcome::Done }
     }
 }
 
@@ -126,24 +122,45 @@ impl Tool for Visit {
         NAME
     }
 
-    fn specification(&self) -> Value {
+    fn specification(&self, _: &ObservationLimits) -> Value {
         specification()
     }
 
-    async fn call(&self, arguments: &Map<String, Value>) -> Observation {
-        let (urls, goal) = match urls_and_goal(arguments, &self.limits) {
+    async fn call(&self, arguments: &Map<String, Value>, back_ends: &BackEnds) -> Observation {
+        let limits = &back_ends.limits;
+        let (urls, goal) = match urls_and_goal(arguments, limits) {
             Ok(read) => read,
-            Err(reason) => return toolset::invalid(NAME, &reason),
+            Err(reason) => return Observation::invalid(NAME, &reason),
         };
-        let parts = stream::iter(urls).map(|url| self.part(url, &goal));
-        let parts: Vec<Part> = parts.buffered(CONCURRENCY).collect().await;
-        let text = self.limits.join(&parts, |part, room| section(part, &goal, room));
-        Observation { text, outcome: Outcome::of_parts(parts.iter().map(|part| part.outcome)) }
+        let pages = stream::iter(urls).map(|url| self.read(url, &goal, back_ends));
+        let pages: Vec<Read> = pages.buffered(CONCURRENCY).collect().await;
+        let text = limits.join(&pages, |page, room| section(page, &goal, limits.page_words_max, room));
+        Observation { text, outcome: Outcome::of_parts(pages.iter().map(|page| page.outcome)) }
+    }
+
+    fn parts(&self, arguments: &Map<String, Value>, limits: &ObservationLimits) -> Result<Vec<Part>, String> {
+        let (urls, goal) = urls_and_goal(arguments, limits)?;
+        let part = |url: &String| Part {
+            key: format!("{} {}", self.normal("url", url), self.normal("goal", &goal)),
+            head: head(url, &goal),
+            missing: evidence_and_summary(
+                "The recorded web does not hold this page for this goal.",
+                "Nothing is known about this page. Try another one.",
+            ),
+        };
+        Ok(urls.iter().map(part).collect())
+    }
+
+    fn normal(&self, parameter: &str, text: &str) -> String {
+        match parse(text).filter(|_| parameter == "url") {
+            Some(url) => url.into(),
+            None => one_line(text).to_lowercase(),
+        }
     }
 }
 
 /// What the prompt says about the tool.
-pub(crate) fn specification() -> Value {
+fn specification() -> Value {
     json!({
         "name": NAME,
         "description": "Reads web pages and returns what they say about a goal.",
@@ -169,16 +186,13 @@ pub(crate) fn specification() -> Value {
 ///
 /// # Errors
 /// What is wrong, as a sentence for the model.
-pub(crate) fn urls_and_goal(
-    arguments: &Map<String, Value>,
-    limits: &ObservationLimits,
-) -> Result<(Vec<String>, String), String> {
+fn urls_and_goal(arguments: &Map<String, Value>, limits: &ObservationLimits) -> Result<(Vec<String>, String), String> {
     let urls = strings(arguments, "url", limits.batch_max)?.iter().map(|url| one_line(url)).collect();
     Ok((urls, shorten(&one_line(&string(arguments, "goal")?), GOAL_CHARS_MAX)))
 }
 
 /// How the observation of a URL begins.
-pub(crate) fn head(url: &str, goal: &str) -> String {
+fn head(url: &str, goal: &str) -> String {
     format!("The useful information in {url} for user goal {goal} as follows: \n\n")
 }
 
@@ -200,20 +214,32 @@ fn no_page(reason: &str) -> Summary {
     }
 }
 
-/// Evidence gives way to the summary where there is not room for both.
-fn section(part: &Part, goal: &str, room: usize) -> String {
-    let Summary { evidence, summary, .. } = &part.summary;
-    let url = &part.url;
-    let render = |evidence: &str, summary: &str| {
-        format!("{}Evidence in page: \n{evidence}\n\nSummary: \n{summary}", head(url, goal))
+fn evidence_and_summary(evidence: &str, summary: &str) -> String {
+    format!("Evidence in page: \n{evidence}\n\nSummary: \n{summary}")
+}
+
+/// Evidence gives way to a summary where there is not room for both.
+fn section(read: &Read, goal: &str, words_max: usize, room: usize) -> String {
+    let head = head(&read.url, goal);
+    let room = room.saturating_sub(head.chars().count() + evidence_and_summary("", "").chars().count());
+    let beside = |summary: &str| room.saturating_sub(summary.chars().count());
+    let (evidence, summary) = match &read.said {
+        Said::Summary(Summary { evidence, summary, .. }) => {
+            let summary = shorten(summary, room);
+            (shorten(evidence, beside(&summary)), summary)
+        }
+        Said::Passages(ranked) => {
+            let summary = shorten(conclusion(ranked), room / SENTENCE_SHARE);
+            (shorten(&ranked.show(words_max, beside(&summary)), beside(&summary)), summary)
+        }
     };
-    let room = room.saturating_sub(render("", "").chars().count());
-    let summary = shorten(summary, room);
-    render(&shorten(evidence, room.saturating_sub(summary.chars().count())), &summary)
+    format!("{head}{}", evidence_and_summary(&evidence, &summary))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[derive(Debug)]
@@ -235,8 +261,8 @@ mod tests {
     }
 
     async fn call(arguments: Value) -> Observation {
-        let visit = Visit::new(Arc::new(Two), None, ObservationLimits::default());
-        visit.call(arguments.as_object().unwrap()).await
+        let back_ends = BackEnds::none(ObservationLimits::default()).reading(Arc::new(Two));
+        Visit.call(arguments.as_object().unwrap(), &back_ends).await
     }
 
     const MARIBOR: &str = "The useful information in https://gazetteer.example/maribor for user goal Name of the river \

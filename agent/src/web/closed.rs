@@ -7,10 +7,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::index::PageIndex;
-use crate::tool::search::Search;
 use crate::tool::summary::Summariser;
-use crate::tool::visit::Visit;
-use crate::tool::{Observation, ObservationLimits, Outcomes, Toolset, Web};
+use crate::tool::{BackEnds, Observation, ObservationLimits, Outcomes, Tools, Toolset, Web};
 
 /// A closed web.
 #[derive(Debug)]
@@ -20,7 +18,7 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// Search and visit over `pages`, which are those of the pin with this digest. Without a summariser the
+    /// The standard tools over `pages`, which are those of the pin with this digest. Without a summariser the
     /// best-matching passages of a page are shown, and the same calls get the same observations on every machine.
     pub fn new(
         pin_digest: &str,
@@ -28,12 +26,14 @@ impl Closed {
         summariser: Option<Arc<Summariser>>,
         limits: &ObservationLimits,
     ) -> Closed {
-        let tools = Toolset::new().with(Search::new(pages.clone(), limits.clone())).with(Visit::new(
-            pages,
-            summariser,
-            limits.clone(),
-        ));
-        Closed { name: format!("closed:{pin_digest}"), tools }
+        let back_ends = BackEnds::new(pages.clone(), pages, limits.clone()).summarised_by(summariser);
+        Closed { name: format!("closed:{pin_digest}"), tools: Toolset::new(Tools::standard(), back_ends) }
+    }
+
+    /// The same web with other tools.
+    #[must_use]
+    pub fn with_tools(self, tools: Tools) -> Closed {
+        Closed { tools: self.tools.with_tools(tools), ..self }
     }
 }
 

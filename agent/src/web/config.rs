@@ -12,13 +12,13 @@ use crate::index::PageIndex;
 use crate::secret::Secret;
 use crate::tool::direct::Direct;
 use crate::tool::jina::{self, Jina};
-use crate::tool::search::{Search, SearchEngine};
+use crate::tool::search::SearchEngine;
 use crate::tool::searxng::Searxng;
 use crate::tool::serper::{self, Serper};
 use crate::tool::service::{ServiceConfig, ServiceError};
 use crate::tool::summary::Summariser;
-use crate::tool::visit::{PageSource, Visit};
-use crate::tool::{ObservationLimits, Toolset};
+use crate::tool::visit::PageSource;
+use crate::tool::{BackEnds, ObservationLimits, Tools, Toolset};
 
 /// `[web]`: which services the tools use.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,26 @@ pub struct WebConfig {
     pub search: SearchConfig,
     /// Where pages come from.
     pub visit: VisitConfig,
+    /// Pages of the lake, for `engine = "pages"`, `reader = "pages"` and closed webs.
+    pub pages: PagesConfig,
+}
+
+/// `[web.pages]`: pages of the lake that are searched and visited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PagesConfig {
+    /// The pin that the live web's pages are of. By default the table `pages` as it is when a run begins.
+    pub pin: Option<String>,
+    /// Pages that are read into memory. 500,000 by default.
+    pub rows_max: u64,
+    /// Bytes of them: URLs, titles and texts. 2 GiB by default.
+    pub bytes_max: u64,
+}
+
+impl Default for PagesConfig {
+    fn default() -> PagesConfig {
+        PagesConfig { pin: None, rows_max: 500_000, bytes_max: 2 << 30 }
+    }
 }
 
 /// `[web.search]`
@@ -59,7 +79,7 @@ pub enum Engine {
     Serper,
     /// A SearXNG instance.
     Searxng,
-    /// The full-text index of pages handed in.
+    /// The full-text index of pages handed in, those of `[web.pages]`.
     Pages,
 }
 
@@ -106,7 +126,7 @@ pub enum Reader {
     Direct,
     /// Jina Reader.
     Jina,
-    /// They are among the pages handed in.
+    /// They are among the pages handed in, those of `[web.pages]`.
     Pages,
 }
 
@@ -137,6 +157,11 @@ pub enum WebError {
 }
 
 impl WebConfig {
+    /// Whether queries or visits go to pages that are handed in.
+    pub fn uses_pages(&self) -> bool {
+        self.search.engine == Engine::Pages || self.visit.reader == Reader::Pages
+    }
+
     /// The live web of these settings. `pages` are those that `engine = "pages"` and `reader = "pages"` use.
     ///
     /// # Errors
@@ -149,12 +174,8 @@ impl WebConfig {
     ) -> Result<Live, WebError> {
         let engine = self.search.engine(pages.clone())?;
         let source = self.visit.source(pages)?;
-        let tools = Toolset::new().with(Search::new(engine, limits.clone())).with(Visit::new(
-            source,
-            summariser,
-            limits.clone(),
-        ));
-        Ok(Live::new(tools))
+        let back_ends = BackEnds::new(engine, source, limits.clone()).summarised_by(summariser);
+        Ok(Live::new(Toolset::new(Tools::standard(), back_ends)))
     }
 }
 

@@ -7,26 +7,33 @@ use serde_json::Value;
 
 use crate::tool::{Observation, Outcomes, Toolset, Web};
 
-/// Its name in runs.
+/// Its name in runs, where nothing is added to it.
 pub const NAME: &str = "live";
 
 /// The live web.
 #[derive(Debug)]
 pub struct Live {
+    name: String,
     tools: Toolset,
 }
 
 impl Live {
     /// These tools on the live web.
     pub fn new(tools: Toolset) -> Live {
-        Live { tools }
+        Live { name: NAME.to_string(), tools }
+    }
+
+    /// The same web, partly over these pages: its name in runs says so, `live+<pages>`.
+    #[must_use]
+    pub fn over_pages(self, pages: &str) -> Live {
+        Live { name: format!("{NAME}+{pages}"), ..self }
     }
 }
 
 #[async_trait]
 impl Web for Live {
     fn name(&self) -> &str {
-        NAME
+        &self.name
     }
 
     fn specifications(&self) -> Vec<Value> {

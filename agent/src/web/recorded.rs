@@ -1,8 +1,8 @@
 //! A recorded web: the observations of past trajectories, served again.
 //!
-//! A call is matched by tool and normalised arguments: queries and goals in lower case with single spaces, URLs
-//! canonical, members in order of their names. A call of several queries or URLs is matched whole, or else one by one,
-//! also against single ones of other recorded calls. What is not recorded is a miss: the observation says so, and it is
+//! A call is matched by tool and normalised arguments, as the [tool](Tool::normal) says: queries and goals in lower case
+//! with single spaces, URLs canonical, members in order of their names. A call of several queries or URLs is matched whole,
+//! or else [one by one](Tool::parts), also against single ones of other recorded calls. What is not recorded is a miss: the observation says so, and it is
 //! counted; nothing is made up and nothing is asked of a network.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,9 +14,8 @@ use serde_json::{Map, Value};
 use webdancer_schemas::rows::Trajectory;
 
 use super::batches::{BatchError, list, string_lists};
-use crate::fetch::url::parse;
 use crate::tool::limits::{SEPARATOR, split};
-use crate::tool::{Observation, ObservationLimits, Outcome, Outcomes, Web, one_line, search, toolset, visit};
+use crate::tool::{Observation, ObservationLimits, Outcome, Outcomes, Part, Tool, Tools, Web, one_line, toolset};
 
 /// Outcomes of calls whose observations say nothing about the web.
 const NOT_OF_THE_WEB: &[&str] = &["invalid", "miss", "outage", "malformed"];
@@ -25,21 +24,15 @@ const NOT_OF_THE_WEB: &[&str] = &["invalid", "miss", "outage", "malformed"];
 #[derive(Debug)]
 pub struct Recorded {
     name: String,
+    tools: Tools,
     limits: ObservationLimits,
     /// By tool and normalised arguments.
     wholes: HashMap<(String, String), Observation>,
     /// By tool and normalised query, or URL and goal.
-    parts: HashMap<(&'static str, String), Observation>,
-    /// Tools besides search and visit.
+    parts: HashMap<(String, String), Observation>,
+    /// Tools that were called and that this program does not have.
     others: Vec<String>,
     calls: Mutex<BTreeMap<String, Outcomes>>,
-}
-
-/// The parts of a call: what each is matched by, and how its observation begins.
-struct Parts {
-    tool: &'static str,
-    keys: Vec<String>,
-    heads: Vec<String>,
 }
 
 impl Recorded {
@@ -47,12 +40,19 @@ impl Recorded {
     pub fn new(run: &str, limits: ObservationLimits) -> Recorded {
         Recorded {
             name: format!("recorded:{run}"),
+            tools: Tools::standard(),
             limits,
             wholes: HashMap::new(),
             parts: HashMap::new(),
             others: Vec::new(),
             calls: Mutex::default(),
         }
+    }
+
+    /// The same web with other tools, which it has before any observation is added.
+    #[must_use]
+    pub fn with_tools(self, tools: Tools) -> Recorded {
+        Recorded { tools, ..self }
     }
 
     /// Adds the observations of a trajectory. Of several of one call the first that was added is served.
@@ -109,84 +109,57 @@ impl Recorded {
         }
     }
 
-    fn add_call(&mut self, tool: &str, arguments: &Map<String, Value>, observation: &Observation) {
-        let whole = (tool.to_string(), normal_arguments(arguments));
+    fn add_call(&mut self, name: &str, arguments: &Map<String, Value>, observation: &Observation) {
+        let tool = self.tools.find(name).cloned();
+        let tool = tool.as_deref();
+        let whole = (name.to_string(), normal_arguments(tool, arguments));
         self.wholes.entry(whole).or_insert_with(|| observation.clone());
-        match self.parts_of(tool, arguments) {
-            Some(Ok(parts)) => {
-                // Where no page could be read, none of them could.
-                let outcome = observation.outcome;
-                let sections = split(&observation.text, &parts.heads).unwrap_or_default();
-                for (key, section) in parts.keys.into_iter().zip(sections) {
-                    let part = || Observation { text: section.to_string(), outcome };
-                    self.parts.entry((parts.tool, key)).or_insert_with(part);
-                }
+        let Some(tool) = tool else {
+            if !self.others.iter().any(|other| other == name) {
+                self.others.push(name.to_string());
             }
-            Some(Err(_)) => {}
-            None if self.others.iter().any(|other| other == tool) => {}
-            None => self.others.push(tool.to_string()),
-        }
-    }
-
-    /// The parts of a call of search or visit; None for another tool.
-    fn parts_of(&self, tool: &str, arguments: &Map<String, Value>) -> Option<Result<Parts, String>> {
-        match tool {
-            search::NAME => Some(search::queries(arguments, &self.limits).map(|queries| Parts {
-                tool: search::NAME,
-                keys: queries.iter().map(|query| normal(query)).collect(),
-                heads: queries.iter().map(|query| search::head(query)).collect(),
-            })),
-            visit::NAME => Some(visit::urls_and_goal(arguments, &self.limits).map(|(urls, goal)| Parts {
-                tool: visit::NAME,
-                keys: urls.iter().map(|url| format!("{} {}", normal_url(url), normal(&goal))).collect(),
-                heads: urls.iter().map(|url| visit::head(url, &goal)).collect(),
-            })),
-            _ => None,
-        }
-    }
-
-    fn look_up(&self, tool: &str, arguments: &str) -> Observation {
-        let known = || {
-            let names = [search::NAME, visit::NAME].into_iter();
-            names.chain(self.others.iter().map(String::as_str)).collect::<Vec<_>>()
+            return;
         };
-        if !known().contains(&tool) {
-            return toolset::unknown_tool(tool, &known());
+        let parts = tool.parts(arguments, &self.limits).unwrap_or_default();
+        // Where no page could be read, none of them could.
+        let outcome = observation.outcome;
+        let heads: Vec<&str> = parts.iter().map(|part| part.head.as_str()).collect();
+        let sections = split(&observation.text, &heads).unwrap_or_default();
+        for (part, section) in parts.iter().zip(sections) {
+            let section = || Observation { text: section.to_string(), outcome };
+            self.parts.entry((name.to_string(), part.key.clone())).or_insert_with(section);
+        }
+    }
+
+    fn look_up(&self, name: &str, arguments: &str) -> Observation {
+        let tool = self.tools.find(name).map(AsRef::as_ref);
+        if tool.is_none() && !self.others.iter().any(|other| other == name) {
+            return toolset::unknown_tool(name, &[self.tools.names(), self.others.clone()].concat());
         }
         let arguments = match toolset::read(arguments) {
             Ok(arguments) => arguments,
-            Err(reason) => return toolset::invalid(tool, &reason),
+            Err(reason) => return Observation::invalid(name, &reason),
         };
-        let parts = match self.parts_of(tool, &arguments) {
-            Some(Ok(parts)) => Some(parts),
-            Some(Err(reason)) => return toolset::invalid(tool, &reason),
-            None => None,
+        let parts = match tool.map(|tool| tool.parts(&arguments, &self.limits)).transpose() {
+            Ok(parts) => parts.unwrap_or_default(),
+            Err(reason) => return Observation::invalid(name, &reason),
         };
-        if let Some(observation) = self.wholes.get(&(tool.to_string(), normal_arguments(&arguments))) {
+        if let Some(observation) = self.wholes.get(&(name.to_string(), normal_arguments(tool, &arguments))) {
             return observation.clone();
         }
-        match parts {
-            Some(parts) => self.by_parts(&parts),
-            None => Observation::new("The recorded web holds no such call.\n", Outcome::Miss),
+        if parts.is_empty() {
+            return Observation::new("The recorded web holds no such call.\n", Outcome::Miss);
         }
+        self.by_parts(name, &parts)
     }
 
-    fn by_parts(&self, parts: &Parts) -> Observation {
-        let mut sections = Vec::with_capacity(parts.keys.len());
-        let mut outcomes = Vec::with_capacity(parts.keys.len());
-        for (key, head) in parts.keys.iter().zip(&parts.heads) {
-            let recorded = self.parts.get(&(parts.tool, key.clone()));
+    fn by_parts(&self, name: &str, parts: &[Part]) -> Observation {
+        let mut sections = Vec::with_capacity(parts.len());
+        let mut outcomes = Vec::with_capacity(parts.len());
+        for Part { key, head, missing } in parts {
+            let recorded = self.parts.get(&(name.to_string(), key.clone()));
             outcomes.push(recorded.map_or(Outcome::Miss, |part| part.outcome));
-            sections.push(recorded.map(|part| part.text.clone()).unwrap_or_else(|| {
-                if parts.tool == search::NAME {
-                    format!("{head}no answer: the recorded web does not hold this query.")
-                } else {
-                    format!(
-                        "{head}Evidence in page: \nThe recorded web does not hold this page for this goal.\n\nSummary: \n\
-                         Nothing is known about this page. Try another one."
-                    )
-                }
-            }));
+            sections.push(recorded.map_or_else(|| format!("{head}{missing}"), |part| part.text.clone()));
         }
         Observation::new(sections.join(SEPARATOR) + "\n", Outcome::of_parts(outcomes))
     }
@@ -199,12 +172,12 @@ impl Web for Recorded {
     }
 
     fn specifications(&self) -> Vec<Value> {
-        vec![search::specification(&self.limits), visit::specification()]
+        self.tools.specifications(&self.limits)
     }
 
     async fn call(&self, tool: &str, arguments: &str) -> Observation {
         let observation = self.look_up(tool, arguments);
-        let known = [search::NAME, visit::NAME].contains(&tool) || self.others.iter().any(|other| other == tool);
+        let known = self.tools.find(tool).is_some() || self.others.iter().any(|other| other == tool);
         let counted = if known { tool } else { toolset::UNKNOWN };
         self.calls.lock().entry(counted.to_string()).or_default().count(observation.outcome);
         observation
@@ -215,33 +188,27 @@ impl Web for Recorded {
     }
 }
 
-/// Lower case, single spaces.
-fn normal(text: &str) -> String {
-    one_line(text).to_lowercase()
-}
-
-fn normal_url(url: &str) -> String {
-    parse(url).map_or_else(|| normal(url), String::from)
-}
-
-/// Arguments as JSON: members by name, strings normalised, a string in place of a list of one.
-fn normal_arguments(arguments: &Map<String, Value>) -> String {
-    fn value(name: &str, given: &Value) -> Value {
+/// Arguments as JSON: members by name, strings as the tool normalises them, a string in place of a list of one.
+fn normal_arguments(tool: Option<&dyn Tool>, arguments: &Map<String, Value>) -> String {
+    fn value(tool: Option<&dyn Tool>, name: &str, given: &Value) -> Value {
         match given {
-            Value::String(text) if name == "url" => normal_url(text).into(),
-            Value::String(text) => normal(text).into(),
-            Value::Array(list) => match list.as_slice() {
-                [one @ Value::String(_)] => value(name, one),
-                list => list.iter().map(|item| value(name, item)).collect(),
+            Value::String(text) => match tool {
+                Some(tool) => tool.normal(name, text).into(),
+                None => one_line(text).to_lowercase().into(),
             },
-            Value::Object(members) => object(members),
+            Value::Array(list) => match list.as_slice() {
+                [one @ Value::String(_)] => value(tool, name, one),
+                list => list.iter().map(|item| value(tool, name, item)).collect(),
+            },
+            Value::Object(members) => object(tool, members),
             other => other.clone(),
         }
     }
-    fn object(members: &Map<String, Value>) -> Value {
+    fn object(tool: Option<&dyn Tool>, members: &Map<String, Value>) -> Value {
         let mut members: Vec<(&String, &Value)> = members.iter().collect();
         members.sort_by_key(|(name, _)| *name);
-        members.into_iter().map(|(name, given)| (name.clone(), value(name, given))).collect::<Map<_, _>>().into()
+        let normal = |(name, given): (&String, &Value)| (name.clone(), value(tool, name, given));
+        members.into_iter().map(normal).collect::<Map<_, _>>().into()
     }
-    object(arguments).to_string()
+    object(tool, arguments).to_string()
 }

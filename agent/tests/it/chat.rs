@@ -3,6 +3,7 @@
 mod answers;
 mod failures;
 mod limits;
+mod made_up;
 mod secrets;
 
 use std::sync::Arc;

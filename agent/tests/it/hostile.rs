@@ -19,8 +19,7 @@ use webdancer_agent::profile::Profile;
 use webdancer_agent::react::{React, ReactConfig};
 use webdancer_agent::tool::direct::Direct;
 use webdancer_agent::tool::summary::{Summariser, SummaryConfig};
-use webdancer_agent::tool::visit::Visit;
-use webdancer_agent::tool::{Observation, ObservationLimits, Outcome, Toolset};
+use webdancer_agent::tool::{BackEnds, Observation, ObservationLimits, Outcome, Tools, Toolset};
 use webdancer_agent::web::Live;
 
 use crate::scripted::{Scripted, answers, calls, says, task};
@@ -41,7 +40,11 @@ fn limits() -> FetchConfig {
 
 fn visit(config: FetchConfig) -> Toolset {
     let source = Arc::new(Direct::new(Arc::new(Fetcher::new(config).unwrap()), Duration::from_secs(60)));
-    Toolset::new().with(Visit::new(source, None, ObservationLimits::default()))
+    reads(source)
+}
+
+fn reads(source: Arc<Direct>) -> Toolset {
+    Toolset::new(Tools::standard(), BackEnds::none(ObservationLimits::default()).reading(source))
 }
 
 async fn see(tools: &Toolset, url: &str) -> Observation {
@@ -158,7 +161,7 @@ async fn a_page_that_takes_its_time_is_given_up() {
     assert_eq!(said, "parsing took longer than 300 ms");
     // All of it together: redirects, retries, robots.txt.
     let source = Arc::new(Direct::new(Arc::new(Fetcher::new(limits()).unwrap()), Duration::from_millis(300)));
-    let tools = Toolset::new().with(Visit::new(source, None, ObservationLimits::default()));
+    let tools = reads(source);
     assert_eq!(reason(&tools, &site.url("/slow/silent")).await, "it did not come within 300 ms");
 }
 
@@ -237,7 +240,8 @@ async fn a_summariser_gets_text_and_no_tokens_of_its_own() {
     let model = Scripted::new([says(summary)]);
     let summariser = Arc::new(Summariser::new(model.clone(), SummaryConfig::default()));
     let source = Arc::new(Direct::new(Arc::new(Fetcher::new(limits()).unwrap()), Duration::from_secs(60)));
-    let tools = Toolset::new().with(Visit::new(source, Some(summariser), ObservationLimits::default()));
+    let back_ends = BackEnds::none(ObservationLimits::default()).reading(source).summarised_by(Some(summariser));
+    let tools = Toolset::new(Tools::standard(), back_ends);
     let observation = see(&tools, &site.url("/injection")).await;
     let asked = model.requests.lock()[0].messages[0].content.clone();
     assert!(
@@ -316,7 +320,7 @@ async fn a_name_that_changes_its_address_is_checked_at_every_connection() {
     let fetcher =
         Fetcher::with_lookup(FetchConfig { robots: false, ..limits() }, Arc::new(Rebinding(Mutex::new(names))));
     let source = Arc::new(Direct::new(Arc::new(fetcher.unwrap()), Duration::from_secs(60)));
-    let tools = Toolset::new().with(Visit::new(source, None, ObservationLimits::default()));
+    let tools = reads(source);
 
     // The first connection goes to the allowed address; the redirect back to the same name does not.
     assert_eq!(

@@ -42,6 +42,7 @@ pub(crate) fn with_tokens(completion: Result<Completion, ChatError>, first: i32)
         prompt_ids: Some(vec![1, 2, first]),
         ids: vec![first, first + 1],
         log_probs: vec![-0.5, -0.25],
+        ..SampledTokens::default()
     };
     completion.map(|completion| Completion { tokens: Some(tokens), ..completion })
 }

@@ -66,7 +66,7 @@ async fn import_profile(context: &Context, file: &Path, name: &str, to: Option<&
     let content = read(file)?;
     check_kind(file, &content, LineOf::Trajectories)?;
     let profile = Profile::from_published(name, content.split(|byte| *byte == b'\n'))
-        .map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+        .map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
     let document = profile.to_json();
     let place = match to {
         Some(path) => {
@@ -85,17 +85,31 @@ async fn import_profile(context: &Context, file: &Path, name: &str, to: Option<&
     output::line(&format!("profile {}: {place}", profile.id()))
 }
 
-/// Refuses a file that another command is for, by its first line: better than a dead letter for each.
+/// Refuses a file that is plainly of another kind, by its first line or its first bytes: better than a dead letter for
+/// each line.
 fn check_kind(file: &Path, content: &[u8], expected: LineOf) -> Result<(), Failure> {
     let first = content.split(|byte| *byte == b'\n').find(|line| !line.iter().all(u8::is_ascii_whitespace));
-    let (what, command) = match first.and_then(LineOf::look) {
+    let found = match first.and_then(LineOf::look) {
         Some(found) if found == expected => return Ok(()),
-        Some(LineOf::Trajectories) => ("trajectories: its lines have messages", "import trajectories"),
-        Some(LineOf::Questions) => ("questions: its lines have a question and an answer", "import qa"),
-        Some(LineOf::Events) => ("events: its lines have a specversion", "append"),
-        None => return Ok(()),
+        Some(LineOf::Trajectories) => {
+            "a file of trajectories: its lines have messages; `webdancer import trajectories` takes it"
+        }
+        Some(LineOf::Questions) => {
+            "a file of questions: its lines have a question and an answer; `webdancer import qa` takes it"
+        }
+        Some(LineOf::Events) => "a file of events: its lines have a specversion; `webdancer append` takes it",
+        None => match content {
+            [b'P', b'A', b'R', b'1', ..] => "a Parquet file; what is imported has one JSON object a line",
+            [b'P', b'K', 3, 4, ..] => "a ZIP archive; unpack it first",
+            [b'[', ..] => "one JSON array; what is imported has one JSON object a line",
+            [b'<', ..] => "HTML or XML; what is imported has one JSON object a line",
+            _ if std::str::from_utf8(content).is_ok_and(|text| Profile::from_json(text).is_ok()) => {
+                "a prompt profile; `webdancer sample --profile` takes it as it is"
+            }
+            _ => return Ok(()),
+        },
     };
-    Err(Failure::usage(format!("{} looks like a file of {what}; `webdancer {command}` takes it", file.display())))
+    Err(Failure::usage(format!("{} looks like {found}", file.display())))
 }
 
 /// Imports the lines of `file` as events of `what`: trajectories (with their questions) or questions.

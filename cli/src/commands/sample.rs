@@ -54,6 +54,9 @@ pub(super) struct Summary {
     left_out: usize,
     /// By all models together, of this process: the policy's tokens, and those of a summariser.
     spent: Spent,
+    /// Which model's endpoint never answered, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreachable: Option<String>,
 }
 
 impl Summary {
@@ -112,6 +115,7 @@ pub(super) async fn carry_out(context: &Context, args: &SampleArgs) -> Result<Su
         made_before: work.before,
         left_out: work.of_other_webs + work.without_plan,
         spent: models.budget().spent(),
+        unreachable: models.given_up(),
     })
 }
 
@@ -288,6 +292,9 @@ fn tell(context: &Context, summary: &Summary) -> Result<(), Failure> {
         output::note(&format!("attempt {} at {}: {}", failure.attempt, failure.qa_id, failure.reason));
     }
     let go_on = format!("`webdancer sample --run {}` goes on", report.run_id);
+    if let (Some(reason), 0) = (&summary.unreachable, report.trajectories) {
+        return Err(Failure::failed(format!("{reason}; {go_on}")));
+    }
     match (&report.stopped, report.failed, report.left) {
         (Some(reason), failed, left) => {
             let left = left.map_or_else(|| "some".to_string(), |left| left.to_string());

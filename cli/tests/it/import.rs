@@ -36,6 +36,32 @@ fn a_file_of_another_kind_is_refused_before_it_becomes_dead_letters() {
 }
 
 #[test]
+fn a_file_of_another_format_is_told_by_what_it_looks_like() {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = webdancer_agent::profile::Profile::standard().to_json();
+    for what in ["trajectories", "qa", "profile"] {
+        for (content, like) in [
+            (profile.as_bytes(), "file looks like a prompt profile; `webdancer sample --profile` takes it as it is"),
+            (b"[{\"messages\": []}]", "file looks like one JSON array; "),
+            (b"PAR1\x15\x04", "file looks like a Parquet file; "),
+            (b"PK\x03\x04\x14", "file looks like a ZIP archive; unpack it first"),
+            (b"<!DOCTYPE html>", "file looks like HTML or XML; "),
+        ] {
+            std::fs::write(folder.path().join("file"), content).unwrap();
+            let output = webdancer(folder.path(), &["--lake", "l", "import", what, "file"], b"");
+            let told = text(&output.stderr);
+            assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{what}: {told}");
+            assert!(told.contains(like), "{what}: {told}");
+        }
+    }
+    for (content, like) in [(&b"hello"[..], "file: line 1: "), (b"", "file: the file holds no trajectories")] {
+        std::fs::write(folder.path().join("file"), content).unwrap();
+        let told = text(&webdancer(folder.path(), &["--lake", "l", "import", "profile", "file"], b"").stderr);
+        assert!(told.contains(like), "{told}");
+    }
+}
+
+#[test]
 fn a_profile_is_imported_once_under_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let published = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/demo/demo_trajectories.jsonl");

@@ -175,7 +175,7 @@ fn what_sampling_needs_and_lacks_is_said() {
     let folder = folder.path();
     std::fs::write(folder.join("none.toml"), "").unwrap();
     let unknown = "01a1fde9-f4cd-75d7-a04e-0ddf9b8ae649";
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--config", "none.toml", "sample", "--web", "closed:pages"], "who acts? give --policy"),
         (&["sample", "--policy", "oracle"], "is neither endpoint:NAME nor scripted"),
         (
@@ -183,17 +183,110 @@ fn what_sampling_needs_and_lacks_is_said() {
             "endpoints.other: there is no such endpoint",
         ),
         (&["sample", "--policy", "scripted", "--web", "closed:pages"], "needs questions with plans"),
-        (&["sample", "--web", "closed:other"], "there is no pin \"other\""),
+        (&["sample", "--web", "closed:other"], "--web closed:other: there is no pin \"other\""),
+        (&["sample", "--web", "closed:pages", "--pin", "other"], "--pin other: there is no pin \"other\""),
         (&["sample", "--web", "open"], "is none of closed:PIN, recorded:RUN and live"),
         (&["sample", "--web", "recorded:nothing"], "run nothing has recorded no calls"),
         (&["sample", "--web", "closed:pages", "--profile", "strange"], "there is no profile strange"),
         (&["sample", "--run", unknown], "there is no run 01a1fde9-f4cd-75d7-a04e-0ddf9b8ae649 of sampling"),
         (&["sample", "--web", "closed:pages", "--share"], "attempts are shared over Kafka"),
+        (&["sample", "--web", "closed:pages", "--max-time", "0"], "0 is not in 1.."),
+        (&["sample", "--web", "live"], "web.search: there is no key: set SERPER_API_KEY, or name a key_file"),
     ];
     for (arguments, part) in cases {
         let output = webdancer(folder, arguments, b"");
-        assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}");
-        assert!(text(&output.stderr).contains(part), "{arguments:?}: {}", text(&output.stderr));
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(part), "{arguments:?}: {told}");
+        assert!(part.starts_with("0 is") || told.lines().count() == 1, "{arguments:?}: {told}");
     }
     assert!(model.asked().is_empty());
+}
+
+#[test]
+fn an_endpoint_that_is_not_there_is_told_at_once_and_ends_the_command() {
+    let runtime = Runtime::new().unwrap();
+    let model = model(&runtime);
+    let folder = site(&model, "");
+    let folder = folder.path();
+    let url = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}/v1", listener.local_addr().unwrap())
+    };
+    let settings = format!(
+        "[roles]\nagent = \"stub\"\njudge = \"stub\"\n[endpoints.stub]\nurl = \"{url}\"\nmodel = \"stub\"\nunreachable_ms_max = 600\n"
+    );
+    std::fs::write(folder.join("webdancer.toml"), &settings).unwrap();
+    let output = webdancer(folder, &["sample", "--web", "closed:pages", "--attempts", "1"], b"");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let first = format!("endpoints.stub at {url}/chat/completions cannot be reached, trying again, up to 1 s: ");
+    assert_eq!(told.matches(&first).count(), 1, "{told}");
+    let last = told.lines().last().unwrap();
+    assert!(last.contains("stub (endpoints.stub): cannot be reached: "), "{told}");
+    assert!(
+        last.contains("Connection refused (os error 111); it has never answered") && last.contains("goes on"),
+        "{told}"
+    );
+    assert_eq!(sql(folder, "SELECT state FROM run_state WHERE kind = 'sample'"), json!([{"state": "stopped"}]));
+
+    let output = webdancer(folder, &["endpoints", "check"], b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("cannot be reached"), "{}", text(&output.stdout));
+
+    // The same of a judge.
+    let row = json!({
+        "trajectory_id": "t", "qa_id": "Lund", "attempt": 0, "answer": "Marta Berg", "termination": "answer", "n_turns": 1,
+        "n_tool_calls": 0, "turn_thought": ["known"], "turn_tool": [null], "turn_arguments": [null], "turn_raw": [null],
+        "turn_observation": [null], "turn_observation_digest": [null],
+    });
+    append(folder, &[event("trajectory", "t", &row)]);
+    let output = webdancer(folder, &["filter", "--judge", "judge"], b"");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.lines().last().unwrap().contains("cannot be reached: "), "{told}");
+}
+
+#[test]
+fn the_live_web_may_search_and_visit_pages_of_the_lake() {
+    let runtime = Runtime::new().unwrap();
+    let model = model(&runtime);
+    let web = "[web.search]\nengine = \"pages\"\n[web.visit]\nreader = \"pages\"\n";
+    let folder = site(&model, web);
+    let folder = folder.path();
+    let right = "SELECT count(*) AS n FROM trajectories t JOIN qa q ON q.qa_id = t.qa_id WHERE t.answer = q.answer";
+    let begun = ["sample", "--attempts", "1", "--max-trajectories", "2"];
+    let first = document(folder, 3, &begun);
+    let (run, name) = (first["run_id"].as_str().unwrap(), first["web"].as_str().unwrap());
+    let version: i64 = name.strip_prefix("live+pages@").unwrap().parse().unwrap();
+    assert_eq!(sql(folder, right), json!([{"n": 2}]));
+    let kept = "SELECT config->'pages'->>'version' AS version FROM run_state WHERE kind = 'sample'";
+    assert_eq!(sql(folder, kept), json!([{"version": version.to_string()}]));
+
+    // Pages that come later are not those of the run.
+    let page = json!({"url": "http://bridges.example/new", "final_url": "", "root_url": "", "depth": 0, "status": 200,
+        "title": "New", "text": "New."});
+    append(folder, &[event("page", "new", &page)]);
+    assert_eq!(document(folder, 0, &["sample", "--run", run])["web"], name);
+    assert_eq!(sql(folder, right), json!([{"n": 3}]));
+    assert_ne!(document(folder, 0, &["sample", "--attempts", "1"])["web"], name);
+
+    let pinned = settings(&model, &format!("{web}[web.pages]\npin = \"pages\"\n"));
+    std::fs::write(folder.join("webdancer.toml"), &pinned).unwrap();
+    let pin = document(folder, 0, &["pin", "show", "pages"]);
+    let expected = format!("live+pin:{}", pin["digest"].as_str().unwrap());
+    assert_eq!(document(folder, 0, &["sample", "--attempts", "1"])["web"], expected);
+
+    for (limit, told) in [
+        ("rows_max = 4", "more than the 4 pages of web.pages.rows_max"),
+        ("bytes_max = 99", "more than the 99 bytes of web.pages.bytes_max"),
+    ] {
+        std::fs::write(folder.join("webdancer.toml"), format!("{pinned}{limit}\n")).unwrap();
+        for web in ["live", "closed:pages"] {
+            let output = webdancer(folder, &["sample", "--web", web], b"");
+            let message = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{message}");
+            assert!(message.contains(&format!("pin pages holds {told}")), "{message}");
+        }
+    }
 }

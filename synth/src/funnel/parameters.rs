@@ -1,7 +1,8 @@
 //! What the funnel can be told: every threshold, with its default.
 
 use serde::{Deserialize, Serialize};
-use webdancer_agent::reward::{OBSERVATION_MARKS, TOOLS};
+use webdancer_agent::reward::OBSERVATION_MARKS;
+use webdancer_agent::tool::Tools;
 
 use super::critic::CriticParameters;
 
@@ -21,7 +22,8 @@ pub struct FunnelParameters {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QualityParameters {
-    /// The tools that exist: a call of another is a hallucination. Default search and visit (paper).
+    /// The tools that exist: a call of another is a hallucination. Default those of the registry, search
+    /// and visit (paper).
     pub tools: Vec<String>,
     /// What marks an observation. An agent that writes one of these itself made the observation up. Default the tags.
     pub observation_marks: Vec<String>,
@@ -39,7 +41,7 @@ pub struct QualityParameters {
 impl Default for QualityParameters {
     fn default() -> QualityParameters {
         QualityParameters {
-            tools: TOOLS.map(str::to_string).to_vec(),
+            tools: Tools::standard().names(),
             observation_marks: OBSERVATION_MARKS.map(str::to_string).to_vec(),
             ngram_words: 10,
             ngram_count_max: 4,

@@ -22,6 +22,8 @@ pub enum Stop {
     Budget(String),
     /// Too many attempts failed in a row; why the last did.
     Outage(String),
+    /// No connection was ever made to the model; why not.
+    Unreachable(String),
     /// Somebody asked.
     Asked,
 }
@@ -32,7 +34,7 @@ impl fmt::Display for Stop {
             Stop::Trajectories => f.write_str("the budget of trajectories is spent"),
             Stop::Tokens => f.write_str("the budget of tokens is spent"),
             Stop::Time => f.write_str("the time is over"),
-            Stop::Budget(reason) => f.write_str(reason),
+            Stop::Budget(reason) | Stop::Unreachable(reason) => f.write_str(reason),
             Stop::Outage(reason) => write!(f, "too many attempts failed in a row: {reason}"),
             Stop::Asked => f.write_str("stopped"),
         }

@@ -196,6 +196,10 @@ impl Work {
                     self.stop(Stop::Budget(failure.to_string()));
                     return Ok(Outcome::Left);
                 }
+                Failure::Model(ChatError::Unreachable { .. }) => {
+                    self.stop(Stop::Unreachable(failure.to_string()));
+                    return Ok(Outcome::Left);
+                }
                 Failure::Model(ChatError::Refused { .. }) => false,
                 _ => tries < self.config.retries_max,
             };

@@ -8,9 +8,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod answerable;
 mod atlas;
 mod atlasqa;
 mod brute_force;
+mod calculator;
 mod docs;
 mod funnel_rules;
 mod funnel_stages;
@@ -24,4 +26,5 @@ mod resume;
 mod rewards;
 mod sample;
 mod scripted;
+mod third_tool;
 mod trajectories;

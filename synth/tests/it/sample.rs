@@ -115,6 +115,7 @@ impl ChatModel for Model {
                 prompt_ids: None,
                 ids: vec![7; tokens as usize],
                 log_probs: vec![-0.5; tokens as usize],
+                ..SampledTokens::default()
             }),
             elapsed: Duration::ZERO,
         })

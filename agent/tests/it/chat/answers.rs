@@ -155,9 +155,7 @@ async fn token_ids_and_log_probabilities_of_vllm_are_kept() {
         [first, chunk("Pa", json!([10]), &[-0.5]), chunk("ris", json!([11, 12]), &[-0.25, 0.0]), finish("stop")];
     let setup = Setup::with([Answer::stream(&chunks)], |config| config.token_ids = TokenIds::Vllm).await;
     let completion = setup.endpoint.complete(&with_tokens()).await.unwrap();
-    let sampled =
-        SampledTokens { prompt_ids: Some(vec![1, 2, 3]), ids: vec![10, 11, 12], log_probs: vec![-0.5, -0.25, 0.0] };
-    assert_eq!(completion.tokens, Some(sampled));
+    assert_eq!(completion.tokens, Some(sampled(Some(vec![1, 2, 3]), &[10, 11, 12], &[-0.5, -0.25, 0.0])));
     // They are counted, too, where the endpoint does not count.
     assert_eq!(completion.usage, Usage { input_tokens: 3, output_tokens: 3, ..Usage::default() });
     let body = &setup.server.asked()[0].body;
@@ -185,25 +183,26 @@ async fn token_ids_are_found_wherever_servers_put_them() {
     {
         let setup = Setup::with([answer], |config| config.token_ids = TokenIds::Sglang).await;
         let completion = setup.endpoint.complete(&with_tokens()).await.unwrap();
-        let sampled = SampledTokens { prompt_ids, ids: vec![10, 11], log_probs: vec![-0.5, -1.0] };
-        assert_eq!(completion.tokens, Some(sampled));
+        assert_eq!(completion.tokens, Some(sampled(prompt_ids, &[10, 11], &[-0.5, -1.0])));
     }
+}
+
+fn sampled(prompt_ids: Option<Vec<i32>>, ids: &[i32], log_probs: &[f32]) -> SampledTokens {
+    SampledTokens { prompt_ids, ids: ids.to_vec(), log_probs: log_probs.to_vec(), ..SampledTokens::default() }
 }
 
 #[tokio::test]
 async fn log_probabilities_that_do_not_match_the_ids_are_dropped() {
     let chunk = |ids: Value, content: Value| json!({"choices": [{"delta": {"content": "Paris"}, "token_ids": ids, "logprobs": {"content": content}, "finish_reason": "stop"}]});
-    let sampled = async |chunk: Value| {
+    let taken = async |chunk: Value| {
         let setup = Setup::with([Answer::stream(&[chunk])], |config| config.token_ids = TokenIds::Vllm).await;
         setup.endpoint.complete(&with_tokens()).await.unwrap().tokens
     };
-    let tokens = |ids: &[i32], log_probs: &[f32]| {
-        Some(SampledTokens { prompt_ids: None, ids: ids.to_vec(), log_probs: log_probs.to_vec() })
-    };
-    assert_eq!(sampled(chunk(json!([1, 2]), json!([{"logprob": -1.0}]))).await, tokens(&[1, 2], &[]));
-    assert_eq!(sampled(chunk(json!([1]), json!([{"logprob": null}]))).await, tokens(&[1], &[]));
-    assert_eq!(sampled(chunk(json!(null), json!([{"token": "Paris", "logprob": -1.0}]))).await, tokens(&[], &[-1.0]));
-    assert_eq!(sampled(chunk(json!(null), json!(null))).await, None);
+    let tokens = |ids: &[i32], log_probs: &[f32]| Some(sampled(None, ids, log_probs));
+    assert_eq!(taken(chunk(json!([1, 2]), json!([{"logprob": -1.0}]))).await, tokens(&[1, 2], &[]));
+    assert_eq!(taken(chunk(json!([1]), json!([{"logprob": null}]))).await, tokens(&[1], &[]));
+    assert_eq!(taken(chunk(json!(null), json!([{"token": "Paris", "logprob": -1.0}]))).await, tokens(&[], &[-1.0]));
+    assert_eq!(taken(chunk(json!(null), json!(null))).await, None);
 }
 
 #[tokio::test]

@@ -179,15 +179,45 @@ async fn a_cut_after_the_end_of_the_message_loses_only_the_count() {
     assert_eq!((completion.text.as_str(), completion.usage.estimated), ("Paris", true));
 }
 
-#[tokio::test]
-async fn a_server_that_is_not_there_is_unavailable() {
+/// The URL of a port on which nobody listens.
+async fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let setup = Setup::with([], |config| config.url = format!("http://{address}/v1")).await;
+    format!("http://{}/v1", listener.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn a_server_that_was_never_there_is_given_up_early() {
+    let url = nobody().await;
+    let change = |config: &mut EndpointConfig| (config.url, config.attempts_max) = (url.clone(), 50);
+    let setup = Setup::with([], change).await;
+    assert_eq!(setup.endpoint.given_up(), None);
     let error = setup.error().await;
+    let begin = format!("m (endpoints.stub): cannot be reached: {url}/chat/completions: error sending request");
+    assert!(error.starts_with(&begin), "{error}");
+    let end = "Connection refused (os error 111); it has never answered: is it up, and is url right?";
+    assert!(error.ends_with(end), "{error}");
+    assert_eq!(setup.clock.waits().iter().sum::<Duration>(), Duration::from_secs(10));
+    assert_eq!(setup.endpoint.given_up(), Some(error.clone()));
+    // Who comes later tries once, and waits no more.
+    let waits = setup.clock.waits().len();
+    assert_eq!(setup.error().await, error);
+    assert_eq!(setup.clock.waits().len(), waits);
+    // Attempts that are spent before say the same.
+    let setup = Setup::with([], |config| config.url.clone_from(&url)).await;
+    assert_eq!(setup.error().await, error);
+    assert_eq!(setup.clock.waits().len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_went_away_is_unavailable_after_all_attempts() {
+    let setup = Setup::new([Answer::says("Paris").header("connection", "close")]).await;
+    setup.ask().await;
+    let Setup { server, endpoint, .. } = setup;
+    drop(server);
+    let error = endpoint.complete(&question()).await.unwrap_err().to_string();
     assert!(error.starts_with("m (endpoints.stub): unavailable after 3 attempts: "), "{error}");
-    assert!(error.contains("Connection refused"), "{error}");
+    assert!(error.ends_with("Connection refused (os error 111)"), "{error}");
+    assert_eq!(endpoint.given_up(), None);
 }
 
 #[tokio::test]

@@ -115,6 +115,9 @@ pub(in crate::commands) async fn judge(context: &Context, args: &JudgingArgs) ->
     let without_gold =
         if funnel.asks(Stage::Correctness) { select::number(&engine, select::WITHOUT_GOLD).await? } else { 0 };
     let memory = chosen.memory.map(|memory| memory.counts());
+    if let Some(reason) = models.given_up() {
+        return Err(Failure::failed(reason));
+    }
     let stages = funnel.rules_asked().map(|rules| (rules.stage, stage_report(rules, &versions, &done))).collect();
     let report =
         Report { run_id: run.id, trajectories: done.trajectories, stages, memory, without_gold, stopped: done.stopped };

@@ -13,6 +13,7 @@ use crate::acting::ActingPlan;
 use crate::args::SampleArgs;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::lake_pages::find_pin;
 
 /// Attempts at a question (paper, section 2.2: up to 5).
 const ATTEMPTS: u32 = 5;
@@ -60,7 +61,10 @@ pub(super) async fn settle(context: &Context, args: &SampleArgs) -> Result<(Part
     }
     let questions = match (&args.sql, &args.pin) {
         (Some(sql), _) => Questions::Sql(sql.clone()),
-        (None, Some(pin)) => Questions::Pin(context.lake.find_pin(pin).await?.digest),
+        (None, Some(pin)) => {
+            let found = find_pin(context, pin).await.map_err(|e| e.about(&format!("--pin {pin}")))?;
+            Questions::Pin(found.digest)
+        }
         (None, None) => Questions::All,
     };
     let acting = ActingPlan::new(context, args.policy.as_deref(), args.web.as_deref(), args.profile.as_deref()).await?;

@@ -1,0 +1,252 @@
+//! What a page holds and does not show: text that only machines read is a known way to talk to models behind people's
+//! backs.
+//!
+//! Attributes and inline styles are looked at, style sheets and scripts are not. Hidden is `hidden`, `aria-hidden="true"`,
+//! `display: none`, what lies far off the screen or in a box without size, `visibility: hidden` and a font without size.
+//! The last two are inherited, and what is inside may undo them. `<html>` and `<body>` are shown whatever they say: pages
+//! hide them until a script has run.
+
+use dom_query::{Document, NodeRef};
+
+/// Pixels, and fonts' sizes, from which on a place is off the screen.
+const FAR_PX: f64 = 900.0;
+const FAR_EM: f64 = 60.0;
+/// Widths and heights up to which a box shows nothing, and fonts nobody can read, in pixels.
+const NO_SIZE_PX: f64 = 1.0;
+
+/// How an element looks by its own attributes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Nothing in it is shown.
+    gone: bool,
+    /// `visibility`, where it says one.
+    visible: Option<bool>,
+    /// Whether the font has a size, where it says one.
+    readable: Option<bool>,
+}
+
+/// Takes out of a document what it does not show.
+pub(super) fn remove_hidden(document: &Document) {
+    let mut open = vec![(document.root(), Look::default())];
+    let (mut hidden, mut invisible): (Vec<NodeRef<'_>>, Vec<NodeRef<'_>>) = Default::default();
+    while let Some((node, look)) = open.pop() {
+        for child in node.children_it(false) {
+            if child.is_text() {
+                hidden.extend(Some(child).filter(|_| look.visible == Some(false) || look.readable == Some(false)));
+                continue;
+            }
+            let own = Look::of_node(&child);
+            if own.gone {
+                hidden.push(child);
+                continue;
+            }
+            if own.visible == Some(false) {
+                invisible.push(child);
+            }
+            open.push((child, own.or(look)));
+        }
+    }
+    hidden.iter().for_each(NodeRef::remove_from_parent);
+    // What is shown inside must not go with it when others look at the style.
+    invisible.iter().for_each(|node| node.remove_attr("style"));
+}
+
+impl Look {
+    fn of_node(node: &NodeRef<'_>) -> Look {
+        let is_page = node.qual_name_ref().is_some_and(|name| ["html", "body"].contains(&&*name.local));
+        if !node.is_element() || is_page {
+            return Look::default();
+        }
+        let attributes = ["hidden", "aria-hidden", "style"].map(|name| node.attr(name).map(|value| (name, value)));
+        Look::of(attributes.iter().flatten().map(|(name, value)| (*name, &**value)))
+    }
+
+    /// The look of an element with these attributes.
+    pub(super) fn of<'a>(attributes: impl Iterator<Item = (&'a str, &'a str)>) -> Look {
+        let mut look = Look::default();
+        for (name, value) in attributes {
+            match name {
+                "hidden" => look.gone = true,
+                "aria-hidden" => look.gone |= value.trim().eq_ignore_ascii_case("true"),
+                "style" => {
+                    let styled = of_style(value);
+                    look = Look { gone: look.gone || styled.gone, ..styled };
+                }
+                _ => {}
+            }
+        }
+        look
+    }
+
+    /// What is its own, and else the other's.
+    fn or(self, inherited: Look) -> Look {
+        Look {
+            gone: self.gone,
+            visible: self.visible.or(inherited.visible),
+            readable: self.readable.or(inherited.readable),
+        }
+    }
+
+    /// The shortest style that looks so; None where there is nothing to say.
+    pub(super) fn to_style(self) -> Option<&'static str> {
+        match self {
+            Look { gone: true, .. } => Some("display:none"),
+            Look { visible: Some(false), .. } => Some("visibility:hidden"),
+            Look { readable: Some(false), .. } => Some("font-size:0"),
+            Look { visible: Some(true), readable: Some(true), .. } => Some("visibility:visible;font-size:1rem"),
+            Look { visible: Some(true), .. } => Some("visibility:visible"),
+            Look { readable: Some(true), .. } => Some("font-size:1rem"),
+            _ => None,
+        }
+    }
+}
+
+fn of_style(style: &str) -> Look {
+    let mut look = Look::default();
+    let (mut is_placed, mut is_off, mut is_clipped, mut cuts, mut is_tiny) = (false, false, false, false, false);
+    for declaration in without_comments(style).to_ascii_lowercase().split(';') {
+        let Some((name, value)) = declaration.split_once(':') else { continue };
+        let value = value.trim().trim_end_matches("!important").trim_end();
+        match name.trim() {
+            "display" => look.gone |= value == "none",
+            "content-visibility" => look.gone |= value == "hidden",
+            "visibility" if ["hidden", "collapse", "visible"].contains(&value) => {
+                look.visible = Some(value == "visible");
+            }
+            "font-size" => look.readable = is_readable(value).or(look.readable),
+            "text-indent" | "margin-left" | "margin-top" => look.gone |= is_far(value, false),
+            "position" => is_placed |= ["absolute", "fixed"].contains(&value),
+            "left" | "top" | "right" | "bottom" => is_off |= is_far(value, true),
+            "clip" => is_clipped |= value.starts_with("rect(0") || value.starts_with("rect(1px"),
+            "clip-path" => look.gone |= value.starts_with("inset(50%") || value.starts_with("inset(100%"),
+            "overflow" => cuts |= ["hidden", "clip"].contains(&value),
+            "width" | "height" | "max-width" | "max-height" => is_tiny |= has_no_size(value),
+            _ => {}
+        }
+    }
+    look.gone |= (is_placed && (is_off || is_clipped)) || (cuts && is_tiny);
+    look
+}
+
+/// Whether a font of this size can be read; None where that depends on the font around it.
+fn is_readable(size: &str) -> Option<bool> {
+    match length(size) {
+        Some((number, _)) if number <= 0.0 => Some(false),
+        Some((number, "px" | "pt")) => Some(number > NO_SIZE_PX),
+        Some((_, "em" | "%" | "ex" | "ch")) => None,
+        Some(_) => Some(true),
+        None => {
+            let is_keyword =
+                size.ends_with("small") || size.ends_with("large") || size == "medium" || size == "initial";
+            is_keyword.then_some(true)
+        }
+    }
+}
+
+/// Whether a place lies off the screen: before its beginning, or, where `beyond`, far behind its end.
+fn is_far(value: &str, beyond: bool) -> bool {
+    let far = match length(value) {
+        Some((number, "px" | "pt" | "")) => number / FAR_PX,
+        Some((number, "em" | "rem" | "ex" | "ch")) => number / FAR_EM,
+        Some((number, "vw" | "vh" | "%")) => number / 100.0,
+        _ => return false,
+    };
+    // A page may be long and wide, so behind its end begins later.
+    far <= -1.0 || (beyond && far >= 10.0)
+}
+
+fn has_no_size(value: &str) -> bool {
+    length(value).is_some_and(|(number, unit)| number == 0.0 || (unit == "px" && number <= NO_SIZE_PX))
+}
+
+/// A number and its unit.
+fn length(value: &str) -> Option<(f64, &str)> {
+    let end = value.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '+')).unwrap_or(value.len());
+    let (number, unit) = value.split_at(end);
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+fn without_comments(style: &str) -> String {
+    let mut out = String::with_capacity(style.len());
+    let mut rest = style;
+    while let Some((before, comment)) = rest.split_once("/*") {
+        out.push_str(before);
+        rest = comment.split_once("*/").map_or("", |(_, after)| after);
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gone(style: &str) -> bool {
+        of_style(style).gone
+    }
+
+    #[test]
+    fn styles_that_hide_are_known_in_every_spelling() {
+        for style in [
+            "display:none",
+            " color: red; DISPLAY : None !important ",
+            "dis/* x */play:/**/none",
+            "position:absolute; left:-9999px",
+            "position: fixed; top: -100em",
+            "left: 99999px; position: absolute",
+            "text-indent:-9999px",
+            "margin-left: -5000px",
+            "position:absolute;clip:rect(0,0,0,0)",
+            "position:absolute;clip:rect(1px, 1px, 1px, 1px)",
+            "clip-path: inset(50%)",
+            "width:1px;height:1px;overflow:hidden",
+            "max-height:0;overflow:hidden",
+            "content-visibility:hidden",
+        ] {
+            assert!(gone(style), "{style}");
+        }
+        for style in [
+            "",
+            "display:block",
+            "display",
+            "/* display:none */",
+            "/* display:none",
+            "left:-9999px",
+            "position:absolute;left:-20px;top:5000px",
+            "position:relative;left:0",
+            "text-indent:-2em",
+            "height:0",
+            "overflow:hidden;height:200px",
+            "background:none",
+            "clip:rect(0,0,0,0)",
+        ] {
+            assert!(!gone(style), "{style}");
+        }
+    }
+
+    #[test]
+    fn fonts_without_size_and_visibility_can_be_undone_inside() {
+        for (style, visible, readable) in [
+            ("visibility:hidden", Some(false), None),
+            ("visibility:collapse;font-size:0", Some(false), Some(false)),
+            ("visibility:visible;font-size:12px", Some(true), Some(true)),
+            ("font-size:0.0em", None, Some(false)),
+            ("font-size:1px", None, Some(false)),
+            ("font-size:2em", None, None),
+            ("font-size:x-large", None, Some(true)),
+            ("font-size:inherit;visibility:inherit", None, None),
+        ] {
+            assert_eq!(of_style(style), Look { gone: false, visible, readable }, "{style}");
+        }
+    }
+
+    #[test]
+    fn the_shortest_style_looks_the_same_where_it_hides() {
+        for style in
+            ["display:none", "visibility:hidden", "font-size:0px", "visibility:visible;font-size:9px", "font-size:9px"]
+        {
+            let look = of_style(style);
+            assert_eq!(look.to_style().map(of_style), Some(look), "{style}");
+        }
+        assert_eq!(of_style("color:red").to_style(), None);
+    }
+}
