@@ -1,0 +1,3 @@
+//! The trainer: a process that reads a pin and writes events and checkpoints.
+
+fn main() {}
