@@ -3,5 +3,14 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test that cannot go on fails"
 )]
+
+#[cfg(feature = "torch")]
+mod folders;
+#[cfg(feature = "torch")]
+mod parity;
+#[cfg(feature = "torch")]
+mod training;
