@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
+use safetensors::tensor::{Dtype, TensorInfo, View};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
@@ -105,12 +105,12 @@ impl Weights {
 ///
 /// As [`Weights::open`].
 pub fn map(path: &Path) -> Result<BTreeMap<String, Tensor>, TrainError> {
-    let (start, metadata, bytes) = header(path)?;
+    let (start, infos, bytes) = header(path)?;
     let name = path.to_str().ok_or_else(|| TrainError::file(path, "the path is no UTF-8"))?;
     guard(|| {
         let data = Tensor::from_file(name, false, bytes as i64, (Kind::Uint8, Device::Cpu));
         let mut tensors = BTreeMap::new();
-        for (name, info) in metadata.tensors() {
+        for (name, info) in infos {
             let kind = kind(info.dtype)
                 .ok_or_else(|| TrainError::file(path, format!("{name} is stored as {:?}, which is not known", info.dtype)))?;
             let shape: Vec<i64> = info.shape.iter().map(|&size| size as i64).collect();
@@ -125,7 +125,7 @@ pub fn map(path: &Path) -> Result<BTreeMap<String, Tensor>, TrainError> {
 }
 
 /// Where the data begins, what it holds, and the length of the file in bytes.
-fn header(path: &Path) -> Result<(usize, Metadata, u64), TrainError> {
+fn header(path: &Path) -> Result<(usize, BTreeMap<String, TensorInfo>, u64), TrainError> {
     let broken = |what: String| TrainError::file(path, what);
     let mut file = File::open(path).map_err(|error| TrainError::file(path, error))?;
     let bytes = file.metadata().map_err(|error| TrainError::file(path, error))?.len();
@@ -138,17 +138,32 @@ fn header(path: &Path) -> Result<(usize, Metadata, u64), TrainError> {
     if length + 8 > bytes {
         return Err(broken(format!("is cut short: {bytes} bytes, and the header alone has {length}")));
     }
-    let mut head = prefix.to_vec();
-    head.resize(8 + length as usize, 0);
-    file.read_exact(&mut head[8..]).map_err(|error| TrainError::file(path, error))?;
-    let (_, metadata) =
-        SafeTensors::read_metadata(&head).map_err(|error| broken(format!("is no safetensors file: {error}")))?;
-    let whole = 8 + length + metadata.data_len() as u64;
+    let mut head = vec![0; length as usize];
+    file.read_exact(&mut head).map_err(|error| TrainError::file(path, error))?;
+    let start = 8 + length as usize;
+    let infos = infos(&head).map_err(|what| broken(format!("is no safetensors file: {what}")))?;
+    let whole = (start + infos.values().map(|info| info.data_offsets.1).max().unwrap_or(0)) as u64;
     if whole != bytes {
         let how = if bytes < whole { "is cut short" } else { "is too long" };
         return Err(broken(format!("{how}: it has {bytes} bytes and its header tells of {whole}")));
     }
-    Ok((8 + length as usize, metadata, bytes))
+    Ok((start, infos, bytes))
+}
+
+/// The tensors that a header tells of; each has as many bytes as its shape and number format ask for.
+fn infos(header: &[u8]) -> Result<BTreeMap<String, TensorInfo>, String> {
+    let mut members: BTreeMap<String, Value> = serde_json::from_slice(header).map_err(|error| error.to_string())?;
+    members.remove("__metadata__");
+    let check = |(name, member): (String, Value)| {
+        let info: TensorInfo = serde_json::from_value(member).map_err(|error| format!("{name}: {error}"))?;
+        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |product, &size| product.checked_mul(size));
+        let (from, to) = info.data_offsets;
+        match bits {
+            Some(bits) if from <= to && (to - from).checked_mul(8) == Some(bits) => Ok((name, info)),
+            _ => Err(format!("{name} of shape {:?} cannot lie at {from}..{to}", info.shape)),
+        }
+    };
+    members.into_iter().map(check).collect()
 }
 
 /// Writes tensors into a folder: one file, or shards of [`SHARD_BYTES`] and an index. All are on disk when it returns.

@@ -11,6 +11,8 @@
 #[cfg(feature = "torch")]
 mod folders;
 #[cfg(feature = "torch")]
+mod generation;
+#[cfg(feature = "torch")]
 mod parity;
 #[cfg(feature = "torch")]
 mod training;

@@ -113,8 +113,8 @@ fn bf16_weights_have_fp32_masters() {
     let targets = Aggregation::TokenMean.targets(&batch);
     // Each step is far below what bf16 can tell apart at these weights' size; together they are not.
     for _ in 0..400 {
-        loss::backward(&model, &batch[0], &targets[0], optimizer.gradient());
-        optimizer.step(model.parameters(), 1e-5);
+        let _ = loss::backward(&model, &batch[0], &targets[0], optimizer.gradient());
+        let _ = optimizer.step(model.parameters(), 1e-5);
     }
     assert_eq!(model.parameters().flat().kind(), Kind::BFloat16);
     let norm = model.parameters().leaves().iter().position(|leaf| leaf.dim() == 1).unwrap();
@@ -212,7 +212,7 @@ fn it_learns_validates_and_keeps_the_best_and_the_last() {
         let values = told.values(name);
         assert!(values.len() == 16 && values.iter().all(|value| value.1 > 0.0), "{name}: {values:?}");
     }
-    assert_eq!((outcome.state.step, outcome.state.tokens), (16, 4 * 159));
+    assert_eq!((outcome.state.step, outcome.state.tokens), (16, 4 * 158));
     assert!(!outcome.stopped_early);
 
     let best = validations.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
