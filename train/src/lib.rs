@@ -9,6 +9,8 @@
 //! This crate opens no table: it takes a pin's files and gives events.
 
 pub mod batch;
+pub mod config;
+pub mod settings_error;
 
 #[cfg(feature = "torch")]
 pub mod checkpoint;
