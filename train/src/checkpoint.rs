@@ -51,7 +51,7 @@ pub struct State {
     /// The step that had it.
     pub best_step: Option<u64>,
     /// Validations since, without a lower one.
-    pub validations_since_best: u32,
+    pub validations_since_best: u64,
     /// What the run is of: pin, base model, settings. Only the same may be resumed.
     pub fingerprint: String,
 }

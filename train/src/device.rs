@@ -1,55 +1,35 @@
 //! Which device and number format a model runs in, and what the process must do before it can.
 
-use serde::Deserialize;
-use tch::{Cuda, Device, Kind};
+use tch::{Cuda, Kind};
 
+use crate::config::{Device, Dtype};
 use crate::error::TrainError;
 
-/// Where a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Place {
-    /// The processor.
-    Cpu,
-    /// The first GPU.
-    Cuda,
-}
-
-/// The number format that weights are multiplied in. Sums, losses and optimiser states are fp32 always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32 bits.
-    Fp32,
-    /// 16 bits with the exponent of fp32; the optimiser then keeps fp32 masters.
-    Bf16,
-}
-
-impl Precision {
-    /// As libtorch calls it.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Fp32 => Kind::Float,
-            Self::Bf16 => Kind::BFloat16,
+/// The device asked for, if it is there.
+///
+/// # Errors
+///
+/// A GPU is asked for and libtorch has none.
+pub fn device(asked: Device) -> Result<tch::Device, TrainError> {
+    match asked {
+        Device::Cpu => Ok(tch::Device::Cpu),
+        Device::Auto => Ok(tch::Device::cuda_if_available()),
+        Device::Cuda(number) if Cuda::is_available() && (number as i64) < Cuda::device_count() => {
+            Ok(tch::Device::Cuda(number))
         }
+        Device::Cuda(number) => Err(TrainError::Usage(format!(
+            "device cuda:{number} is asked for and libtorch sees {} of them: is the trainer built against a PyTorch with \
+             CUDA, and is the driver there?",
+            Cuda::device_count()
+        ))),
     }
 }
 
-impl Place {
-    /// The device, if it is there.
-    ///
-    /// # Errors
-    ///
-    /// `cuda` is asked for and libtorch has none.
-    pub fn device(self) -> Result<Device, TrainError> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda if Cuda::is_available() => Ok(Device::Cuda(0)),
-            Self::Cuda => Err(TrainError::Usage(
-                "device = \"cuda\", but libtorch sees no GPU: is this built against a PyTorch with CUDA, and is the driver there?"
-                    .into(),
-            )),
-        }
+/// The number format that weights are multiplied in on a device. Sums, losses and the optimiser's state are fp32 always.
+pub fn kind(asked: Dtype, device: tch::Device) -> Kind {
+    match (asked, device) {
+        (Dtype::Fp32, _) | (Dtype::Auto, tch::Device::Cpu) => Kind::Float,
+        (Dtype::Bf16 | Dtype::Auto, _) => Kind::BFloat16,
     }
 }
 

@@ -9,7 +9,7 @@ mod engine;
 mod sampling;
 mod text;
 
-pub use self::engine::{Engine, EngineConfig, RequestId};
+pub use self::engine::{Engine, EngineConfig, Refusal, RequestId};
 pub use self::sampling::SamplingConfig;
 pub use self::text::Decode;
 

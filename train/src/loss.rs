@@ -5,7 +5,6 @@
 //! cross-entropy are written down rather than traced: softmax minus one-hot, in place in the logits, and the head's
 //! gradient is summed straight into the buffer of the optimiser. The rest of the way back is autograd's.
 
-use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use crate::batch::PackedBatch;
@@ -14,18 +13,6 @@ use crate::model::Qwen;
 /// Logits that exist at a time, at most: 64 Mi elements, 256 MiB in fp32.
 const LOGITS_MAX: i64 = 64 << 20;
 
-/// How the losses of tokens become one number. Either way it is over all micro-batches of a step together, so neither
-/// packing nor accumulation changes it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Aggregation {
-    /// Mean over all trained tokens of the step: the loss of the paper. Long trajectories weigh more.
-    #[default]
-    TokenMean,
-    /// Mean over documents of the mean over their trained tokens: each trajectory weighs the same.
-    DocumentMean,
-}
-
 /// What the loss sees of a micro-batch, on the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Targets {
@@ -33,36 +20,21 @@ pub struct Targets {
     pub positions: Vec<i64>,
     /// Those tokens, \[N\].
     pub ids: Vec<i64>,
-    /// The weight of each in the loss, \[N\]; over the micro-batches of a step they sum to 1.
+    /// The weight of each in the loss, \[N\].
     pub weights: Vec<f32>,
 }
 
-impl Aggregation {
-    /// The targets of the micro-batches of one step. None is trained at all: the step has no loss.
-    pub fn targets(self, batches: &[PackedBatch]) -> Vec<Targets> {
-        let documents = |batch: &PackedBatch| {
-            let trained = |pair: &[i64]| batch.trained[pair[0] as usize..pair[1] as usize].iter().filter(|&&t| t).count();
-            batch.doc_starts.windows(2).map(trained).collect::<Vec<_>>()
-        };
-        let counts: Vec<Vec<usize>> = batches.iter().map(documents).collect();
-        let tokens: usize = counts.iter().flatten().sum();
-        let with_any = counts.iter().flatten().filter(|&&count| count > 0).count();
-        let weigh = |count: usize| match self {
-            Self::TokenMean => 1.0 / tokens as f64,
-            Self::DocumentMean => 1.0 / (count as f64 * with_any as f64),
-        };
-        let of_batch = |(batch, counts): (&PackedBatch, &Vec<usize>)| {
-            let mut targets = Targets { positions: Vec::new(), ids: Vec::new(), weights: Vec::new() };
-            for (bounds, &count) in batch.doc_starts.windows(2).zip(counts) {
-                for at in (bounds[0]..bounds[1]).filter(|&at| batch.trained[at as usize]) {
-                    targets.positions.push(at - 1);
-                    targets.ids.push(batch.ids[at as usize]);
-                    targets.weights.push(weigh(count) as f32);
-                }
-            }
-            targets
-        };
-        batches.iter().zip(&counts).map(of_batch).collect()
+impl Targets {
+    /// Of a micro-batch and what its tokens weigh, \[T\]: see [`Update::weights`](crate::batch::Update::weights).
+    pub fn new(batch: &PackedBatch, weights: &[f32]) -> Self {
+        let mut targets = Self { positions: Vec::new(), ids: Vec::new(), weights: Vec::new() };
+        let tokens = batch.ids.iter().zip(&batch.trained).zip(weights).enumerate();
+        for (at, ((&id, _), &weight)) in tokens.filter(|(_, ((_, trained), _))| **trained) {
+            targets.positions.push(at as i64 - 1);
+            targets.ids.push(id);
+            targets.weights.push(weight);
+        }
+        targets
     }
 }
 
@@ -144,35 +116,14 @@ fn head_loss(
 mod tests {
     use super::*;
 
-    fn batch(documents: &[&[bool]]) -> PackedBatch {
-        let mut batch = PackedBatch::default();
-        for (row, trained) in documents.iter().enumerate() {
-            batch.push(row as u32, &(10..10 + trained.len() as i64).collect::<Vec<_>>(), trained);
-        }
-        batch
-    }
-
     #[test]
     fn a_trained_token_is_predicted_from_the_one_before() {
-        let targets = Aggregation::TokenMean.targets(&[batch(&[&[true, false, true], &[false, true]])]);
-        assert_eq!(targets[0].positions, [1, 3]);
-        assert_eq!(targets[0].ids, [12, 11]);
-        assert_eq!(targets[0].weights, [0.5, 0.5]);
-    }
-
-    #[test]
-    fn tokens_weigh_the_same_over_all_batches_of_a_step() {
-        let step = [batch(&[&[false, true, true, true]]), batch(&[&[false, true], &[false, false]])];
-        let targets = Aggregation::TokenMean.targets(&step);
-        assert_eq!(targets[0].weights, [0.25; 3]);
-        assert_eq!(targets[1].weights, [0.25]);
-    }
-
-    #[test]
-    fn documents_weigh_the_same_and_those_without_trained_tokens_nothing() {
-        let step = [batch(&[&[false, true, true]]), batch(&[&[false, true], &[false, false]])];
-        let targets = Aggregation::DocumentMean.targets(&step);
-        assert_eq!(targets[0].weights, [0.25, 0.25]);
-        assert_eq!(targets[1].weights, [0.5]);
+        let mut batch = PackedBatch::default();
+        batch.push(0, &[10, 11, 12], &[true, false, true]);
+        batch.push(1, &[13, 14], &[false, true]);
+        let targets = Targets::new(&batch, &[0.0, 0.0, 0.25, 0.0, 0.75]);
+        assert_eq!(targets.positions, [1, 3]);
+        assert_eq!(targets.ids, [12, 14]);
+        assert_eq!(targets.weights, [0.25, 0.75]);
     }
 }

@@ -10,6 +10,6 @@ mod params;
 mod qwen;
 pub mod weights;
 
-pub use self::config::{Family, ModelConfig};
+pub use self::config::ModelConfig;
 pub use self::params::{Parameters, Piece};
 pub use self::qwen::{Attention, Context, PackedCausal, Qwen};

@@ -3,5 +3,5 @@
 mod adamw;
 mod schedule;
 
-pub use self::adamw::{AdamW, AdamWConfig};
-pub use self::schedule::{Decay, Schedule};
+pub use self::adamw::AdamW;
+pub use self::schedule::Schedule;

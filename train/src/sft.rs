@@ -5,76 +5,24 @@
 //! comes to the same weights. What it has to tell goes to a [`Reporter`].
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::batch::{BatchSource, PackedBatch};
+use crate::batch::{BatchSource, Update};
 use crate::checkpoint::{self, Checkpoint, State};
+use crate::config::SftConfig;
 use crate::device::peak_memory_bytes;
 use crate::error::{TrainError, guard};
-use crate::loss::{self, Aggregation};
+use crate::loss::{self, Targets};
 use crate::model::Qwen;
-use crate::optim::{AdamW, AdamWConfig, Decay, Schedule};
+use crate::optim::{AdamW, Schedule};
 
-/// The numbers of a run. The paper states none of them but the loss.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SftConfig {
-    /// Times that each document is seen.
-    pub epochs: u64,
-    /// Ends the run after so many steps, whatever `epochs` says.
-    pub max_steps: Option<u64>,
-    /// Micro-batches a step: tokens a step are this times the tokens of a packed batch.
-    pub accumulate: usize,
-    /// Learning rate at the end of the warm-up.
-    pub learning_rate: f64,
-    /// Share of all steps that it rises over.
-    pub warmup: f64,
-    /// How it falls.
-    pub decay: Decay,
-    /// The share of it that is left at the end.
-    pub floor: f64,
-    /// The optimiser.
-    pub adamw: AdamWConfig,
-    /// How losses of tokens become one; the paper's is the default.
-    pub aggregation: Aggregation,
-    /// Steps between reports; each waits for the device.
-    pub report_every: u64,
-    /// Steps between validations; also done at the end.
-    pub validate_every: u64,
-    /// Steps between checkpoints; one is also made at the end.
-    pub checkpoint_every: u64,
-    /// Checkpoints kept: the latest, and the best besides.
-    pub keep_checkpoints: usize,
-    /// Ends the run after so many validations without a lower loss.
-    pub patience: Option<u32>,
-    /// Floating-point operations a second that MFU is measured against. Without it, a matrix product timed at the start.
-    pub peak_flops: Option<f64>,
-}
-
-impl Default for SftConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 3,
-            max_steps: None,
-            accumulate: 8,
-            learning_rate: 1e-5,
-            warmup: 0.03,
-            decay: Decay::Cosine,
-            floor: 0.1,
-            adamw: AdamWConfig::default(),
-            aggregation: Aggregation::TokenMean,
-            report_every: 1,
-            validate_every: 100,
-            checkpoint_every: 100,
-            keep_checkpoints: 2,
-            patience: None,
-            peak_flops: None,
-        }
-    }
-}
+/// Dense bf16 operations a second of an H100 or H200, which MFU is measured against there.
+const PEAK_FLOPS_CUDA: f64 = 989e12;
+/// Steps between reports on a GPU, since each waits for it. On a processor each step is reported.
+const REPORT_EVERY_CUDA: u64 = 10;
 
 /// Who is told of a run's progress.
 pub trait Reporter {
@@ -102,8 +50,19 @@ pub struct Outcome {
     pub last: Checkpoint,
     /// The folder of the checkpoint to use: of the lowest validation loss, or the last without validation.
     pub best: PathBuf,
-    /// It ended for want of a lower validation loss.
-    pub stopped_early: bool,
+    /// Why there were no more steps.
+    pub end: End,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All steps are done.
+    Complete,
+    /// The validation loss had not become lower for too long.
+    OutOfPatience,
+    /// It was asked to, and can go on.
+    Interrupted,
 }
 
 /// What a run works on.
@@ -115,6 +74,8 @@ pub struct Places<'a> {
     pub checkpoints: &'a Path,
     /// What the run is of: pin, base model, settings. A checkpoint of another is not resumed.
     pub fingerprint: &'a str,
+    /// Becomes true when the run is to end behind the step it is at, with a checkpoint.
+    pub interrupt: &'a AtomicBool,
 }
 
 /// Runs to the end, from the last checkpoint if there is one; `model` is what a new run begins with.
@@ -140,6 +101,7 @@ struct Run<'a> {
     optimizer: AdamW,
     schedule: Schedule,
     source: &'a dyn BatchSource,
+    validation: Update,
     places: &'a Places<'a>,
     reporter: &'a mut dyn Reporter,
     state: State,
@@ -174,31 +136,24 @@ impl<'a> Run<'a> {
         places: &'a Places<'a>,
         reporter: &'a mut dyn Reporter,
     ) -> Result<Self, TrainError> {
-        let steps_of = |epoch| source.epoch(epoch).count().div_ceil(config.accumulate.max(1)) as u64;
-        let planned: u64 = (0..config.epochs).map(steps_of).sum();
-        let total_steps = config.max_steps.map_or(planned, |most| most.min(planned));
+        let planned = config.schedule.epochs * source.updates_per_epoch();
+        let total_steps = config.schedule.steps_max.map_or(planned, |most| most.min(planned));
         if total_steps == 0 {
             return Err(TrainError::Usage("there is nothing to train on: the pin gave no document".into()));
         }
-        let schedule = Schedule {
-            peak: config.learning_rate,
-            warmup_steps: (config.warmup * total_steps as f64).ceil() as u64,
-            total_steps,
-            decay: config.decay,
-            floor: config.floor,
-        };
+        let schedule = Schedule::new(&config.schedule, config.optimizer.lr, total_steps);
         let (kind, device) = (model.parameters().flat().kind(), model.parameters().flat().device());
         let last = checkpoint::latest(places.checkpoints)?;
         let (model, optimizer, state) = match last {
             None => {
-                let optimizer = AdamW::new(config.adamw, model.parameters())?;
+                let optimizer = AdamW::new(&config.optimizer, model.parameters())?;
                 (model, optimizer, State { fingerprint: places.fingerprint.into(), ..State::default() })
             }
             Some(folder) => {
                 checkpoint::verify(&folder)?;
                 drop(model);
                 let model = Qwen::read(&folder, kind, device)?;
-                let mut optimizer = AdamW::new(config.adamw, model.parameters())?;
+                let mut optimizer = AdamW::new(&config.optimizer, model.parameters())?;
                 let state = checkpoint::read_trainer(&folder, &mut optimizer)?;
                 if state.fingerprint != places.fingerprint {
                     let message = "is of another run (pin, base model or settings differ): choose an empty output folder";
@@ -207,66 +162,89 @@ impl<'a> Run<'a> {
                 (model, optimizer, state)
             }
         };
-        let peak_flops = match config.peak_flops {
-            Some(flops) => flops,
-            None => guard(|| Ok(matmul_flops(kind, device)))?,
+        let peak_flops = match device {
+            Device::Cpu => guard(|| Ok(matmul_flops(kind)))?,
+            _ => PEAK_FLOPS_CUDA,
         };
         let window = Window::new(device);
-        Ok(Self { config, model, optimizer, schedule, source, places, reporter, state, window, peak_flops })
+        let validation = Update { batches: source.validation().to_vec() };
+        Ok(Self { config, model, optimizer, schedule, source, validation, places, reporter, state, window, peak_flops })
     }
 
     fn to_the_end(mut self) -> Result<Outcome, TrainError> {
-        let mut walked = 0;
-        let mut last = None;
-        let mut stopped_early = self.out_of_patience();
         let source = self.source;
-        for epoch in 0..self.config.epochs {
-            let mut batches = source.epoch(epoch).peekable();
-            while batches.peek().is_some() && walked < self.schedule.total_steps && !stopped_early {
-                let group: Vec<PackedBatch> = batches.by_ref().take(self.config.accumulate.max(1)).collect();
-                walked += 1;
-                if walked <= self.state.step {
-                    continue;
+        let per_epoch = source.updates_per_epoch();
+        let mut last = None;
+        let mut end = self.end();
+        // What a resumed run did before is not made again.
+        let first = self.state.step / per_epoch;
+        for epoch in first..self.config.schedule.epochs {
+            let done = self.state.step - epoch * per_epoch;
+            for update in source.epoch(epoch).skip(done as usize) {
+                if end.is_some() {
+                    break;
                 }
-                self.step(&group)?;
-                let at_end = walked == self.schedule.total_steps;
-                let due = |every: u64| at_end || walked % every.max(1) == 0;
-                let reported = [self.config.report_every, self.config.validate_every, self.config.checkpoint_every];
-                if reported.into_iter().any(due) {
-                    self.report()?;
-                }
-                if due(self.config.validate_every) {
-                    self.validate()?;
-                    stopped_early = self.out_of_patience();
-                }
-                if due(self.config.checkpoint_every) || self.state.best_step == Some(walked) || stopped_early {
-                    last = Some(self.keep()?);
-                }
+                self.step(&update)?;
+                end = self.look_around(&mut last)?;
             }
         }
         let last = match last {
             Some(last) => last,
-            // Killed between the last checkpoint and the end of the run.
-            None => checkpoint::verify(&self.places.checkpoints.join(checkpoint::name_of(self.state.step)))?,
+            // Nothing was left to do.
+            None => checkpoint::verify(&self.folder(self.state.step))?,
         };
         let best = self.state.best_step.map_or_else(|| last.folder.clone(), |step| self.folder(step));
-        Ok(Outcome { state: self.state, last, best, stopped_early })
+        Ok(Outcome { state: self.state, last, best, end: end.unwrap_or(End::Complete) })
+    }
+
+    /// What is due behind a step: reports, validation, a checkpoint. Says whether it was the last.
+    fn look_around(&mut self, last: &mut Option<Checkpoint>) -> Result<Option<End>, TrainError> {
+        let step = self.state.step;
+        let at_end = self.end().is_some();
+        let due = |every: u64| at_end || (every > 0 && step.is_multiple_of(every));
+        let report_every = if self.model.head().device() == Device::Cpu { 1 } else { REPORT_EVERY_CUDA };
+        let (validates, keeps) =
+            (due(self.config.validation.every_steps), due(self.config.checkpoints.every_steps));
+        if due(report_every) || validates || keeps {
+            self.report()?;
+        }
+        if validates {
+            self.validate()?;
+        }
+        let end = self.end();
+        if keeps || end.is_some() || self.state.best_step == Some(step) {
+            *last = Some(self.keep()?);
+        }
+        Ok(end)
+    }
+
+    /// Whether no step is to follow.
+    fn end(&self) -> Option<End> {
+        let patience = self.config.early_stop.patience;
+        if patience > 0 && self.state.validations_since_best >= patience {
+            Some(End::OutOfPatience)
+        } else if self.state.step >= self.schedule.total_steps {
+            Some(End::Complete)
+        } else {
+            self.places.interrupt.load(Ordering::Relaxed).then_some(End::Interrupted)
+        }
     }
 
     /// One update.
-    fn step(&mut self, group: &[PackedBatch]) -> Result<(), TrainError> {
-        let targets = self.config.aggregation.targets(group);
-        for (batch, targets) in group.iter().zip(&targets) {
-            self.window.loss += loss::backward(&self.model, batch, targets, self.optimizer.gradient());
+    fn step(&mut self, update: &Update) -> Result<(), TrainError> {
+        let weights = update.weights(self.config.loss.aggregation);
+        for (batch, weights) in update.batches.iter().zip(&weights) {
+            let targets = Targets::new(batch, weights);
+            self.window.loss += loss::backward(&self.model, batch, &targets, self.optimizer.gradient());
             self.window.tokens += batch.tokens() as u64;
             self.window.trained += targets.ids.len() as u64;
             self.window.flops += self.model.config().flops(batch.lengths(), targets.ids.len() as i64);
+            self.state.tokens += batch.tokens() as u64;
         }
         let learning_rate = self.schedule.at(self.state.step);
         self.window.norm = self.optimizer.step(self.model.parameters(), learning_rate);
         self.window.steps += 1;
         self.state.step += 1;
-        self.state.tokens += group.iter().map(|batch| batch.tokens() as u64).sum::<u64>();
         Ok(())
     }
 
@@ -302,26 +280,22 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether too many validations went by without a lower loss.
-    fn out_of_patience(&self) -> bool {
-        self.config.patience.is_some_and(|patience| self.state.validations_since_best >= patience)
-    }
-
     /// Measures the validation loss, if there is anything to measure it on.
     fn validate(&mut self) -> Result<(), TrainError> {
-        let batches = self.source.validation();
-        let targets = self.config.aggregation.targets(batches);
-        if targets.iter().all(|targets| targets.ids.is_empty()) {
+        if self.validation.trained_tokens() == 0 {
             return Ok(());
         }
-        let losses = batches.iter().zip(&targets).map(|(batch, targets)| loss::evaluate(&self.model, batch, targets));
-        let loss = losses.map(|loss| loss.double_value(&[])).sum::<f64>();
+        let weights = self.validation.weights(self.config.loss.aggregation);
+        let mut loss = 0.0;
+        for (batch, weights) in self.validation.batches.iter().zip(&weights) {
+            loss += loss::evaluate(&self.model, batch, &Targets::new(batch, weights)).double_value(&[]);
+        }
         let step = self.state.step;
         if !loss.is_finite() {
             return Err(TrainError::Diverged(format!("the validation loss is {loss} at step {step}")));
         }
         self.reporter.metric(step, "validation_loss", loss, "nat")?;
-        if self.state.best_loss.is_none_or(|best| loss < best) {
+        if self.state.best_loss.is_none_or(|best| loss < best - self.config.early_stop.min_delta) {
             self.state.best_loss = Some(loss);
             self.state.best_step = Some(step);
             self.state.validations_since_best = 0;
@@ -344,7 +318,7 @@ impl<'a> Run<'a> {
         let best = self.state.best_step.map(|step| self.folder(step));
         let mut others = checkpoint::all(self.places.checkpoints)?;
         others.retain(|folder| Some(folder) != best.as_ref());
-        let surplus = others.len().saturating_sub(self.config.keep_checkpoints.max(1));
+        let surplus = others.len().saturating_sub(self.config.checkpoints.keep.max(1));
         for folder in &others[..surplus] {
             std::fs::remove_dir_all(folder).map_err(|error| TrainError::file(folder, error))?;
         }
@@ -357,15 +331,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Floating-point operations a second of a large matrix product, the best of a few.
-fn matmul_flops(kind: Kind, device: Device) -> f64 {
-    let size = if device == Device::Cpu { 1024 } else { 8192 };
-    let matrix = Tensor::ones([size, size], (kind, device));
+/// Floating-point operations a second of a matrix product on this processor, the best of a few: what a model can reach.
+fn matmul_flops(kind: Kind) -> f64 {
+    const SIZE: i64 = 1024;
+    let matrix = Tensor::ones([SIZE, SIZE], (kind, Device::Cpu));
     let timed = |_| {
         let start = Instant::now();
-        let product = matrix.matmul(&matrix);
-        let _ = product.get(0).get(0).double_value(&[]);
-        2.0 * (size as f64).powi(3) / start.elapsed().as_secs_f64()
+        let _ = matrix.matmul(&matrix);
+        2.0 * (SIZE as f64).powi(3) / start.elapsed().as_secs_f64()
     };
     (0..5).map(timed).fold(0.0, f64::max)
 }

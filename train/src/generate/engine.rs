@@ -17,6 +17,25 @@ use crate::model::Qwen;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(u64);
 
+/// Why a request is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt has {tokens} tokens; 1 to {most} fit the context")]
+    TooLong {
+        /// Of the prompt.
+        tokens: usize,
+        /// Tokens that a prompt may have.
+        most: usize,
+    },
+    /// Too many wait already.
+    #[error("{0} requests are waiting; try again later")]
+    Busy(usize),
+}
+
 /// Limits of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -80,20 +99,21 @@ impl Engine {
     /// # Errors
     ///
     /// The prompt is empty, leaves no room for a token, or holds what is no token of the model; or too many wait.
-    pub fn submit(&mut self, request: Request) -> Result<RequestId, TrainError> {
-        let (tokens, most) = (request.prompt.len(), self.config.context_max);
-        if tokens == 0 || tokens >= most {
-            return Err(TrainError::Usage(format!("the prompt has {tokens} tokens; 1 to {} fit the context", most - 1)));
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, Refusal> {
+        let (tokens, most) = (request.prompt.len(), self.config.context_max.saturating_sub(1));
+        if tokens == 0 || tokens > most {
+            return Err(Refusal::TooLong { tokens, most });
         }
         let vocabulary = self.model.config().vocab_size;
         if let Some(id) = request.prompt.iter().find(|id| !(0..vocabulary).contains(id)) {
-            return Err(TrainError::Usage(format!("token {id} of the prompt is not among the model's {vocabulary}")));
+            let reason = format!("token {id} of the prompt is not among the model's {vocabulary}");
+            return Err(Refusal::Invalid(reason));
         }
         if request.max_tokens == 0 {
-            return Err(TrainError::Usage("max_tokens is 0".into()));
+            return Err(Refusal::Invalid("max_tokens is 0".into()));
         }
         if self.waiting.len() >= self.config.waiting_max {
-            return Err(TrainError::Usage(format!("{} requests are waiting; try again later", self.waiting.len())));
+            return Err(Refusal::Busy(self.waiting.len()));
         }
         let id = RequestId(self.next);
         self.next += 1;

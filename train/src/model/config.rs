@@ -6,16 +6,8 @@ use serde_json::{Map, Value, json};
 use tch::Kind;
 
 use super::weights::write_bytes;
+use crate::config::{Family, ScratchModel};
 use crate::error::TrainError;
-
-/// The architectures that are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Qwen2, Qwen2.5, QwQ: biases on queries, keys and values.
-    Qwen2,
-    /// Qwen3 without experts: RMS norms on queries and keys.
-    Qwen3,
-}
 
 /// What a model is, as far as its computation goes; sizes are counts of elements.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,47 +123,37 @@ impl ModelConfig {
         write_bytes(&folder.join("config.json"), format!("{:#}\n", Value::Object(members)).as_bytes())
     }
 
-    /// The members of a new `config.json`: a Qwen3 of these sizes, for training from scratch.
-    pub fn fresh(vocab_size: i64, hidden_size: i64, layers: i64, heads: i64, intermediate_size: i64, context: i64) -> Self {
+    /// A model from nothing, of so many tokens.
+    ///
+    /// # Errors
+    ///
+    /// Its sizes do not fit together.
+    pub fn scratch(shape: &ScratchModel, vocab_size: u32) -> Result<Self, TrainError> {
+        let (architecture, model_type) = match shape.family {
+            Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+            Family::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+        };
         let raw = json!({
-            "architectures": ["Qwen3ForCausalLM"],
-            "model_type": "qwen3",
+            "architectures": [architecture],
+            "model_type": model_type,
             "vocab_size": vocab_size,
-            "hidden_size": hidden_size,
-            "intermediate_size": intermediate_size,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": heads,
-            "head_dim": hidden_size / heads,
+            "hidden_size": shape.hidden_size,
+            "intermediate_size": shape.intermediate_size,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "head_dim": shape.head_dim,
             "hidden_act": "silu",
             "rms_norm_eps": 1e-6,
-            "rope_theta": 10_000.0,
-            "tie_word_embeddings": true,
+            "rope_theta": shape.rope_theta,
+            "tie_word_embeddings": shape.tie_embeddings,
             "attention_bias": false,
-            "max_position_embeddings": context,
-            "initializer_range": 0.02,
-            "torch_dtype": "float32",
+            "max_position_embeddings": shape.positions_max,
+            "initializer_range": shape.init_std,
             "use_cache": true,
         });
-        let Value::Object(raw) = raw else { unreachable!("an object literal") };
-        Self {
-            family: Family::Qwen3,
-            vocab_size,
-            hidden_size,
-            intermediate_size,
-            layers,
-            heads,
-            kv_heads: heads,
-            head_dim: hidden_size / heads,
-            rms_norm_eps: 1e-6,
-            rope_theta: 10_000.0,
-            tied: true,
-            qkv_bias: false,
-            output_bias: false,
-            max_positions: context,
-            initializer_range: 0.02,
-            raw,
-        }
+        let raw = raw.as_object().cloned().unwrap_or_default();
+        Self::parse(raw).map_err(|message| TrainError::Usage(format!("model.scratch: {message}")))
     }
 
     /// Elements of the matrices that every token is multiplied with; the head apart, which is only used where there is a
@@ -269,13 +251,7 @@ mod tests {
     use super::*;
 
     fn small() -> Map<String, Value> {
-        ModelConfig::fresh(64, 32, 2, 4, 64, 128).raw
-    }
-
-    #[test]
-    fn what_a_fresh_model_writes_is_read_as_itself() {
-        let config = ModelConfig::fresh(64, 32, 2, 4, 64, 128);
-        assert_eq!(ModelConfig::parse(config.raw.clone()).unwrap(), config);
+        ModelConfig::scratch(&ScratchModel::default(), 64).unwrap().raw
     }
 
     #[test]

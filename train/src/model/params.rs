@@ -8,8 +8,9 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{Family, ModelConfig};
+use super::config::ModelConfig;
 use super::weights::{self, Weights};
+use crate::config::Family;
 use crate::error::{TrainError, guard};
 
 /// Parameters begin at multiples of so many elements, so that matrix products read aligned rows.

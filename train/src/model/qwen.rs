@@ -8,9 +8,10 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{Family, ModelConfig};
+use super::config::ModelConfig;
 use super::params::Parameters;
 use crate::batch::PackedBatch;
+use crate::config::Family;
 use crate::error::TrainError;
 
 /// How tokens look at tokens.

@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
+use crate::config::OptimizerConfig;
 use crate::error::{TrainError, guard};
 use crate::model::{Parameters, weights};
 
@@ -16,32 +16,10 @@ const PIECE_CPU: i64 = 64 << 10;
 /// And on a GPU, where launches count and temporary memory must stay small: 256 MiB.
 const PIECE_CUDA: i64 = 64 << 20;
 
-/// What does not change over a run. Names and defaults as in PyTorch, but for beta2.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdamWConfig {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to its root.
-    pub eps: f64,
-    /// Share of a weight that goes at a learning rate of 1; matrices only, norms and biases keep theirs.
-    pub weight_decay: f64,
-    /// Gradients longer than this are shortened to it, all together.
-    pub max_grad_norm: f64,
-}
-
-impl Default for AdamWConfig {
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 }
-    }
-}
-
 /// The optimiser's state.
 #[derive(Debug)]
 pub struct AdamW {
-    config: AdamWConfig,
+    config: OptimizerConfig,
     /// Sum of the gradients of a step so far, \[P\].
     gradient: Tensor,
     /// First and second moment, \[P\].
@@ -57,12 +35,12 @@ impl AdamW {
     /// # Errors
     ///
     /// There is no memory for it.
-    pub fn new(config: AdamWConfig, parameters: &Parameters) -> Result<Self, TrainError> {
+    pub fn new(config: &OptimizerConfig, parameters: &Parameters) -> Result<Self, TrainError> {
         guard(|| {
             let flat = parameters.flat();
             let zeros = || Tensor::zeros(flat.size(), (Kind::Float, flat.device()));
             let master = (flat.kind() != Kind::Float).then(|| flat.to_kind(Kind::Float));
-            Ok(Self { config, gradient: zeros(), moments: [zeros(), zeros()], master, steps: 0 })
+            Ok(Self { config: config.clone(), gradient: zeros(), moments: [zeros(), zeros()], master, steps: 0 })
         })
     }
 
@@ -83,7 +61,8 @@ impl AdamW {
             self.steps += 1;
             let norm = self.gradient.norm();
             // As torch.nn.utils.clip_grad_norm_: never longer, only shorter.
-            let shorten = ((&norm + 1e-6).reciprocal() * self.config.max_grad_norm).clamp_max(1.0);
+            let clip = self.config.grad_clip;
+            let shorten = (clip > 0.0).then(|| ((&norm + 1e-6).reciprocal() * clip).clamp_max(1.0));
             let weights = self.master.as_ref().unwrap_or(parameters.flat());
             let (total, decayed) = (weights.numel() as i64, parameters.decayed());
             let piece = if weights.device() == Device::Cpu { PIECE_CPU } else { PIECE_CUDA };
@@ -92,7 +71,7 @@ impl AdamW {
                     let part = |buffer: &Tensor| buffer.narrow(0, at, piece.min(to - at));
                     let [first, second] = &self.moments;
                     let parts = [part(weights), part(&self.gradient), part(first), part(second)];
-                    self.update(parts, &shorten, learning_rate, decay);
+                    self.update(parts, shorten.as_ref(), learning_rate, decay);
                 }
             }
             if let Some(master) = &self.master {
@@ -103,15 +82,17 @@ impl AdamW {
     }
 
     /// One piece of weights, gradient and moments, in place.
-    fn update(&self, parts: [Tensor; 4], shorten: &Tensor, learning_rate: f64, decay: f64) {
-        let AdamWConfig { beta1, beta2, eps, .. } = self.config;
+    fn update(&self, parts: [Tensor; 4], shorten: Option<&Tensor>, learning_rate: f64, decay: f64) {
+        let OptimizerConfig { betas: [beta1, beta2], eps, .. } = self.config;
         let unbias1 = 1.0 - beta1.powi(self.steps as i32);
         let unbias2 = 1.0 - beta2.powi(self.steps as i32);
         let [mut weights, mut gradient, mut first, mut second] = parts;
         if decay != 0.0 {
             let _ = weights.g_mul_scalar_(1.0 - learning_rate * decay);
         }
-        let _ = gradient.g_mul_(shorten);
+        if let Some(shorten) = shorten {
+            let _ = gradient.g_mul_(shorten);
+        }
         let _ = first.lerp_(&gradient, 1.0 - beta1);
         let _ = second.g_mul_scalar_(beta2);
         let scaled = &gradient * (1.0 - beta2);

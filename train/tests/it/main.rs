@@ -15,4 +15,6 @@ mod generation;
 #[cfg(feature = "torch")]
 mod parity;
 #[cfg(feature = "torch")]
+mod serving;
+#[cfg(feature = "torch")]
 mod training;

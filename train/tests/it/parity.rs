@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
-use webdancer_train::batch::PackedBatch;
-use webdancer_train::loss::{self, Aggregation};
+use webdancer_train::batch::{PackedBatch, Update};
+use webdancer_train::config::{Aggregation, OptimizerConfig};
+use webdancer_train::loss::{self, Targets};
 use webdancer_train::model::{Parameters, Qwen, weights};
-use webdancer_train::optim::{AdamW, AdamWConfig};
+use webdancer_train::optim::AdamW;
 
 const MODELS: [&str; 2] = ["qwen2", "qwen3"];
 const LENGTHS: [usize; 2] = [13, 7];
@@ -38,6 +39,11 @@ pub(crate) fn case(name: &str) -> Case {
     Case { model, expected, batch }
 }
 
+fn targets(batch: &PackedBatch) -> Targets {
+    let update = Update { batches: vec![batch.clone()] };
+    Targets::new(batch, &update.weights(Aggregation::TokenMean)[0])
+}
+
 /// ‖a − b‖ / ‖b‖.
 pub(crate) fn distance(found: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(found.size(), expected.size());
@@ -63,12 +69,12 @@ fn logits_loss_and_every_gradient_are_those_of_transformers() {
         let apart = distance(&logits, &expected["logits"]);
         assert!(apart < TOLERANCE, "{name}: logits differ by {apart:.1e}");
 
-        let optimizer = AdamW::new(AdamWConfig::default(), model.parameters()).unwrap();
-        let targets = Aggregation::TokenMean.targets(std::slice::from_ref(&batch));
-        let loss = loss::backward(&model, &batch, &targets[0], optimizer.gradient());
+        let optimizer = AdamW::new(&OptimizerConfig::default(), model.parameters()).unwrap();
+        let targets = targets(&batch);
+        let loss = loss::backward(&model, &batch, &targets, optimizer.gradient());
         let expected_loss = expected["loss"].double_value(&[0]);
         assert!((loss.double_value(&[]) / expected_loss - 1.0).abs() < TOLERANCE, "{name}: {loss:?}");
-        let evaluated = loss::evaluate(&model, &batch, &targets[0]);
+        let evaluated = loss::evaluate(&model, &batch, &targets);
         assert!((evaluated.double_value(&[]) / expected_loss - 1.0).abs() < TOLERANCE, "{name}: {evaluated:?}");
         assert_pieces(model.parameters(), optimizer.gradient(), &expected, "gradient");
     }
@@ -78,10 +84,10 @@ fn logits_loss_and_every_gradient_are_those_of_transformers() {
 fn a_step_of_adamw_is_that_of_pytorch() {
     for name in MODELS {
         let Case { model, expected, batch } = case(name);
-        let config = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
-        let mut optimizer = AdamW::new(config, model.parameters()).unwrap();
-        let targets = Aggregation::TokenMean.targets(std::slice::from_ref(&batch));
-        let _ = loss::backward(&model, &batch, &targets[0], optimizer.gradient());
+        let config = OptimizerConfig { lr: 1e-2, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, grad_clip: 1.0 };
+        let mut optimizer = AdamW::new(&config, model.parameters()).unwrap();
+        let targets = targets(&batch);
+        let _ = loss::backward(&model, &batch, &targets, optimizer.gradient());
         let norm = optimizer.step(model.parameters(), 1e-2).double_value(&[]);
         let expected_norm = expected["norm"].double_value(&[0]);
         assert!(expected_norm > 1.0, "the gradient is cut");

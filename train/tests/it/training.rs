@@ -4,22 +4,26 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Kind, Tensor};
-use webdancer_train::batch::{BatchSource, PackedBatch};
+use webdancer_train::batch::{BatchSource, PackedBatch, Update};
 use webdancer_train::checkpoint::{self, Checkpoint};
+use webdancer_train::config::{Aggregation, OptimizerConfig, ScratchModel, SftConfig};
 use webdancer_train::error::TrainError;
-use webdancer_train::loss::{self, Aggregation};
+use webdancer_train::loss::{self, Targets};
 use webdancer_train::model::{ModelConfig, Parameters, Qwen};
-use webdancer_train::optim::{AdamW, AdamWConfig};
-use webdancer_train::sft::{self, Outcome, Places, Reporter, SftConfig};
+use webdancer_train::optim::AdamW;
+use webdancer_train::sft::{self, End, Outcome, Places, Reporter};
 
 use crate::parity::distance;
 
-const VOCABULARY: i64 = 40;
+const VOCABULARY: u32 = 40;
 
 fn model(seed: u64, kind: Kind) -> Qwen {
-    let config = ModelConfig::fresh(VOCABULARY, 32, 2, 4, 64, 128);
+    let shape =
+        ScratchModel { hidden_size: 32, layers: 2, head_dim: 8, intermediate_size: 64, positions_max: 128, ..ScratchModel::default() };
+    let config = ModelConfig::scratch(&shape, VOCABULARY).unwrap();
     let parameters = Parameters::draw(&config, seed, kind, Device::Cpu).unwrap();
     Qwen::new(config, parameters).unwrap()
 }
@@ -28,7 +32,7 @@ fn model(seed: u64, kind: Kind) -> Qwen {
 fn documents(count: i64) -> Vec<(Vec<i64>, Vec<bool>)> {
     let document = |row: i64| {
         let length = 8 + row % 5;
-        let ids = (0..length).map(|at| (row + at * (1 + row % 3)) % VOCABULARY).collect();
+        let ids = (0..length).map(|at| (row + at * (1 + row % 3)) % i64::from(VOCABULARY)).collect();
         (ids, (0..length).map(|at| at >= length / 2).collect())
     };
     (0..count).map(document).collect()
@@ -43,10 +47,10 @@ fn pack(documents: &[(Vec<i64>, Vec<bool>)]) -> PackedBatch {
 }
 
 fn gradient_and_loss(model: &Qwen, aggregation: Aggregation, batches: &[PackedBatch]) -> (Tensor, f64) {
-    let optimizer = AdamW::new(AdamWConfig::default(), model.parameters()).unwrap();
-    let targets = aggregation.targets(batches);
-    let losses = batches.iter().zip(&targets).map(|(batch, targets)| {
-        loss::backward(model, batch, targets, optimizer.gradient()).double_value(&[])
+    let optimizer = AdamW::new(&OptimizerConfig::default(), model.parameters()).unwrap();
+    let update = Update { batches: batches.to_vec() };
+    let losses = update.batches.iter().zip(update.weights(aggregation)).map(|(batch, weights)| {
+        loss::backward(model, batch, &Targets::new(batch, &weights), optimizer.gradient()).double_value(&[])
     });
     let loss = losses.sum();
     (optimizer.gradient().copy(), loss)
@@ -56,7 +60,7 @@ fn gradient_and_loss(model: &Qwen, aggregation: Aggregation, batches: &[PackedBa
 fn neither_packing_nor_micro_batches_change_loss_or_gradient() {
     let model = model(1, Kind::Float);
     let documents = documents(9);
-    for aggregation in [Aggregation::TokenMean, Aggregation::DocumentMean] {
+    for aggregation in [Aggregation::TokenMean, Aggregation::SeqMeanTokenMean, Aggregation::SeqMeanTokenSum] {
         let (together, loss) = gradient_and_loss(&model, aggregation, &[pack(&documents)]);
         let mut reversed = documents.clone();
         reversed.reverse();
@@ -72,7 +76,7 @@ fn neither_packing_nor_micro_batches_change_loss_or_gradient() {
         }
     }
     let token = gradient_and_loss(&model, Aggregation::TokenMean, &[pack(&documents)]).1;
-    let document = gradient_and_loss(&model, Aggregation::DocumentMean, &[pack(&documents)]).1;
+    let document = gradient_and_loss(&model, Aggregation::SeqMeanTokenMean, &[pack(&documents)]).1;
     assert_ne!(token, document);
 }
 
@@ -107,13 +111,15 @@ fn a_document_does_not_see_its_neighbours() {
 #[test]
 fn bf16_weights_have_fp32_masters() {
     let model = model(4, Kind::BFloat16);
-    let mut optimizer = AdamW::new(AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() }, model.parameters()).unwrap();
+    let config = OptimizerConfig { weight_decay: 0.0, ..OptimizerConfig::default() };
+    let mut optimizer = AdamW::new(&config, model.parameters()).unwrap();
     let before = model.parameters().flat().copy();
-    let batch = [pack(&documents(4))];
-    let targets = Aggregation::TokenMean.targets(&batch);
+    let update = Update { batches: vec![pack(&documents(4))] };
+    let batch = &update.batches[0];
+    let targets = Targets::new(batch, &update.weights(Aggregation::TokenMean)[0]);
     // Each step is far below what bf16 can tell apart at these weights' size; together they are not.
     for _ in 0..400 {
-        let _ = loss::backward(&model, &batch[0], &targets[0], optimizer.gradient());
+        let _ = loss::backward(&model, batch, &targets, optimizer.gradient());
         let _ = optimizer.step(model.parameters(), 1e-5);
     }
     assert_eq!(model.parameters().flat().kind(), Kind::BFloat16);
@@ -125,23 +131,28 @@ fn bf16_weights_have_fp32_masters() {
     assert!(moved > 2e-3, "{moved}");
 }
 
-/// Batches of two documents; an epoch walks through them from another place.
+/// Updates of two micro-batches of two documents; an epoch walks through them from another place.
 struct Source {
-    train: Vec<PackedBatch>,
+    train: Vec<Update>,
     validation: Vec<PackedBatch>,
 }
 
 impl Source {
     fn new() -> Self {
         let documents = documents(20);
-        Self { train: documents[..16].chunks(2).map(pack).collect(), validation: vec![pack(&documents[16..])] }
+        let update = |documents: &[_]| Update { batches: documents.chunks(2).map(pack).collect() };
+        Self { train: documents[..16].chunks(4).map(update).collect(), validation: vec![pack(&documents[16..])] }
     }
 }
 
 impl BatchSource for Source {
-    fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = PackedBatch> + '_> {
-        let from = epoch as usize * 3 % self.train.len().max(1);
+    fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Update> + '_> {
+        let from = epoch as usize * 3 % self.train.len();
         Box::new(self.train[from..].iter().chain(&self.train[..from]).cloned())
+    }
+
+    fn updates_per_epoch(&self) -> u64 {
+        self.train.len() as u64
     }
 
     fn validation(&self) -> &[PackedBatch] {
@@ -150,22 +161,27 @@ impl BatchSource for Source {
 }
 
 #[derive(Default)]
-struct Told {
+struct Told<'a> {
     metrics: Vec<(u64, &'static str, f64)>,
     checkpoints: Vec<u64>,
     aloud: bool,
+    /// Set behind this step.
+    interrupts: Option<(u64, &'a AtomicBool)>,
 }
 
-impl Told {
+impl Told<'_> {
     fn values(&self, name: &str) -> Vec<(u64, f64)> {
         self.metrics.iter().filter(|told| told.1 == name).map(|told| (told.0, told.2)).collect()
     }
 }
 
-impl Reporter for Told {
+impl Reporter for Told<'_> {
     fn metric(&mut self, step: u64, name: &'static str, value: f64, _unit: &'static str) -> Result<(), TrainError> {
         if self.aloud && name == "loss" {
             println!("\nstep {step}");
+        }
+        if let Some((at, interrupt)) = self.interrupts {
+            interrupt.store(step == at, Ordering::Relaxed);
         }
         self.metrics.push((step, name, value));
         Ok(())
@@ -178,21 +194,19 @@ impl Reporter for Told {
 }
 
 fn config() -> SftConfig {
-    SftConfig {
-        epochs: 4,
-        accumulate: 2,
-        learning_rate: 1e-2,
-        validate_every: 5,
-        checkpoint_every: 3,
-        peak_flops: Some(1e12),
-        ..SftConfig::default()
-    }
+    let mut config = SftConfig::default();
+    config.optimizer.lr = 1e-2;
+    config.schedule.epochs = 4;
+    config.validation.every_steps = 5;
+    config.checkpoints.every_steps = 3;
+    config
 }
 
-fn train(folder: &Path, config: &SftConfig, source: &Source, told: &mut Told) -> Result<Outcome, TrainError> {
+fn train(folder: &Path, config: &SftConfig, source: &Source, told: &mut Told<'_>) -> Result<Outcome, TrainError> {
     tch::set_num_threads(1);
     let checkpoints = folder.join("checkpoints");
-    let places = Places { base: folder, checkpoints: &checkpoints, fingerprint: "pin abc" };
+    let interrupt = AtomicBool::new(false);
+    let places = Places { base: folder, checkpoints: &checkpoints, fingerprint: "pin abc", interrupt: &interrupt };
     sft::run(config, model(5, Kind::Float), source, &places, told)
 }
 
@@ -213,7 +227,7 @@ fn it_learns_validates_and_keeps_the_best_and_the_last() {
         assert!(values.len() == 16 && values.iter().all(|value| value.1 > 0.0), "{name}: {values:?}");
     }
     assert_eq!((outcome.state.step, outcome.state.tokens), (16, 4 * 158));
-    assert!(!outcome.stopped_early);
+    assert_eq!(outcome.end, End::Complete);
 
     let best = validations.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
     assert_eq!(outcome.best, folder.path().join("checkpoints").join(checkpoint::name_of(best)));
@@ -229,14 +243,17 @@ fn it_learns_validates_and_keeps_the_best_and_the_last() {
 fn it_stops_when_validation_gets_no_better() {
     let folder = tempfile::tempdir().unwrap();
     // So high a rate that the first validation is the best.
-    let config = SftConfig { learning_rate: 1.0, validate_every: 1, patience: Some(2), warmup: 0.0, ..config() };
+    let mut config = config();
+    config.optimizer.lr = 1.0;
+    config.validation.every_steps = 1;
+    config.early_stop.patience = 2;
     let mut told = Told::default();
     let outcome = train(folder.path(), &config, &Source::new(), &mut told).unwrap();
-    assert!(outcome.stopped_early && outcome.state.step < 16, "{outcome:?}");
+    assert!(outcome.end == End::OutOfPatience && outcome.state.step < 16, "{outcome:?}");
     assert_eq!(outcome.state.step, outcome.state.best_step.unwrap() + 2);
     // Started again, it stays where it is.
     let again = train(folder.path(), &config, &Source::new(), &mut Told::default()).unwrap();
-    assert_eq!((again.state, again.stopped_early), (outcome.state, true));
+    assert_eq!((again.state, again.end), (outcome.state, End::OutOfPatience));
 }
 
 /// Trains in the folder of WEBDANCER_TEST_SFT; run as a process of its own by the tests below.
@@ -292,6 +309,21 @@ fn killed_and_resumed_it_comes_to_the_same_weights() {
 }
 
 #[test]
+fn interrupted_it_keeps_where_it_is_and_goes_on_to_the_same_weights() {
+    let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = train(whole.path(), &config(), &Source::new(), &mut Told::default()).unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    let interrupt = AtomicBool::new(false);
+    let places =
+        Places { base: folder.path(), checkpoints: &checkpoints, fingerprint: "pin abc", interrupt: &interrupt };
+    let mut told = Told { interrupts: Some((7, &interrupt)), ..Told::default() };
+    let outcome = sft::run(&config(), model(5, Kind::Float), &Source::new(), &places, &mut told).unwrap();
+    assert_eq!((outcome.end, outcome.state.step), (End::Interrupted, 7));
+    let again = train(folder.path(), &config(), &Source::new(), &mut Told::default()).unwrap();
+    assert_eq!(again.last.digest, expected.last.digest);
+}
+
+#[test]
 fn a_full_disk_is_one_line_and_leaves_no_half_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     // No file longer than 40 KiB, and no signal for trying.
@@ -303,7 +335,8 @@ fn a_full_disk_is_one_line_and_leaves_no_half_checkpoint() {
 #[test]
 fn a_loss_that_is_no_number_ends_the_run_without_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let config = SftConfig { learning_rate: f64::INFINITY, warmup: 0.0, ..config() };
+    let mut config = config();
+    config.optimizer.lr = f64::INFINITY;
     let error = train(folder.path(), &config, &Source::new(), &mut Told::default()).unwrap_err();
     assert!(matches!(error, TrainError::Diverged(_)), "{error}");
     assert!(error.to_string().starts_with("the loss is NaN"), "{error}");
@@ -321,10 +354,13 @@ fn a_pin_without_documents_is_refused() {
 #[test]
 fn a_checkpoint_that_was_changed_or_is_of_another_run_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
-    let outcome = train(folder.path(), &SftConfig { max_steps: Some(2), ..config() }, &Source::new(), &mut Told::default());
-    let last = outcome.unwrap().last.folder;
+    let mut short = config();
+    short.schedule.steps_max = Some(2);
+    let last = train(folder.path(), &short, &Source::new(), &mut Told::default()).unwrap().last.folder;
     let checkpoints = folder.path().join("checkpoints");
-    let places = Places { base: folder.path(), checkpoints: &checkpoints, fingerprint: "pin xyz" };
+    let interrupt = AtomicBool::new(false);
+    let places =
+        Places { base: folder.path(), checkpoints: &checkpoints, fingerprint: "pin xyz", interrupt: &interrupt };
     let error = sft::run(&config(), model(5, Kind::Float), &Source::new(), &places, &mut Told::default()).unwrap_err();
     assert!(error.to_string().contains("step-00000002: is of another run"), "{error}");
 
