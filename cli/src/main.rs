@@ -8,7 +8,6 @@ mod config;
 mod context;
 mod failure;
 mod output;
-mod settings_error;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -45,8 +45,27 @@ fn without_value(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
     use super::*;
-    use crate::config::Config;
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    #[expect(dead_code, reason = "only what is wrong with them is looked at")]
+    struct Config {
+        lake: Lake,
+        log: BTreeMap<String, BTreeMap<String, String>>,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    #[expect(dead_code, reason = "only what is wrong with them is looked at")]
+    struct Lake {
+        uri: Option<String>,
+        id_cache_bytes: usize,
+    }
 
     fn line(text: &str) -> String {
         line_of(Path::new("w.toml"), text, &toml::from_str::<Config>(text).unwrap_err())
@@ -55,8 +74,8 @@ mod tests {
     #[test]
     fn a_mistake_is_one_line_with_its_place_and_key() {
         assert_eq!(
-            line("[sql]\nmax_rows = 5\n\n[lake]\nuri = 3\n"),
-            "w.toml:5:7: lake.uri: invalid type: integer, expected a string"
+            line("[lake]\nid_cache_bytes = 5\n\nuri = 3\n"),
+            "w.toml:4:7: lake.uri: invalid type: integer, expected a string"
         );
         assert_eq!(line("[log.kafka]\n\"a.b\" = 1\n").split(": ").nth(1), Some("log.kafka.a.b"));
         assert!(
