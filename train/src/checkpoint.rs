@@ -152,7 +152,9 @@ pub fn verify(folder: &Path) -> Result<Checkpoint, TrainError> {
     for (name, digest) in &told.files {
         match found.files.get(name) {
             Some(is) if is == digest => {}
-            Some(_) => return Err(TrainError::file(&folder.join(name), "was changed after the checkpoint was written")),
+            Some(_) => {
+                return Err(TrainError::file(&folder.join(name), "was changed after the checkpoint was written"));
+            }
             None => return Err(TrainError::file(&folder.join(name), "is missing from the checkpoint")),
         }
     }

@@ -68,7 +68,11 @@ fn of_panic(panic: &(dyn Any + Send)) -> TrainError {
     let line = text.lines().next().unwrap_or_default();
     let line = line.trim_start_matches("Torch(\"").trim_end_matches("\")").to_string();
     let memory = ["out of memory", "can't allocate memory", "not enough memory"];
-    if memory.iter().any(|words| line.contains(words)) { TrainError::OutOfMemory(line) } else { TrainError::Torch(line) }
+    if memory.iter().any(|words| line.contains(words)) {
+        TrainError::OutOfMemory(line)
+    } else {
+        TrainError::Torch(line)
+    }
 }
 
 /// A caught panic is told once, as an error, and not by the panic hook as well.
@@ -92,7 +96,8 @@ mod tests {
 
     #[test]
     fn what_libtorch_throws_is_one_line() {
-        let error = guard(|| Ok(Tensor::from_slice(&[1.0f32, 2.0]).matmul(&Tensor::from_slice(&[1.0f32])))).unwrap_err();
+        let error =
+            guard(|| Ok(Tensor::from_slice(&[1.0f32, 2.0]).matmul(&Tensor::from_slice(&[1.0f32])))).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("libtorch: ") && text.contains("size") && !text.contains('\n'), "{text}");
     }

@@ -53,7 +53,8 @@ pub fn backward(model: &Qwen, batch: &PackedBatch, targets: &Targets, gradient: 
     // The scalar whose gradient by `hidden` is the one that is wanted.
     let surrogate = (&hidden * hidden_gradient.unwrap_or_else(|| hidden.zeros_like())).sum(hidden.kind());
     // A head of its own took no part in `hidden`.
-    let traced: Vec<usize> = (0..leaves.len()).filter(|&at| model.config().tied || Some(at) != model.head_position()).collect();
+    let traced: Vec<usize> =
+        (0..leaves.len()).filter(|&at| model.config().tied || Some(at) != model.head_position()).collect();
     let inputs: Vec<&Tensor> = traced.iter().map(|&at| &leaves[at]).collect();
     let found = Tensor::run_backward(&[surrogate], &inputs, false, false);
     tch::no_grad(|| {

@@ -161,8 +161,7 @@ pub fn prepare(
         return Err(InputError::new(format!("pin {names}"), reason));
     }
     validation.truncate(config.validation.trajectories_max);
-    let packing =
-        Packing::new(train, &validation, config.batch.trajectories, config.batch.tokens, config.seed);
+    let packing = Packing::new(train, &validation, config.batch.trajectories, config.batch.tokens, config.seed);
     Ok(Prepared { packing, report, pin_ids: pins.iter().map(|pin| pin.digest().to_string()).collect() })
 }
 

@@ -156,7 +156,8 @@ impl<'a> Run<'a> {
                 let mut optimizer = AdamW::new(&config.optimizer, model.parameters())?;
                 let state = checkpoint::read_trainer(&folder, &mut optimizer)?;
                 if state.fingerprint != places.fingerprint {
-                    let message = "is of another run (pin, base model or settings differ): choose an empty output folder";
+                    let message =
+                        "is of another run (pin, base model or settings differ): choose an empty output folder";
                     return Err(TrainError::file(&folder, message));
                 }
                 (model, optimizer, state)
@@ -203,8 +204,7 @@ impl<'a> Run<'a> {
         let at_end = self.end().is_some();
         let due = |every: u64| at_end || (every > 0 && step.is_multiple_of(every));
         let report_every = if self.model.head().device() == Device::Cpu { 1 } else { REPORT_EVERY_CUDA };
-        let (validates, keeps) =
-            (due(self.config.validation.every_steps), due(self.config.checkpoints.every_steps));
+        let (validates, keeps) = (due(self.config.validation.every_steps), due(self.config.checkpoints.every_steps));
         if due(report_every) || validates || keeps {
             self.report()?;
         }
@@ -312,8 +312,7 @@ impl<'a> Run<'a> {
         let (step, kind) = (self.state.step, self.model.head().kind());
         let trainer = Some((&self.optimizer, &self.state));
         let name = checkpoint::name_of(step);
-        let made =
-            checkpoint::write(self.places.checkpoints, self.places.base, &self.model, kind, trainer, &name)?;
+        let made = checkpoint::write(self.places.checkpoints, self.places.base, &self.model, kind, trainer, &name)?;
         self.reporter.checkpoint(step, &made)?;
         let best = self.state.best_step.map(|step| self.folder(step));
         let mut others = checkpoint::all(self.places.checkpoints)?;

@@ -85,7 +85,8 @@ fn serve(arguments: Serve) -> Result<ExitCode, TrainError> {
     let codec = Arc::new(FolderCodec::read(folder)?);
     let model = Qwen::read(folder, device::kind(Dtype::Auto, device), device)?;
     let config = EngineConfig { sequences_max: arguments.sequences_max, ..EngineConfig::default() };
-    let worker = Worker::start(Engine::new(config, model, codec.clone())).map_err(|error| TrainError::file(folder, error))?;
+    let worker =
+        Worker::start(Engine::new(config, model, codec.clone())).map_err(|error| TrainError::file(folder, error))?;
     let name = || folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     let served = Served { model: arguments.model.unwrap_or_else(name), codec, worker };
     let failed = |error: std::io::Error| TrainError::Usage(format!("{}: {error}", arguments.listen));

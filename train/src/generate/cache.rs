@@ -28,9 +28,9 @@ impl KvCache {
 
     /// Makes room for so many sequences of so many tokens each.
     pub(super) fn reserve(&mut self, slots: i64, tokens: i64) {
-        let grown = |held: i64, wanted: i64, first: i64| if wanted <= held { held } else { wanted.max(held * 2).max(first) };
-        let (slots, capacity) =
-            (grown(self.slots, slots, SLOTS_FIRST), grown(self.capacity, tokens, CAPACITY_FIRST));
+        let grown =
+            |held: i64, wanted: i64, first: i64| if wanted <= held { held } else { wanted.max(held * 2).max(first) };
+        let (slots, capacity) = (grown(self.slots, slots, SLOTS_FIRST), grown(self.capacity, tokens, CAPACITY_FIRST));
         if (slots, capacity) == (self.slots, self.capacity) {
             return;
         }
@@ -92,7 +92,8 @@ impl<'a> Step<'a> {
         let even = positions.iter().all(|position| position + 1 == longest);
         let positions = Tensor::from_slice(positions).to_device(device);
         let mask = (!even).then(|| {
-            let behind = Tensor::arange(longest, (Kind::Int64, device)).unsqueeze(0).greater_tensor(&positions.unsqueeze(1));
+            let behind =
+                Tensor::arange(longest, (Kind::Int64, device)).unsqueeze(0).greater_tensor(&positions.unsqueeze(1));
             let mask = Tensor::zeros(behind.size(), (kind, device)).masked_fill(&behind, f64::NEG_INFINITY);
             mask.unsqueeze(1).unsqueeze(1)
         });

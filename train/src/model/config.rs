@@ -71,7 +71,9 @@ impl ModelConfig {
         let family = match raw.get("model_type").and_then(Value::as_str) {
             Some("qwen2") => Family::Qwen2,
             Some("qwen3") => Family::Qwen3,
-            other => return Err(format!("architecture {} is not known; qwen2 and qwen3 are", other.unwrap_or("(none)"))),
+            other => {
+                return Err(format!("architecture {} is not known; qwen2 and qwen3 are", other.unwrap_or("(none)")));
+            }
         };
         fields.refuse_unknown_computations()?;
         let hidden_size = fields.size("hidden_size")?;
@@ -227,7 +229,9 @@ impl Fields<'_> {
             let Some(rope) = self.get(name) else { continue };
             let kind = rope.get("rope_type").or_else(|| rope.get("type")).and_then(Value::as_str).unwrap_or("default");
             if kind != "default" {
-                return Err(format!("{name} of type {kind} is not implemented; remove it to work within the native context"));
+                return Err(format!(
+                    "{name} of type {kind} is not implemented; remove it to work within the native context"
+                ));
             }
         }
         if self.flag("use_sliding_window", false)? {

@@ -190,10 +190,8 @@ fn layout(config: &ModelConfig) -> (Vec<Slot>, Vec<Slot>) {
         let inner = config.intermediate_size;
         matrices.push(slot(&qkv("weight"), Some(width)));
         matrices.push(slot(&[(attention("o", "weight"), width)], Some(q)));
-        matrices.push(slot(
-            &[(named("mlp.gate_proj.weight"), inner), (named("mlp.up_proj.weight"), inner)],
-            Some(width),
-        ));
+        matrices
+            .push(slot(&[(named("mlp.gate_proj.weight"), inner), (named("mlp.up_proj.weight"), inner)], Some(width)));
         matrices.push(slot(&[(named("mlp.down_proj.weight"), width)], Some(inner)));
         vectors.push(slot(&[(named("input_layernorm.weight"), width)], None));
         vectors.push(slot(&[(named("post_attention_layernorm.weight"), width)], None));

@@ -52,12 +52,14 @@ impl Weights {
         let mut shards: BTreeMap<&str, BTreeMap<String, Tensor>> = BTreeMap::new();
         for (name, shard) in entries {
             let shard = shard.as_str().filter(|shard| !shard.contains(['/', '\\']));
-            let shard = shard.ok_or_else(|| TrainError::file(&index, format!("{name} is in no file of this folder")))?;
+            let shard =
+                shard.ok_or_else(|| TrainError::file(&index, format!("{name} is in no file of this folder")))?;
             if !shards.contains_key(shard) {
                 shards.insert(shard, map(&folder.join(shard))?);
             }
             let tensor = shards.get_mut(shard).and_then(|held| held.remove(name));
-            let tensor = tensor.ok_or_else(|| TrainError::file(&folder.join(shard), format!("lacks {name}, which the index names")))?;
+            let tensor = tensor
+                .ok_or_else(|| TrainError::file(&folder.join(shard), format!("lacks {name}, which the index names")))?;
             tensors.insert(name.clone(), tensor);
         }
         Ok(Self { folder: folder.to_path_buf(), tensors })
@@ -73,11 +75,17 @@ impl Weights {
         let tensor = tensor.ok_or_else(|| TrainError::file(&self.folder, format!("has no weights named {name}")))?;
         if tensor.size() != place.size() {
             let (is, wanted) = (tensor.size(), place.size());
-            return Err(TrainError::file(&self.folder, format!("{name} has shape {is:?}; config.json asks for {wanted:?}")));
+            return Err(TrainError::file(
+                &self.folder,
+                format!("{name} has shape {is:?}; config.json asks for {wanted:?}"),
+            ));
         }
         if !matches!(tensor.kind(), Kind::Float | Kind::BFloat16 | Kind::Half) {
             let kind = tensor.kind();
-            return Err(TrainError::file(&self.folder, format!("{name} is stored as {kind:?}; weights are F32, BF16 or F16")));
+            return Err(TrainError::file(
+                &self.folder,
+                format!("{name} is stored as {kind:?}; weights are F32, BF16 or F16"),
+            ));
         }
         tch::no_grad(|| place.copy_(&tensor));
         Ok(())
@@ -111,8 +119,9 @@ pub fn map(path: &Path) -> Result<BTreeMap<String, Tensor>, TrainError> {
         let data = Tensor::from_file(name, false, bytes as i64, (Kind::Uint8, Device::Cpu));
         let mut tensors = BTreeMap::new();
         for (name, info) in infos {
-            let kind = kind(info.dtype)
-                .ok_or_else(|| TrainError::file(path, format!("{name} is stored as {:?}, which is not known", info.dtype)))?;
+            let kind = kind(info.dtype).ok_or_else(|| {
+                TrainError::file(path, format!("{name} is stored as {:?}, which is not known", info.dtype))
+            })?;
             let shape: Vec<i64> = info.shape.iter().map(|&size| size as i64).collect();
             let (from, to) = info.data_offsets;
             let slice = data.narrow(0, (start + from) as i64, (to - from) as i64);

@@ -23,7 +23,8 @@ fn refusal(spoil: impl FnOnce(&Path)) -> String {
 /// The folder's tensors, changed, written again.
 fn rewrite(folder: &Path, change: impl FnOnce(&mut Vec<(String, Tensor)>)) {
     let path = folder.join(weights::SINGLE);
-    let mut tensors: Vec<_> = weights::map(&path).unwrap().into_iter().map(|(name, held)| (name, held.copy())).collect();
+    let mut tensors: Vec<_> =
+        weights::map(&path).unwrap().into_iter().map(|(name, held)| (name, held.copy())).collect();
     change(&mut tensors);
     weights::write_file(&path, tensors).unwrap();
 }
@@ -72,7 +73,10 @@ fn a_file_that_was_cut_short_is_not_loaded() {
 #[test]
 fn a_file_of_another_format_is_not_loaded() {
     let text = refusal(|folder| fs::write(folder.join("model.safetensors"), [b'x'; 64]).unwrap());
-    assert_eq!(text, "FOLDER/model.safetensors: is no safetensors file: its header would have 8680820740569200760 bytes");
+    assert_eq!(
+        text,
+        "FOLDER/model.safetensors: is no safetensors file: its header would have 8680820740569200760 bytes"
+    );
 }
 
 #[test]
@@ -81,18 +85,24 @@ fn weights_must_be_all_there_of_the_right_shape_and_format_and_no_more() {
     let at = |tensors: &[(String, Tensor)]| tensors.iter().position(|(held, _)| held == name).unwrap();
     let text = refusal(|folder| rewrite(folder, |tensors| drop(tensors.remove(at(tensors)))));
     assert_eq!(text, format!("FOLDER: has no weights named {name}"));
-    let text = refusal(|folder| rewrite(folder, |tensors| {
-        let at = at(tensors);
-        tensors[at].1 = Tensor::zeros([9], (Kind::Float, Device::Cpu));
-    }));
+    let text = refusal(|folder| {
+        rewrite(folder, |tensors| {
+            let at = at(tensors);
+            tensors[at].1 = Tensor::zeros([9], (Kind::Float, Device::Cpu));
+        })
+    });
     assert_eq!(text, format!("FOLDER: {name} has shape [9]; config.json asks for [12]"));
-    let text = refusal(|folder| rewrite(folder, |tensors| {
-        let at = at(tensors);
-        tensors[at].1 = Tensor::zeros([12], (Kind::Int64, Device::Cpu));
-    }));
+    let text = refusal(|folder| {
+        rewrite(folder, |tensors| {
+            let at = at(tensors);
+            tensors[at].1 = Tensor::zeros([12], (Kind::Int64, Device::Cpu));
+        })
+    });
     assert_eq!(text, format!("FOLDER: {name} is stored as Int64; weights are F32, BF16 or F16"));
-    let text = refusal(|folder| rewrite(folder, |tensors| {
-        tensors.push(("model.layers.2.mlp.experts".into(), Tensor::zeros([3], (Kind::Float, Device::Cpu))));
-    }));
+    let text = refusal(|folder| {
+        rewrite(folder, |tensors| {
+            tensors.push(("model.layers.2.mlp.experts".into(), Tensor::zeros([3], (Kind::Float, Device::Cpu))));
+        })
+    });
     assert_eq!(text, "FOLDER: holds model.layers.2.mlp.experts, which this architecture has not");
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use webdancer_train::batch::PackedBatch;
 use webdancer_train::generate::{Engine, EngineConfig, Finish, Request, RequestId, SamplingConfig, Written};
 use webdancer_train::loss::{self, Targets};
-use webdancer_train::batch::PackedBatch;
 
 use crate::parity::{Case, case};
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use webdancer_agent::chat::{
-    Budget, BudgetConfig, ChatModel as _, ChatRequest, Endpoint, EndpointConfig, Finish, Sampling, SystemClock, TokenIds,
+    Budget, BudgetConfig, ChatModel as _, ChatRequest, Endpoint, EndpointConfig, Finish, Sampling, SystemClock,
+    TokenIds,
 };
 use webdancer_agent::conversation::{Message, Role};
 use webdancer_train::generate::{Decode, Engine, EngineConfig};
@@ -76,7 +77,8 @@ async fn streamed_or_whole_text_tokens_and_counts_are_the_same() {
     let server = serve(EngineConfig::default()).await;
     let mut answers = Vec::new();
     for stream in [true, false] {
-        let completion = endpoint(&server, |config| config.stream = stream).complete(&question("HELLO", 12)).await.unwrap();
+        let completion =
+            endpoint(&server, |config| config.stream = stream).complete(&question("HELLO", 12)).await.unwrap();
         let tokens = completion.tokens.clone().unwrap();
         assert_eq!(completion.finish, Finish::Length);
         assert_eq!(tokens.prompt_ids.as_deref(), Some(&[7, 4, 11, 11, 14][..]));

@@ -21,8 +21,14 @@ use crate::parity::distance;
 const VOCABULARY: u32 = 40;
 
 fn model(seed: u64, kind: Kind) -> Qwen {
-    let shape =
-        ScratchModel { hidden_size: 32, layers: 2, head_dim: 8, intermediate_size: 64, positions_max: 128, ..ScratchModel::default() };
+    let shape = ScratchModel {
+        hidden_size: 32,
+        layers: 2,
+        head_dim: 8,
+        intermediate_size: 64,
+        positions_max: 128,
+        ..ScratchModel::default()
+    };
     let config = ModelConfig::scratch(&shape, VOCABULARY).unwrap();
     let parameters = Parameters::draw(&config, seed, kind, Device::Cpu).unwrap();
     Qwen::new(config, parameters).unwrap()

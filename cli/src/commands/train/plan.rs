@@ -126,5 +126,9 @@ async fn stored(context: &Context, run: &str) -> Result<Plan, Failure> {
     let found = found.ok_or_else(|| Failure::usage(format!("there is no {KIND} run {run} in the tables")))?;
     let plan: Plan = serde_json::from_str(&found)
         .map_err(|e| Failure::usage(format!("run {run} is not one that this version can go on with: {e}")))?;
-    if plan.run_id == run { Ok(plan) } else { Err(Failure::failed(format!("run {run} has the plan of {}", plan.run_id))) }
+    if plan.run_id == run {
+        Ok(plan)
+    } else {
+        Err(Failure::failed(format!("run {run} has the plan of {}", plan.run_id)))
+    }
 }
