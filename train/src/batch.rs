@@ -52,7 +52,8 @@ impl PackedBatch {
 
     /// [`trained`](Self::trained), document by document.
     pub fn trained_by_document(&self) -> impl Iterator<Item = &[bool]> + '_ {
-        let range = |pair: &[i64]| pair.first().copied().unwrap_or(0) as usize..pair.last().copied().unwrap_or(0) as usize;
+        let range =
+            |pair: &[i64]| pair.first().copied().unwrap_or(0) as usize..pair.last().copied().unwrap_or(0) as usize;
         self.doc_starts.windows(2).map(move |pair| self.trained.get(range(pair)).unwrap_or_default())
     }
 

@@ -27,8 +27,8 @@ use webdancer_agent::conversation::{Message, Role};
 
 pub use template::{Difference, Template};
 
-use crate::tokenizer::{ChatTokenizer, MESSAGE_END, MESSAGE_START};
 use crate::input::InputError;
+use crate::tokenizer::{ChatTokenizer, MESSAGE_END, MESSAGE_START};
 
 /// A part of a rendered conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]

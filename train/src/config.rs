@@ -464,9 +464,8 @@ impl SftConfig {
     /// # Errors
     /// There is none of this name.
     pub fn preset(name: &str) -> Result<SftConfig, ConfigError> {
-        let read = preset_table(name).and_then(|table| {
-            Value::Table(table).try_into::<SftConfig>().map_err(|error| error.message().to_string())
-        });
+        let read = preset_table(name)
+            .and_then(|table| Value::Table(table).try_into::<SftConfig>().map_err(|error| error.message().to_string()));
         read.map_err(ConfigError)
     }
 
@@ -611,7 +610,10 @@ mod tests {
         for (text, line) in [
             ("lr = 1\n", "sft.toml:1:1: lr: unknown field `lr`, expected one of `preset`, `seed`"),
             ("[optimizer]\nlr = 'x'\n", "sft.toml:2:6: optimizer.lr: invalid type: string, expected f64"),
-            ("[loss]\naggregation = 'mean'\n", "sft.toml:2:15: loss.aggregation: unknown variant `mean`, expected one of `token-mean`, `seq-mean-token-mean`, `seq-mean-token-sum`"),
+            (
+                "[loss]\naggregation = 'mean'\n",
+                "sft.toml:2:15: loss.aggregation: unknown variant `mean`, expected one of `token-mean`, `seq-mean-token-mean`, `seq-mean-token-sum`",
+            ),
             ("device = 'tpu'\n", "sft.toml:1:10: device: must be auto, cpu, cuda or cuda:N"),
             ("preset = '3b'\n", "sft.toml: preset: must be one of demo, 0.5b, 1.5b, 7b"),
             ("seed = 1\n", "sft.toml: model: give folder, or a [model.scratch]"),
@@ -620,7 +622,10 @@ mod tests {
             (&format!("{model}[optimizer]\nlr = 0\n"), "sft.toml: optimizer.lr: must be above 0 and at most 1"),
             (&format!("{model}[optimizer]\nlr = nan\n"), "sft.toml: optimizer.lr: must be above 0 and at most 1"),
             (&format!("{model}[validation]\nshare = 0.6\n"), "sft.toml: validation.share: must be from 0 to 0.5"),
-            (&format!("{model}[batch]\ntokens = 64\n"), "sft.toml: batch.tokens: must be at least data.document_tokens_max, so that every trajectory fits"),
+            (
+                &format!("{model}[batch]\ntokens = 64\n"),
+                "sft.toml: batch.tokens: must be at least data.document_tokens_max, so that every trajectory fits",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(line), "{error}");

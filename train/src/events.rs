@@ -282,7 +282,9 @@ mod tests {
     #[test]
     fn a_line_that_is_not_a_trainers_is_named() {
         let line = |kind: &str, run: &str, data: &str| {
-            format!(r#"{{"specversion":"1.0","id":"x","source":"s","type":"webdancer.{kind}.v1","runid":"{run}","data":{data}}}"#)
+            format!(
+                r#"{{"specversion":"1.0","id":"x","source":"s","type":"webdancer.{kind}.v1","runid":"{run}","data":{data}}}"#
+            )
         };
         let read = |line: String| read_line(line.as_bytes(), "r1").map(|event| event.envelope.subject);
         let metric = r#"{"name":"loss","step":1,"value":2}"#;

@@ -83,9 +83,9 @@ pub fn show(row: &PinRow, masker: &Masker, marks: Marks) -> Result<String, Input
     let trajectory = &row.trajectory;
     let place = || format!("trajectory {}", escaped(&trajectory.trajectory_id));
     let document = masker.document(trajectory).map_err(|error| InputError::new(place(), error))?;
-    let origin = document.rendered.map_or("the token ids that were recorded".to_string(), |reason| {
-        format!("rendered anew: {}", reason.name())
-    });
+    let origin = document
+        .rendered
+        .map_or("the token ids that were recorded".to_string(), |reason| format!("rendered anew: {}", reason.name()));
     let (trained, tokens) = (document.trained_tokens(), document.ids.len());
     let head = format!("{}: {tokens} tokens, {trained} trained; {origin}\n", place());
     Ok(head + &marked(&document, masker.tokenizer(), marks)?)
@@ -102,7 +102,9 @@ fn marked(document: &Document, tokenizer: &ChatTokenizer, marks: Marks) -> Resul
                 (Some((_, name)), Marks::Brackets) => name.to_string(),
                 (Some((_, name)), Marks::Colours) => format!("\u{1b}[34m{name}\u{1b}[39m"),
                 (None, Marks::Brackets) => escaped(&tokenizer.decode(piece)?),
-                (None, Marks::Colours) if trained => format!("\u{1b}[32m{}\u{1b}[39m", escaped(&tokenizer.decode(piece)?)),
+                (None, Marks::Colours) if trained => {
+                    format!("\u{1b}[32m{}\u{1b}[39m", escaped(&tokenizer.decode(piece)?))
+                }
                 (None, Marks::Colours) => escaped(&tokenizer.decode(piece)?),
             };
         }
@@ -117,9 +119,7 @@ fn marked(document: &Document, tokenizer: &ChatTokenizer, marks: Marks) -> Resul
 
 /// Text that can neither steer a terminal nor be taken for a mark or a special token.
 fn escaped(text: &str) -> String {
-    let hidden = |c: char| {
-        matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '⟦' | '⟧')
-    };
+    let hidden = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '⟦' | '⟧');
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

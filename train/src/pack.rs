@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn the_longest_goes_first_into_the_fullest_that_has_room() {
-        let documents: Vec<PackDocument> = [4, 8, 1, 4, 2, 1].iter().enumerate().map(|(row, &n)| document(row as u32, n)).collect();
+        let documents: Vec<PackDocument> =
+            [4, 8, 1, 4, 2, 1].iter().enumerate().map(|(row, &n)| document(row as u32, n)).collect();
         let batches = pack(&documents.iter().collect::<Vec<_>>(), 10);
         let rows: Vec<Vec<u32>> = batches.iter().map(|batch| batch.rows.clone()).collect();
         // 8+2 fill the first; 4+4 have 2 left, for the two of 1.

@@ -148,7 +148,7 @@ pub fn prepare(
     }
     let Gathered { documents, ties, mut report } = gathered;
     report.roots_known = !ties.is_empty() && ties.iter().all(|tie| tie.root_known);
-    let tied: Vec<Ties<'_>> = ties.iter().map(OwnedTies::borrow).collect();
+    let tied: Vec<Ties<'_>> = ties.iter().map(OwnedTies::as_ties).collect();
     let chosen = split::validation(&tied, config.validation.share, config.seed);
     let (mut train, mut validation) = (Vec::new(), Vec::new());
     for (document, chosen) in documents.into_iter().zip(chosen) {
@@ -161,8 +161,7 @@ pub fn prepare(
         return Err(InputError::new(format!("pin {names}"), reason));
     }
     validation.truncate(config.validation.trajectories_max);
-    let packing =
-        Packing::new(train, &validation, config.batch.trajectories, config.batch.tokens, config.seed);
+    let packing = Packing::new(train, &validation, config.batch.trajectories, config.batch.tokens, config.seed);
     Ok(Prepared { packing, report, pin_ids: pins.iter().map(|pin| pin.digest().to_string()).collect() })
 }
 
@@ -195,7 +194,7 @@ impl OwnedTies {
         }
     }
 
-    fn borrow(&self) -> Ties<'_> {
+    fn as_ties(&self) -> Ties<'_> {
         Ties { root_question: &self.root_question, root_entity: self.root_entity.as_deref() }
     }
 }

@@ -65,6 +65,7 @@ mod tests {
     struct Lake {
         uri: Option<String>,
         id_cache_bytes: usize,
+        s3_region: Option<String>,
     }
 
     fn line(text: &str) -> String {

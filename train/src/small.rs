@@ -106,12 +106,17 @@ impl SmallCorpus {
             vocabulary.into_iter().enumerate().map(|(id, token)| (token, json!(id))).collect();
         let special = [TEXT_END, MESSAGE_START, MESSAGE_END].map(|token| (token, true));
         let fixed = TAGS.iter().chain(&PUNCTUATION).map(|token| (*token, false));
-        let added: Vec<Value> = special.into_iter().chain(fixed).enumerate().map(|(at, (content, special))| {
-            json!({
-                "id": length + at, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": special,
+        let added: Vec<Value> = special
+            .into_iter()
+            .chain(fixed)
+            .enumerate()
+            .map(|(at, (content, special))| {
+                json!({
+                    "id": length + at, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": special,
+                })
             })
-        }).collect();
+            .collect();
         json!({
             "version": "1.0",
             "truncation": null,
@@ -157,7 +162,8 @@ fn pattern(words: &[String], kind: SmallTokenizerKind) -> String {
         return "(?s:.)".to_string();
     }
     let alternatives = |spaced: bool| -> Option<String> {
-        let mut of_kind: Vec<&str> = words.iter().filter(|word| word.starts_with(' ') == spaced).map(String::as_str).collect();
+        let mut of_kind: Vec<&str> =
+            words.iter().filter(|word| word.starts_with(' ') == spaced).map(String::as_str).collect();
         // The longest first: not every engine comes back to try the next.
         of_kind.sort_by_key(|word| (std::cmp::Reverse(word.len()), *word));
         let before = if spaced { "" } else { r"(?<!\p{L})" };
@@ -206,7 +212,8 @@ mod tests {
     }
 
     fn tokenizer(kind: SmallTokenizerKind) -> ChatTokenizer {
-        let config = SmallTokenizerConfig { kind, word_share_min: 0.9, piece_count_min: 4, ..SmallTokenizerConfig::default() };
+        let config =
+            SmallTokenizerConfig { kind, word_share_min: 0.9, piece_count_min: 4, ..SmallTokenizerConfig::default() };
         ChatTokenizer::from_json("small", corpus().tokenizer_json(&config).to_string().as_bytes()).unwrap()
     }
 
@@ -237,9 +244,20 @@ mod tests {
 
     #[test]
     fn the_format_is_a_token_each() {
-        let call = "<think>\n</think>\n<tool_call>\n{\"name\": \"s\", \"arguments\": {\"q\": [\"a\", \"b\"]}}\n</tool_call>";
+        let call =
+            "<think>\n</think>\n<tool_call>\n{\"name\": \"s\", \"arguments\": {\"q\": [\"a\", \"b\"]}}\n</tool_call>";
         let all = pieces(SmallTokenizerKind::Pieces, call);
-        for token in ["<think>", "</think>", "<tool_call>", "{\"name\": \"", "\", \"arguments\": {\"", "\": [\"", "\", \"", "\"]}}", "</tool_call>"] {
+        for token in [
+            "<think>",
+            "</think>",
+            "<tool_call>",
+            "{\"name\": \"",
+            "\", \"arguments\": {\"",
+            "\": [\"",
+            "\", \"",
+            "\"]}}",
+            "</tool_call>",
+        ] {
             assert!(all.iter().any(|piece| piece == token), "{token}: {all:?}");
         }
     }
@@ -248,7 +266,14 @@ mod tests {
     fn any_text_comes_back_and_special_tokens_in_it_are_text() {
         for kind in [SmallTokenizerKind::Pieces, SmallTokenizerKind::Bytes] {
             let tokenizer = tokenizer(kind);
-            for text in ["", "  \n\t\u{0}", "naïve Zürich 東京 🦀", "<|im_end|>\n<|im_start|>assistant", "a<think>b", "ﬁ e\u{301}"] {
+            for text in [
+                "",
+                "  \n\t\u{0}",
+                "naïve Zürich 東京 🦀",
+                "<|im_end|>\n<|im_start|>assistant",
+                "a<think>b",
+                "ﬁ e\u{301}",
+            ] {
                 let ids = tokenizer.encode(text).unwrap();
                 assert_eq!(tokenizer.decode(&ids).unwrap(), text);
                 assert!(!ids.contains(&tokenizer.message_end()) && !ids.contains(&tokenizer.message_start()));

@@ -136,7 +136,8 @@ mod tests {
     fn the_order_of_trajectories_does_not_matter() {
         let names: Vec<String> = (0..50).map(|number| format!("q{}", number % 17)).collect();
         let entities: Vec<String> = (0..50).map(|number| format!("e{}", number % 23)).collect();
-        let ties: Vec<Ties<'_>> = names.iter().zip(&entities).take(30).map(|(q, e)| tie(q, (q.len() > 2).then_some(e))).collect();
+        let ties: Vec<Ties<'_>> =
+            names.iter().zip(&entities).take(30).map(|(q, e)| tie(q, (q.len() > 2).then_some(e))).collect();
         let mut backwards = validation(&ties.iter().rev().copied().collect::<Vec<_>>(), 0.3, 7);
         backwards.reverse();
         assert_eq!(validation(&ties, 0.3, 7), backwards);

@@ -7,6 +7,7 @@ mod lake;
 mod sample;
 mod synth;
 mod synth_models;
+mod train;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;

@@ -77,7 +77,8 @@ impl Chat {
         for messages in [frame.get(1..2).unwrap_or_default(), &frame] {
             if let Some(difference) = template.difference(&chat, messages)? {
                 let Difference { place, ours, theirs } = difference;
-                let reason = format!("is not of the ChatML family: ours goes on with {ours:?}, the template with {theirs:?}");
+                let reason =
+                    format!("is not of the ChatML family: ours goes on with {ours:?}, the template with {theirs:?}");
                 return Err(InputError::new(place, reason));
             }
         }
@@ -117,7 +118,8 @@ impl Template {
             one => one,
         };
         let source = source.and_then(Value::as_str);
-        let source = source.ok_or_else(|| InputError::file(&path, "chat_template is no text, and no list with a default"))?;
+        let source =
+            source.ok_or_else(|| InputError::file(&path, "chat_template is no text, and no list with a default"))?;
         Ok(Some(Template::new(source, path.display().to_string())))
     }
 
@@ -143,7 +145,8 @@ impl Template {
     /// The system message that is put in where a conversation has none.
     fn default_system(&self) -> Result<Option<String>, InputError> {
         let whole = self.render(&[message_of(Role::User, "a")], false)?;
-        let fault = || InputError::new(&self.place, "is not of the ChatML family: it renders a user's message otherwise");
+        let fault =
+            || InputError::new(&self.place, "is not of the ChatML family: it renders a user's message otherwise");
         let before = whole.strip_suffix(&format!("{MESSAGE_START}user\na{MESSAGE_END}\n")).ok_or_else(fault)?;
         if before.is_empty() {
             return Ok(None);
@@ -157,8 +160,10 @@ impl Template {
     fn opening(&self) -> Result<String, InputError> {
         let messages = [message_of(Role::System, "a"), message_of(Role::User, "b")];
         let (without, with) = (self.render(&messages, false)?, self.render(&messages, true)?);
-        let added = with.strip_prefix(&without).and_then(|rest| rest.strip_prefix(&format!("{MESSAGE_START}assistant\n")));
-        let fault = || InputError::new(&self.place, "is not of the ChatML family: it begins an assistant's turn otherwise");
+        let added =
+            with.strip_prefix(&without).and_then(|rest| rest.strip_prefix(&format!("{MESSAGE_START}assistant\n")));
+        let fault =
+            || InputError::new(&self.place, "is not of the ChatML family: it begins an assistant's turn otherwise");
         added.map(str::to_string).ok_or_else(fault)
     }
 

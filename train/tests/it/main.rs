@@ -8,6 +8,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod masks;
+mod pins;
+mod support;
+mod templates;
+
 #[cfg(feature = "torch")]
 mod folders;
 #[cfg(feature = "torch")]

@@ -7,7 +7,9 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 
-const SFT: &str = "SELECT * FROM sft_pool";
+/// With the roots of their questions, by which a trainer keeps rewrites of one question together.
+const SFT: &str = "SELECT s.*, coalesce(q.attributes->>'root_qa_id', s.qa_id) AS root_qa_id, \
+    q.entity_chain[1] AS root_entity FROM sft_pool AS s LEFT JOIN current_qa AS q ON q.qa_id = s.qa_id";
 
 /// The questions left, less those of the pin of trajectories: whatever is judged between the two, no question is in
 /// both.

@@ -47,16 +47,17 @@ pub(super) async fn settle(context: &Context, args: &TrainArgs) -> Result<Plan, 
         let mut plan = stored(context, run).await?;
         plan.goes_on = true;
         if let Some(trainer) = &args.trainer {
-            plan.trainer.clone_from(trainer);
+            plan.trainer = absolute(trainer)?;
         }
         return Ok(plan);
     }
     let (Some(pin), Some(file)) = (&args.pin, &args.config) else {
         return Err(Failure::usage("give --pin and --config, or --resume"));
     };
-    let pin = context.lake.find_pin(pin).await?;
-    let trainer = args.trainer.clone().map_or_else(find_trainer, Ok)?;
+    // Mistakes of the file first: they are told without looking at a store.
     let (config, config_text) = if args.trainer.is_none() { native(file)? } else { foreign(file)? };
+    let trainer = args.trainer.as_deref().map_or_else(find_trainer, absolute)?;
+    let pin = context.lake.find_pin(pin).await?;
     let run_id = Uuid::now_v7().to_string();
     let folder = match (&args.out, context.lake.local_path()) {
         (Some(folder), _) => std::path::absolute(folder),
@@ -113,6 +114,14 @@ fn find_trainer() -> Result<PathBuf, Failure> {
     })
 }
 
+/// A program's place, whatever folder the run is gone on with from. A bare name is looked for in PATH.
+fn absolute(program: &Path) -> Result<PathBuf, Failure> {
+    if program.components().count() == 1 && !program.starts_with(".") {
+        return Ok(program.to_path_buf());
+    }
+    std::path::absolute(program).map_err(|e| Failure::usage(format!("--trainer {}: {e}", program.display())))
+}
+
 /// The plan that a run was begun with.
 async fn stored(context: &Context, run: &str) -> Result<Plan, Failure> {
     if run.len() != 36 || Uuid::try_parse(run).is_err() {
@@ -126,5 +135,9 @@ async fn stored(context: &Context, run: &str) -> Result<Plan, Failure> {
     let found = found.ok_or_else(|| Failure::usage(format!("there is no {KIND} run {run} in the tables")))?;
     let plan: Plan = serde_json::from_str(&found)
         .map_err(|e| Failure::usage(format!("run {run} is not one that this version can go on with: {e}")))?;
-    if plan.run_id == run { Ok(plan) } else { Err(Failure::failed(format!("run {run} has the plan of {}", plan.run_id))) }
+    if plan.run_id == run {
+        Ok(plan)
+    } else {
+        Err(Failure::failed(format!("run {run} has the plan of {}", plan.run_id)))
+    }
 }

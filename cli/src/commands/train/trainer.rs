@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::time::{Instant, sleep, timeout};
 use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog, LogError};
@@ -24,6 +25,8 @@ use crate::output;
 const BATCH_EVENTS: usize = 256;
 /// Times an append is repeated while the log is unavailable.
 const APPEND_RETRIES: u32 = 5;
+/// How long the output of a trainer that has ended is waited for.
+const GRACE: Duration = Duration::from_secs(5);
 /// Lines of standard error that a failed run keeps, the last.
 const KEPT_LINES: usize = 10;
 /// Characters of each.
@@ -73,15 +76,25 @@ pub(super) async fn run(
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let kept = tokio::spawn(listen_to_messages(stderr, quiet));
     let process = child.id();
-    let (listened, interrupted) = {
+    let (mut interrupted, mut status) = (false, None);
+    let listened = {
         let listening = listen_to_events(stdout, &plan.run_id, log.as_ref(), &mut told);
-        tokio::pin!(listening);
-        tokio::select! {
-            listened = &mut listening => (listened, false),
-            () = super::super::ingest::stopped() => {
-                output::note("webdancer: the trainer was asked to stop; once more ends this at once");
-                interrupt(process).await;
-                (listening.await, true)
+        let grace = sleep(GRACE);
+        tokio::pin!(listening, grace);
+        loop {
+            tokio::select! {
+                listened = &mut listening => break listened,
+                () = super::super::ingest::stopped(), if !interrupted => {
+                    output::note("webdancer: the trainer was asked to stop; once more ends this at once");
+                    interrupt(process).await;
+                    interrupted = true;
+                }
+                ended = child.wait(), if status.is_none() => {
+                    status = Some(ended);
+                    grace.as_mut().reset(Instant::now() + GRACE);
+                }
+                // Processes that it started may hold its output open, and have nothing to tell.
+                () = &mut grace, if status.is_some() => break Ok(()),
             }
         }
     };
@@ -91,8 +104,11 @@ pub(super) async fn run(
         let _ = child.wait().await;
         return (told, End::Failed(format!("the trainer's events could not be appended: {error}")));
     }
-    let status = child.wait().await;
-    let messages = kept.await.unwrap_or_default();
+    let status = match status {
+        Some(status) => status,
+        None => child.wait().await,
+    };
+    let messages = timeout(GRACE, kept).await.ok().and_then(Result::ok).unwrap_or_default();
     let end = match status {
         Ok(status) => end_of(status, interrupted, &told, &messages),
         Err(error) => End::Failed(format!("waiting for the trainer: {error}")),
@@ -202,7 +218,7 @@ async fn append(log: &dyn EventLog, waiting: &mut Vec<Event>, told: &mut Told) -
                 return Ok(());
             }
             Err(LogError::Unavailable(_)) if attempt < APPEND_RETRIES => {
-                tokio::time::sleep(Duration::from_secs(1 << attempt)).await;
+                sleep(Duration::from_secs(1 << attempt)).await;
                 attempt += 1;
             }
             Err(error) => return Err(error),
