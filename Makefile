@@ -15,7 +15,7 @@ PARITY := train/tests/fixtures/parity
 
 BENCHES := bench-append bench-crawl bench-funnel bench-ingest bench-pin bench-sql
 
-.PHONY: help build build-train demo test test-train parity lint torture fuzz release $(BENCHES) clean
+.PHONY: help build build-train demo test test-train parity lint torture fuzz release $(BENCHES) bench-train clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -94,6 +94,12 @@ $(BENCHES): bench-%:
 	@echo "building with optimisation (the first time takes about half an hour on two cores)"
 	cargo build --release --workspace --bins --examples
 	python3 tests/bench/$*.py
+
+bench-train: ## Training and generation on a processor beside transformers (BENCH_ROUNDS)
+	@deploy/setup test
+	@deploy/libtorch >/dev/null
+	$(WITH_TORCH) build --release $(TRAIN) --examples
+	python3 tests/bench/train.py
 
 clean: ## The demo's lake and the link; the target folder stays
 	rm -rf demo-lake webdancer webdancer-train
