@@ -139,10 +139,10 @@ mod tests {
             [4, 8, 1, 4, 2, 1].iter().enumerate().map(|(row, &n)| document(row as u32, n)).collect();
         let batches = pack(&documents.iter().collect::<Vec<_>>(), 10);
         let rows: Vec<Vec<u32>> = batches.iter().map(|batch| batch.rows.clone()).collect();
-        // 8+2 fill the first; 4+4 have 2 left, for the two of 1.
-        assert_eq!(rows, [vec![1, 4], vec![0, 3, 2, 5]]);
-        assert_eq!(batches[1].doc_starts, [0, 4, 8, 9, 10]);
-        assert_eq!(batches[1].positions, [0, 1, 2, 3, 0, 1, 2, 3, 0, 0]);
+        // 8 leaves room for 2, and so do 4 and 4: the latter, filled last, take the 2, the former the two of 1.
+        assert_eq!(rows, [vec![1, 2, 5], vec![0, 3, 4]]);
+        assert_eq!(batches[1].doc_starts, [0, 4, 8, 10]);
+        assert_eq!(batches[1].positions, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]);
     }
 
     #[test]

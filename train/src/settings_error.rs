@@ -53,7 +53,6 @@ mod tests {
 
     #[derive(Debug, Default, Deserialize)]
     #[serde(deny_unknown_fields, default)]
-    #[expect(dead_code, reason = "only what is wrong with them is looked at")]
     struct Config {
         lake: Lake,
         log: BTreeMap<String, BTreeMap<String, String>>,
@@ -61,7 +60,6 @@ mod tests {
 
     #[derive(Debug, Default, Deserialize)]
     #[serde(deny_unknown_fields, default)]
-    #[expect(dead_code, reason = "only what is wrong with them is looked at")]
     struct Lake {
         uri: Option<String>,
         id_cache_bytes: usize,

@@ -113,7 +113,10 @@ loss 2; loss 3
     let (code, summary, message) = train(folder, &["--json", "train", "sft", "--resume", run]);
     assert_eq!((code, &summary["state"], &summary["events"]), (Some(0), &"finished".into(), &3.into()), "{message}");
     assert_eq!(sql(folder, STATES), ["started,true", "failed,false", "started,true", "finished,true"]);
-    assert_eq!(sql(folder, "SELECT step, count(*) AS n FROM metrics GROUP BY step ORDER BY step"), ["1,1", "2,1", "3,1"]);
+    assert_eq!(
+        sql(folder, "SELECT step, count(*) AS n FROM metrics GROUP BY step ORDER BY step"),
+        ["1,1", "2,1", "3,1"]
+    );
 }
 
 #[test]
@@ -152,7 +155,13 @@ fn an_interrupt_is_passed_on_and_the_run_is_stopped() {
     let folder = folder.path();
     let child = start(folder, &[&["--lake", "l"], TRAIN.as_slice()].concat());
     let deadline = Instant::now() + Duration::from_secs(60);
-    let ready = || std::fs::read_dir(folder.join("l/runs")).into_iter().flatten().flatten().find(|run| run.path().join("ready").exists());
+    let ready = || {
+        std::fs::read_dir(folder.join("l/runs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find(|run| run.path().join("ready").exists())
+    };
     while ready().is_none() {
         assert!(Instant::now() < deadline, "the trainer did not begin");
         std::thread::sleep(Duration::from_millis(20));
@@ -177,9 +186,17 @@ fn what_cannot_be_started_is_one_line() {
     std::fs::create_dir(folder.join("used")).unwrap();
     std::fs::write(folder.join("used/config.toml"), "").unwrap();
     let cases: &[(&[&str], i32, &str)] = &[
-        (&["train", "sft", "--pin", "train", "--config", "bad.toml"], 2, "bad.toml: model: give folder, or a [model.scratch]"),
+        (
+            &["train", "sft", "--pin", "train", "--config", "bad.toml"],
+            2,
+            "bad.toml: model: give folder, or a [model.scratch]",
+        ),
         (&["train", "sft", "--pin", "train", "--config", "no.toml"], 2, "reading no.toml: No such file"),
-        (&["train", "sft", "--pin", "other", "--config", "own.toml", "--trainer", "./trainer"], 1, "there is no pin \"other\""),
+        (
+            &["train", "sft", "--pin", "other", "--config", "own.toml", "--trainer", "./trainer"],
+            1,
+            "there is no pin \"other\"",
+        ),
         (&["train", "sft", "--resume", "x"], 2, "\"x\" is no id of a run"),
         (&["train", "sft", "--resume", "0190a6b2-7c3d-7e4f-8a1b-2c3d4e5f6071"], 2, "there is no sft run 0190a6b2"),
         (
