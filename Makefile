@@ -10,9 +10,15 @@ CARGO_TEST := cargo test --workspace --lib --bins --tests
 # What the fuzzed inputs go through.
 FUZZED := schemas ingest agent
 
+# The trainer's torch side is built by itself: in the set above it would link libtorch into the command. Deferred, so
+# that only what needs it looks for libtorch.
+WITH_TORCH = LIBTORCH=$$(deploy/libtorch) cargo
+TRAIN := --package webdancer-train --features torch
+PARITY := train/tests/fixtures/parity
+
 BENCHES := bench-append bench-crawl bench-funnel bench-ingest bench-pin bench-sql
 
-.PHONY: help build demo test test-build lint torture fuzz release $(BENCHES) clean
+.PHONY: help build build-train demo test test-build test-train parity lint torture fuzz release $(BENCHES) bench-train clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -24,6 +30,14 @@ build: ## The command, as ./webdancer
 	@ln -sfn $(BIN) webdancer
 	@echo "built ./webdancer"
 
+build-train: ## The trainer, as ./webdancer-train; fetches libtorch unless a PyTorch is installed
+	@deploy/setup build
+	@deploy/libtorch >/dev/null
+	@echo "building webdancer-train (the first time takes about 10 minutes on two cores)"
+	$(WITH_TORCH) build $(TRAIN) --bins
+	@ln -sfn $(BIN)-train webdancer-train
+	@echo "built ./webdancer-train"
+
 demo: build ## From pages to pinned training sets; no keys, no network
 	./webdancer demo --folder demo-lake
 
@@ -33,6 +47,17 @@ test: test-build ## All tests, with a real Kafka broker, a real S3 server and ot
 	deploy/kafka/broker start && \
 	WEBDANCER_TEST_KAFKA=127.0.0.1:19392 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 \
 	RUST_BACKTRACE=0 $(CARGO_TEST) --no-fail-fast
+	RUST_BACKTRACE=0 $(WITH_TORCH) test $(TRAIN) --lib --bins --tests --no-fail-fast
+
+test-train: test-build ## The tests of the trainer with libtorch
+	RUST_BACKTRACE=0 $(WITH_TORCH) test $(TRAIN) --lib --bins --tests --no-fail-fast
+
+parity: ## Fixtures of the trainer made again by transformers, and what the trainer saves loaded by it
+	@deploy/setup test
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && python=$$(deploy/py-env train/parity/requirements.txt) && \
+	"$$python" train/parity/parity.py generate $(PARITY) && \
+	WEBDANCER_PARITY_OUT="$$out" $(WITH_TORCH) test $(TRAIN) --test it parity && \
+	"$$python" train/parity/parity.py check "$$out"
 
 test-build: ## All that the tests need, and no test
 	@deploy/setup test
@@ -41,10 +66,14 @@ test-build: ## All that the tests need, and no test
 	@deploy/py-env >/dev/null
 	@deploy/py-env deploy/s3/requirements.txt >/dev/null
 	$(CARGO_TEST) --no-run
+	@deploy/libtorch >/dev/null
+	$(WITH_TORCH) test $(TRAIN) --lib --bins --tests --no-run
 
 lint: ## Format, clippy and documentation, all warnings denied
+	@deploy/libtorch >/dev/null
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(WITH_TORCH) clippy $(TRAIN) --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 torture: ## The fault suites for long: 100 kills per scenario
@@ -76,5 +105,11 @@ $(BENCHES): bench-%:
 	cargo build --release --workspace --bins --examples
 	python3 tests/bench/$*.py
 
+bench-train: ## Training and generation on a processor beside transformers (BENCH_ROUNDS)
+	@deploy/setup test
+	@deploy/libtorch >/dev/null
+	$(WITH_TORCH) build --release $(TRAIN) --examples
+	python3 tests/bench/train.py
+
 clean: ## The demo's lake and the link; the target folder stays
-	rm -rf demo-lake webdancer
+	rm -rf demo-lake webdancer webdancer-train

@@ -78,6 +78,12 @@ pub(crate) enum Command {
     Filter(FilterArgs),
     /// Reward trajectories: a tenth for the format, nine for the answer
     Reward,
+    /// Train a model on a pin: supervised fine-tuning
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  webdancer train sft --pin train-sft --config sft.toml\n  webdancer train sft --resume 0190a6b2-…               go on with a run"
+    )]
+    Train(TrainCommand),
     /// Datasets: immutable results of a query
     #[command(subcommand)]
     Pin(PinCommand),
@@ -105,6 +111,31 @@ pub(crate) struct AppendArgs {
     /// Print each event's id on a line of its own as soon as it is durable
     #[arg(long)]
     pub(crate) ids: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainCommand {
+    /// Supervised fine-tuning on trajectories: on what the agent wrote, not on what it read
+    Sft(TrainArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    /// The pin of trajectories: a name, or the beginning of a digest
+    #[arg(long, required_unless_present = "resume", conflicts_with = "resume")]
+    pub(crate) pin: Option<String>,
+    /// The run's configuration, TOML; `preset = \"demo\"` and the like in it give defaults
+    #[arg(long, value_name = "FILE", required_unless_present = "resume", conflicts_with = "resume")]
+    pub(crate) config: Option<PathBuf>,
+    /// The run's folder on this machine [default: runs/RUN in the lake]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
+    pub(crate) out: Option<PathBuf>,
+    /// Another trainer than webdancer-train: any program that keeps to the contract of docs/training.md
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) trainer: Option<PathBuf>,
+    /// Go on with a run that was stopped or failed
+    #[arg(long, value_name = "RUN")]
+    pub(crate) resume: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,6 +17,7 @@ mod script;
 mod shell;
 mod sql;
 mod synth;
+mod train;
 
 use clap::CommandFactory as _;
 
@@ -37,7 +38,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Demo(demo) => demo::run(demo, &args).await,
         Command::Endpoints(endpoints) => endpoints::run(endpoints, &args).await,
         command => {
-            let context = Context::new(&args)?;
+            // A trainer's --config is the run's; its settings come from webdancer.toml.
+            let config = args.config.as_deref().filter(|_| !matches!(command, Command::Train(_)));
+            let context = Context::new(&args, config)?;
             match command {
                 Command::Append(append) => append::run(&context, append).await,
                 Command::Import(import) => import::run(&context, import).await,
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 Command::Sql(sql) => sql::run(&context.existing()?, sql).await,
                 Command::Filter(filter) => filter::run(&context.existing()?, filter).await,
                 Command::Reward => reward::run(&context.existing()?).await,
+                Command::Train(train) => train::run(&context.existing()?, train).await,
                 Command::Pin(pin) => pin::run(&context.existing()?, pin).await,
                 Command::DeadLetters(letters) => dead_letters::run(&context.existing()?, letters).await,
                 Command::Maintain(maintain) => maintain::run(&context.existing()?, maintain).await,

@@ -24,9 +24,9 @@ use webdancer_synth::crawlqa::CrawlqaConfig;
 use webdancer_synth::e2hqa::E2hqaConfig;
 use webdancer_synth::funnel::{CriticParameters, FunnelLimits, QualityParameters};
 use webdancer_synth::sample::SampleConfig;
+use webdancer_train::settings_error;
 
 use crate::failure::Failure;
-use crate::settings_error;
 
 /// The file.
 #[derive(Debug, Clone, Default, Deserialize)]

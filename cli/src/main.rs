@@ -10,7 +10,6 @@ mod failure;
 mod fitting;
 mod lake_pages;
 mod output;
-mod settings_error;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -10,6 +10,7 @@ mod sample;
 mod scripts;
 mod synth;
 mod synth_models;
+mod train;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;

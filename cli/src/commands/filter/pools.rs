@@ -30,8 +30,13 @@ fn that_meet(condition: Option<&str>, pool: &str) -> String {
     })
 }
 
+/// With the roots of their questions, by which a trainer keeps rewrites of one question together.
 fn sft(selection: Selection<'_>) -> String {
-    format!("SELECT p.* FROM sft_pool AS p{}", that_meet(selection.condition, "p"))
+    format!(
+        "SELECT p.*, coalesce(q.attributes->>'root_qa_id', p.qa_id) AS root_qa_id, q.entity_chain[1] AS root_entity \
+         FROM sft_pool AS p LEFT JOIN current_qa AS q ON q.qa_id = p.qa_id{}",
+        that_meet(selection.condition, "p")
+    )
 }
 
 /// The questions left, less those of the pin of trajectories: whatever is judged between the two, no question is in
@@ -116,7 +121,7 @@ mod tests {
     #[test]
     fn without_a_condition_the_pools_are_what_the_views_say() {
         let selection = Selection::default();
-        assert_eq!(sft(selection), "SELECT p.* FROM sft_pool AS p");
+        assert!(sft(selection).ends_with("ON q.qa_id = p.qa_id"), "{}", sft(selection));
         let untried = Selection { untried: true, ..selection };
         let left = "SELECT r.* FROM rl_pool AS r LEFT ANTI JOIN pin('a-sft') AS s ON s.qa_id = r.qa_id";
         assert_eq!(rl("a-sft", untried), left);

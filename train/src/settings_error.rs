@@ -1,4 +1,4 @@
-//! What is wrong with a settings file, on one line: `FILE:LINE:COLUMN: KEY: what`. No value is repeated: it may be a
+//! What is wrong with a TOML file of settings, on one line: `FILE:LINE:COLUMN: KEY: what`. No value is repeated: it may be a
 //! password or a key.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 /// The line for `error`, which came of reading `text`, the content of `file`.
-pub(crate) fn line_of(file: &Path, text: &str, error: &toml::de::Error) -> String {
+pub fn line_of(file: &Path, text: &str, error: &toml::de::Error) -> String {
     let message = without_value(error.message());
     let Some(offset) = error.span().map(|span| span.start) else { return format!("{}: {message}", file.display()) };
     let before = text.get(..offset).unwrap_or(text);
@@ -45,8 +45,26 @@ fn without_value(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
     use super::*;
-    use crate::config::Config;
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Config {
+        lake: Lake,
+        log: BTreeMap<String, BTreeMap<String, String>>,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Lake {
+        uri: Option<String>,
+        id_cache_bytes: usize,
+        s3_region: Option<String>,
+    }
 
     fn line(text: &str) -> String {
         line_of(Path::new("w.toml"), text, &toml::from_str::<Config>(text).unwrap_err())
@@ -55,8 +73,8 @@ mod tests {
     #[test]
     fn a_mistake_is_one_line_with_its_place_and_key() {
         assert_eq!(
-            line("[sql]\nmax_rows = 5\n\n[lake]\nuri = 3\n"),
-            "w.toml:5:7: lake.uri: invalid type: integer, expected a string"
+            line("[lake]\nid_cache_bytes = 5\n\nuri = 3\n"),
+            "w.toml:4:7: lake.uri: invalid type: integer, expected a string"
         );
         assert_eq!(line("[log.kafka]\n\"a.b\" = 1\n").split(": ").nth(1), Some("log.kafka.a.b"));
         assert!(

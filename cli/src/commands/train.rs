@@ -1,0 +1,136 @@
+//! `webdancer train`: a run of a trainer, which is a process of its own (`webdancer_train::contract`).
+//!
+//! The trainer knows no lake. It is given a pin's manifest and a folder; what it tells on standard output is appended
+//! here, and the run's state is recorded here, since a trainer that was killed records nothing.
+
+mod folder;
+mod plan;
+mod trainer;
+
+use std::sync::Arc;
+
+use chrono::{SubsecRound as _, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use webdancer_schemas::column::JsonText;
+use webdancer_schemas::event::Event;
+use webdancer_schemas::id::EventId;
+use webdancer_schemas::kind::Kind;
+use webdancer_schemas::log::EventLog;
+use webdancer_schemas::rows::{Artifact, Run};
+
+use crate::args::{TrainArgs, TrainCommand};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+use plan::Plan;
+use trainer::{End, Told};
+
+/// CloudEvents `source` of the run's states.
+const SOURCE: &str = "webdancer/train";
+/// What the runs are of: the trainer's first argument, and the kind of run.
+const KIND: &str = "sft";
+
+/// The result of the command.
+#[derive(Debug, Serialize)]
+struct Summary {
+    run_id: String,
+    state: &'static str,
+    pin: String,
+    folder: String,
+    events: u64,
+    checkpoints: Vec<Artifact>,
+    error: Option<String>,
+}
+
+pub(crate) async fn run(context: &Context, command: &TrainCommand) -> Result<(), Failure> {
+    let TrainCommand::Sft(args) = command;
+    let summary = train(context, args).await?;
+    tell(context, summary)
+}
+
+async fn train(context: &Context, args: &TrainArgs) -> Result<Summary, Failure> {
+    context.drain_embedded().await?;
+    let plan = plan::settle(context, args).await?;
+    let folder = folder::prepare(context, &plan).await?;
+    let log = context.event_log().await?;
+    let config = serde_json::to_value(&plan).map_err(|e| Failure::failed(format!("the run's event: {e}")))?;
+    log.append(vec![event(&plan, "started", Some(config), &Told::default(), None)?]).await?;
+    if !context.quiet {
+        output::note(&format!("run {}: {} in {}", plan.run_id, plan.trainer.display(), plan.folder.display()));
+    }
+    let (told, end) = trainer::run(&plan, &folder.manifest, args.resume.is_some(), log.clone(), context.quiet).await;
+    settle(context, &log, &plan, told, end).await
+}
+
+/// Records how the run ended.
+async fn settle(
+    context: &Context,
+    log: &Arc<dyn EventLog>,
+    plan: &Plan,
+    told: Told,
+    end: End,
+) -> Result<Summary, Failure> {
+    let (state, error) = match end {
+        End::Done => ("finished", None),
+        End::Interrupted => ("stopped", Some("interrupted".to_string())),
+        End::Failed(reason) => ("failed", Some(reason)),
+    };
+    log.append(vec![event(plan, state, None, &told, error.clone())?]).await?;
+    context.drain_embedded().await?;
+    Ok(Summary {
+        run_id: plan.run_id.clone(),
+        state,
+        pin: plan.pin_name.clone(),
+        folder: plan.folder.display().to_string(),
+        events: told.events,
+        checkpoints: told.checkpoints,
+        error,
+    })
+}
+
+fn tell(context: &Context, summary: Summary) -> Result<(), Failure> {
+    if context.json {
+        output::json(&summary)?;
+    } else {
+        let Summary { run_id, state, events, checkpoints, folder, .. } = &summary;
+        let count = checkpoints.len();
+        output::line(&format!("run {run_id} {state}: {events} events, {count} checkpoints in {folder}"))?;
+        if let Some(last) = checkpoints.last() {
+            output::line(&format!("  {}", last.uri))?;
+        }
+    }
+    let go_on = format!("`webdancer train {KIND} --resume {}` goes on", summary.run_id);
+    match (summary.state, summary.error) {
+        ("finished", _) => Ok(()),
+        ("stopped", reason) => Err(Failure::partly(format!("{}; {go_on}", reason.unwrap_or_default()))),
+        (_, reason) => Err(Failure::failed(format!("{}; {go_on}", reason.unwrap_or_default()))),
+    }
+}
+
+/// The event of a state of the run. It is started once; it may end, and go on, more than once.
+fn event(
+    plan: &Plan,
+    state: &str,
+    config: Option<Value>,
+    told: &Told,
+    error: Option<String>,
+) -> Result<Event, Failure> {
+    let row = Run {
+        kind: KIND.to_string(),
+        state: state.to_string(),
+        config: config.map(JsonText),
+        code_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+        pin_id: Some(plan.pin_id.clone()),
+        seed: plan.seed,
+        artifacts: told.checkpoints.clone(),
+        error,
+        ..Run::default()
+    };
+    let event = Event::new(SOURCE, &row).map_err(|e| Failure::failed(format!("the run's event: {e}")))?;
+    let event = event.with_run(&plan.run_id).with_parents(vec![plan.pin_id.clone()]);
+    if state != "started" || plan.goes_on {
+        return Ok(event.at(Utc::now().trunc_subsecs(6)));
+    }
+    Ok(event.with_id(EventId::derive(plan.started, &plan.run_id, Kind::Run, state, 0)).at(plan.started))
+}

@@ -1,0 +1,216 @@
+//! `train` with trainers of a few lines: whatever a trainer does, the run's state says it, and no event is doubled.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{start, text, webdancer};
+
+/// What stub trainers begin with: their arguments, and a function that tells of the loss at a step.
+const HEAD: &str = r#"#!/bin/sh
+kind=$1; shift
+resume=no
+while [ $# -gt 0 ]; do
+  case $1 in
+    --run) run=$2; shift 2 ;;
+    --started) started=$2; shift 2 ;;
+    --pin) pin=$2; shift 2 ;;
+    --config) config=$2; shift 2 ;;
+    --out) out=$2; shift 2 ;;
+    --resume) resume=yes; shift ;;
+    *) echo "unknown argument $1" >&2; exit 64 ;;
+  esac
+done
+event() { echo "{\"specversion\":\"1.0\",\"id\":\"$run-$2\",\"source\":\"stub\",\"type\":\"webdancer.$1.v1\",\"runid\":\"$run\",\"data\":$3}"; }
+loss() { event metric "$1" "{\"name\":\"loss\",\"step\":$1,\"value\":0.$1}"; }
+"#;
+
+/// A lake `l` with a pin `train` of eight trajectories, a trainer and a configuration for it.
+fn lake(trainer: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo/demo_trajectories.jsonl");
+    ok(folder.path(), &["import", "trajectories", &file.display().to_string()]);
+    ok(folder.path(), &["pin", "create", "train", "--sql", "SELECT * FROM trajectories"]);
+    let program = folder.path().join("trainer");
+    std::fs::write(&program, format!("{HEAD}{trainer}")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(folder.path().join("own.toml"), "seed = 7\nsteps = 3\n").unwrap();
+    folder
+}
+
+fn call(folder: &Path, arguments: &[&str]) -> Output {
+    webdancer(folder, &[&["--lake", "l"], arguments].concat(), b"")
+}
+
+fn ok(folder: &Path, arguments: &[&str]) -> String {
+    let output = call(folder, arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+const TRAIN: [&str; 8] = ["--json", "train", "sft", "--pin", "train", "--config", "own.toml", "--trainer=./trainer"];
+
+/// A run of the trainer: exit code, summary, last line of standard error.
+fn train(folder: &Path, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let output = call(folder, arguments);
+    let message = text(&output.stderr).lines().last().unwrap_or_default().to_string();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default(), message)
+}
+
+fn sql(folder: &Path, query: &str) -> Vec<String> {
+    ok(folder, &["sql", query]).lines().skip(1).map(str::to_string).collect()
+}
+
+const STATES: &str = "SELECT state, error IS NULL AS well FROM runs WHERE kind = 'sft' ORDER BY event_time, event_id";
+
+#[test]
+fn what_a_trainer_tells_is_appended_and_the_run_recorded() {
+    let folder = lake(
+        r#"[ "$kind" = sft ] && [ -f "$pin" ] && [ -d "$out" ] && cmp -s "$config" own.toml || exit 65
+loss 1; loss 2
+event checkpoint c2 '{"digest":"abc","step":2,"uri":"file:///c2"}'
+"#,
+    );
+    let folder = folder.path();
+    let (code, summary, message) = train(folder, &TRAIN);
+    assert_eq!((code, &summary["state"], &summary["events"]), (Some(0), &"finished".into(), &3.into()), "{message}");
+    assert_eq!(summary["checkpoints"][0]["uri"], "file:///c2");
+    let run = summary["run_id"].as_str().unwrap();
+    assert!(summary["folder"].as_str().unwrap().ends_with(&format!("l/runs/{run}")), "{summary}");
+    assert_eq!(sql(folder, STATES), ["started,true", "finished,true"]);
+    assert_eq!(sql(folder, "SELECT step, value FROM metrics ORDER BY step"), ["1,0.1", "2,0.2"]);
+    let of_run = format!(
+        "SELECT config->'config'->>'steps' AS steps, seed, pin_id = (SELECT max(pin_id) FROM pins) AS of_pin, \
+         artifacts[1]['digest'] AS digest FROM run_state WHERE run_id = '{run}'"
+    );
+    assert_eq!(sql(folder, &of_run), ["3,7,true,abc"]);
+}
+
+#[test]
+fn a_run_whose_trainer_died_has_failed_and_goes_on_without_telling_anything_twice() {
+    let folder = lake(
+        r#"loss 1
+if [ $resume = no ]; then loss 2; echo "out of memory, key is $STUB_API_KEY" >&2; exit 3; fi
+loss 2; loss 3
+"#,
+    );
+    let folder = folder.path();
+    let mut first = Command::new(env!("CARGO_BIN_EXE_webdancer"));
+    first.args(["--lake", "l"]).args(TRAIN).current_dir(folder).env("STUB_API_KEY", "very-secret-1");
+    let output = first.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["error"], "the trainer ended with exit code 3: out of memory, key is ***");
+    let run = summary["run_id"].as_str().unwrap();
+    let message = text(&output.stderr).lines().last().unwrap().to_string();
+    assert!(message.ends_with(&format!("; `webdancer train sft --resume {run}` goes on")), "{message}");
+    assert_eq!(sql(folder, STATES), ["started,true", "failed,false"]);
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM runs WHERE error LIKE '%very-secret%'"), ["0"]);
+
+    let (code, summary, message) = train(folder, &["--json", "train", "sft", "--resume", run]);
+    assert_eq!((code, &summary["state"], &summary["events"]), (Some(0), &"finished".into(), &3.into()), "{message}");
+    assert_eq!(sql(folder, STATES), ["started,true", "failed,false", "started,true", "finished,true"]);
+    assert_eq!(
+        sql(folder, "SELECT step, count(*) AS n FROM metrics GROUP BY step ORDER BY step"),
+        ["1,1", "2,1", "3,1"]
+    );
+}
+
+#[test]
+fn a_trainer_that_is_killed_says_so_by_its_signal() {
+    let folder = lake("loss 1; kill -9 $$\n");
+    let (code, summary, _) = train(folder.path(), &TRAIN);
+    assert_eq!((code, &summary["events"]), (Some(1), &1.into()));
+    assert_eq!(summary["error"], "the trainer ended with signal 9 (killed: by hand, or for want of memory)");
+}
+
+#[test]
+fn lines_that_are_no_events_of_the_run_fail_it_and_the_others_are_kept() {
+    let folder = lake(
+        r#"loss 1; echo step 2 of 3; event page p '{}'
+run=other; loss 4
+"#,
+    );
+    let output = call(folder.path(), &TRAIN);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &summary["state"], &summary["events"]), (Some(1), &"failed".into(), &1.into()));
+    let error = summary["error"].as_str().unwrap();
+    assert!(
+        error.starts_with(
+            "the trainer wrote 3 lines on standard output that are no events of it; line 2: is no event: not one JSON object"
+        ),
+        "{error}"
+    );
+    let messages = text(&output.stderr);
+    assert!(messages.contains("standard output, line 3: is an event of kind page, which is not a trainer's to tell"));
+    assert!(messages.contains("standard output, line 4: is an event of another run than "));
+}
+
+#[test]
+fn an_interrupt_is_passed_on_and_the_run_is_stopped() {
+    let folder = lake("trap 'loss 2; exit 130' INT\nloss 1\n: > \"$out/ready\"\nwhile :; do sleep 0.05; done\n");
+    let folder = folder.path();
+    let child = start(folder, &[&["--lake", "l"], TRAIN.as_slice()].concat());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let ready = || {
+        std::fs::read_dir(folder.join("l/runs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find(|run| run.path().join("ready").exists())
+    };
+    while ready().is_none() {
+        assert!(Instant::now() < deadline, "the trainer did not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let run = ready().unwrap().file_name().into_string().unwrap();
+    // While it works, no other process may.
+    let (code, _, message) = train(folder, &["train", "sft", "--resume", &run]);
+    assert!(code == Some(2) && message.contains("another process works in "), "{code:?}: {message}");
+    let killed = Command::new("sh").args(["-c", "kill -INT $0", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert_eq!(sql(folder, STATES), ["started,true", "stopped,false"]);
+    assert_eq!(sql(folder, "SELECT step FROM metrics ORDER BY step"), ["1", "2"]);
+}
+
+#[test]
+fn what_cannot_be_started_is_one_line() {
+    let folder = lake("");
+    let folder = folder.path();
+    std::fs::write(folder.join("bad.toml"), "[optimizer]\nlr = 2\n").unwrap();
+    std::fs::create_dir(folder.join("used")).unwrap();
+    std::fs::write(folder.join("used/config.toml"), "").unwrap();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (
+            &["train", "sft", "--pin", "train", "--config", "bad.toml"],
+            2,
+            "bad.toml: model: give folder, or a [model.scratch]",
+        ),
+        (&["train", "sft", "--pin", "train", "--config", "no.toml"], 2, "reading no.toml: No such file"),
+        (
+            &["train", "sft", "--pin", "other", "--config", "own.toml", "--trainer", "./trainer"],
+            1,
+            "there is no pin \"other\"",
+        ),
+        (&["train", "sft", "--resume", "x"], 2, "\"x\" is no id of a run"),
+        (&["train", "sft", "--resume", "0190a6b2-7c3d-7e4f-8a1b-2c3d4e5f6071"], 2, "there is no sft run 0190a6b2"),
+        (
+            &["train", "sft", "--pin", "train", "--config", "own.toml", "--trainer", "./trainer", "--out", "used"],
+            2,
+            "used holds a run already: give another --out",
+        ),
+        (&["train", "sft", "--pin", "train", "--config", "own.toml", "--trainer", "./no"], 1, "/no: No such file"),
+    ];
+    for (arguments, code, part) in cases {
+        let output = call(folder, arguments);
+        let message = text(&output.stderr);
+        let last = message.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {message}");
+        assert!(last.contains(part), "{arguments:?}: {message}");
+    }
+}

@@ -1,0 +1,94 @@
+//! How a trainer is called, and what it answers with: what the native engine and any other one keep to.
+//!
+//! A trainer is a process. Its arguments are those of [`Job`]; it
+//!
+//! - reads pins by their manifests, and no table;
+//! - writes [events](crate::events) on standard output, one JSON line each, and nothing else there;
+//! - tells people of its progress on standard error; its last lines there are the error, if it fails;
+//! - writes checkpoints, artifacts and `events.ndjson` into the folder it is given, and nothing elsewhere;
+//! - ends with exit code 0 when it is done, 130 when it was interrupted and can go on, anything else when it failed;
+//! - on SIGINT or SIGTERM ends soon, with a checkpoint if it can;
+//! - called with `--resume`, goes on from its last checkpoint and first tells all its events again.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::events::RunIdentity;
+
+/// Exit code of a trainer that was interrupted and can go on.
+pub const INTERRUPTED: i32 = 130;
+
+/// A run of a trainer: the arguments after its kind, `sft`.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Job {
+    /// Id of the run
+    #[arg(long, value_name = "ID")]
+    pub run: String,
+    /// When the run was first started, RFC 3339: part of the ids of its events
+    #[arg(long, value_name = "TIME")]
+    pub started: DateTime<Utc>,
+    /// Manifest of a pin of trajectories, or its folder; may be given more than once
+    #[arg(long = "pin", value_name = "MANIFEST")]
+    pub pins: Vec<PathBuf>,
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Folder of the run: checkpoints, artifacts, events.ndjson
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
+    /// Go on from the last checkpoint in the folder
+    #[arg(long)]
+    pub resume: bool,
+}
+
+impl Job {
+    /// The arguments that this is read from.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let started = self.started.to_rfc3339_opts(SecondsFormat::Micros, true);
+        let mut arguments: Vec<OsString> = vec!["--run".into(), (&self.run).into(), "--started".into(), started.into()];
+        for pin in &self.pins {
+            arguments.extend(["--pin".into(), pin.into()]);
+        }
+        arguments.extend(["--config".into(), (&self.config).into(), "--out".into(), (&self.out).into()]);
+        if self.resume {
+            arguments.push("--resume".into());
+        }
+        arguments
+    }
+
+    /// The run as its events name it.
+    pub fn identity(&self, pin_id: Option<String>) -> RunIdentity {
+        RunIdentity { id: self.run.clone(), started: self.started, pin_id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        job: Job,
+    }
+
+    #[test]
+    fn arguments_are_read_as_they_were_meant() {
+        for resume in [false, true] {
+            let job = Job {
+                run: "r1".to_string(),
+                started: DateTime::from_timestamp_micros(1_700_000_000_000_001).unwrap(),
+                pins: vec!["a/manifest.json".into(), "b c".into()],
+                config: "sft.toml".into(),
+                out: "runs/r1".into(),
+                resume,
+            };
+            let arguments = [OsString::from("trainer")].into_iter().chain(job.arguments());
+            assert_eq!(Command::try_parse_from(arguments).unwrap().job, job);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Which device and number format a model runs in, and what the process must do before it can.
+
+use tch::{Cuda, Kind};
+
+use crate::config::{Device, Dtype};
+use crate::error::TrainError;
+
+/// The device asked for, if it is there.
+///
+/// # Errors
+///
+/// A GPU is asked for and libtorch has none.
+pub fn device(asked: Device) -> Result<tch::Device, TrainError> {
+    match asked {
+        Device::Cpu => Ok(tch::Device::Cpu),
+        Device::Auto => Ok(tch::Device::cuda_if_available()),
+        Device::Cuda(number) if Cuda::is_available() && (number as i64) < Cuda::device_count() => {
+            Ok(tch::Device::Cuda(number))
+        }
+        Device::Cuda(number) => Err(TrainError::Usage(format!(
+            "device cuda:{number} is asked for and libtorch sees {} of them: is the trainer built against a PyTorch with \
+             CUDA, and is the driver there?",
+            Cuda::device_count()
+        ))),
+    }
+}
+
+/// The number format that weights are multiplied in on a device. Sums, losses and the optimiser's state are fp32 always.
+pub fn kind(asked: Dtype, device: tch::Device) -> Kind {
+    match (asked, device) {
+        (Dtype::Fp32, _) | (Dtype::Auto, tch::Device::Cpu) => Kind::Float,
+        (Dtype::Bf16 | Dtype::Auto, _) => Kind::BFloat16,
+    }
+}
+
+/// Opens the CUDA part of libtorch, where there is one.
+///
+/// It must be the first statement of `main`: libtorch looks for its CUDA hooks once, and nothing links this library, as no
+/// symbol of it is used.
+pub fn open_cuda() {
+    // SAFETY: a constant string, ended by zero; the library's initialisers are libtorch's own.
+    #[allow(unsafe_code, reason = "only the loader can open a library by name")]
+    unsafe {
+        libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
+    }
+}
+
+/// The most memory this process has had, in bytes: resident on the processor. 0 where the system does not say.
+pub fn peak_memory_bytes() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        })
+        .map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,272 @@
+//! Continuous batching: sequences come and go between two steps.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rand_chacha::ChaCha8Rng;
+use serde::Deserialize;
+
+use super::cache::{KvCache, Prefill, Step};
+use super::sampling::{Row, generator, sample};
+use super::text::{Decode, TextStream};
+use super::{Finish, Request, Written};
+use crate::error::{TrainError, guard};
+use crate::model::{PackedCausal, Qwen};
+
+/// Names a request within its engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u64);
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt has {tokens} tokens; 1 to {most} fit the context")]
+    TooLong {
+        /// Of the prompt.
+        tokens: usize,
+        /// Tokens that a prompt may have.
+        most: usize,
+    },
+    /// Too many wait already.
+    #[error("{0} requests are waiting; try again later")]
+    Busy(usize),
+}
+
+/// Limits of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Sequences written at a time; further ones wait.
+    pub sequences_max: usize,
+    /// Tokens of prompts that one step reads, so that those under way need not wait long. A longer prompt goes alone.
+    pub prompt_tokens_per_step: usize,
+    /// Tokens of prompt and completion together; the model's own limit if that is lower.
+    pub context_max: usize,
+    /// Requests that wait; further ones are refused.
+    pub waiting_max: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { sequences_max: 64, prompt_tokens_per_step: 8192, context_max: 32_768, waiting_max: 4096 }
+    }
+}
+
+/// A model that writes.
+pub struct Engine {
+    config: EngineConfig,
+    model: Qwen,
+    decoder: Arc<dyn Decode>,
+    cache: KvCache,
+    waiting: VecDeque<Sequence>,
+    /// Those under way, each in the slot of its place here.
+    active: Vec<Sequence>,
+    next: u64,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("active", &self.active.len()).field("waiting", &self.waiting.len()).finish()
+    }
+}
+
+struct Sequence {
+    id: RequestId,
+    request: Request,
+    /// Prompt and completion; the last one is not in the cache yet.
+    tokens: Vec<i64>,
+    random: ChaCha8Rng,
+    text: TextStream,
+    finished: bool,
+}
+
+impl Engine {
+    /// An engine with nothing to do.
+    pub fn new(config: EngineConfig, model: Qwen, decoder: Arc<dyn Decode>) -> Self {
+        let flat = model.parameters().flat();
+        let cache = KvCache::new(model.config(), flat.kind(), flat.device());
+        let context_max = config.context_max.min(model.config().max_positions as usize);
+        let config = EngineConfig { context_max, ..config };
+        Self { config, model, decoder, cache, waiting: VecDeque::new(), active: Vec::new(), next: 0 }
+    }
+
+    /// Takes a request; it is begun in one of the next steps, in the order of submission.
+    ///
+    /// # Errors
+    ///
+    /// The prompt is empty, leaves no room for a token, or holds what is no token of the model; or too many wait.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, Refusal> {
+        let (tokens, most) = (request.prompt.len(), self.config.context_max.saturating_sub(1));
+        if tokens == 0 || tokens > most {
+            return Err(Refusal::TooLong { tokens, most });
+        }
+        let vocabulary = self.model.config().vocab_size;
+        if let Some(id) = request.prompt.iter().find(|id| !(0..vocabulary).contains(id)) {
+            let reason = format!("token {id} of the prompt is not among the model's {vocabulary}");
+            return Err(Refusal::Invalid(reason));
+        }
+        if request.max_tokens == 0 {
+            return Err(Refusal::Invalid("max_tokens is 0".into()));
+        }
+        if self.waiting.len() >= self.config.waiting_max {
+            return Err(Refusal::Busy(self.waiting.len()));
+        }
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.waiting.push_back(Sequence {
+            id,
+            tokens: request.prompt.clone(),
+            random: generator(&request.sampling),
+            text: TextStream::new(request.stop.clone()),
+            finished: false,
+            request,
+        });
+        Ok(id)
+    }
+
+    /// Gives up a request, waiting or under way. Its place is free at once.
+    pub fn cancel(&mut self, id: RequestId) {
+        self.waiting.retain(|sequence| sequence.id != id);
+        if let Some(slot) = self.active.iter().position(|sequence| sequence.id == id) {
+            self.leave(slot);
+        }
+    }
+
+    /// Whether nothing is waiting or under way.
+    pub fn idle(&self) -> bool {
+        self.waiting.is_empty() && self.active.is_empty()
+    }
+
+    /// Sequences under way.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Qwen {
+        &self.model
+    }
+
+    /// Begins what fits and writes a token of each sequence that was under way: none or more tokens a request.
+    ///
+    /// # Errors
+    ///
+    /// libtorch failed: memory ran out, most likely. All requests are given up.
+    pub fn step(&mut self) -> Result<Vec<Written>, TrainError> {
+        let outcome = guard(|| Ok(tch::no_grad(|| self.advance())));
+        if outcome.is_err() {
+            self.waiting.clear();
+            self.active.clear();
+        }
+        outcome
+    }
+
+    fn advance(&mut self) -> Vec<Written> {
+        let mut written = Vec::new();
+        let before = self.active.len();
+        if before > 0 {
+            let positions: Vec<i64> = self.active.iter().map(|sequence| sequence.tokens.len() as i64 - 1).collect();
+            let ids: Vec<i64> = self.active.iter().filter_map(|sequence| sequence.tokens.last().copied()).collect();
+            self.cache.reserve(before as i64, positions.iter().max().map_or(0, |longest| longest + 1));
+            let context = self.model.context(&ids, &positions);
+            let hidden = self.model.hidden(&context, &mut Step::new(&mut self.cache, &positions));
+            self.write(0, &hidden, &mut written);
+        }
+        self.admit();
+        if self.active.len() > before {
+            let hidden = self.read_prompts(before);
+            self.write(before, &hidden, &mut written);
+        }
+        for slot in (0..self.active.len()).rev() {
+            if self.active[slot].finished {
+                self.leave(slot);
+            }
+        }
+        written
+    }
+
+    /// Moves requests from the queue into free slots.
+    fn admit(&mut self) {
+        let mut tokens = 0;
+        while self.active.len() < self.config.sequences_max.max(1) {
+            let Some(next) = self.waiting.front() else { return };
+            tokens += next.tokens.len();
+            if tokens > self.config.prompt_tokens_per_step && tokens > next.tokens.len() {
+                return;
+            }
+            self.active.extend(self.waiting.pop_front());
+        }
+    }
+
+    /// Runs the prompts of the sequences from a slot on; hidden states of their last tokens, \[B, h\].
+    fn read_prompts(&mut self, first: usize) -> tch::Tensor {
+        let (mut ids, mut positions, mut doc_starts) = (Vec::new(), Vec::new(), vec![0]);
+        for sequence in &self.active[first..] {
+            ids.extend_from_slice(&sequence.tokens);
+            positions.extend(0..sequence.tokens.len() as i64);
+            doc_starts.push(ids.len() as i64);
+        }
+        let longest = self.active[first..].iter().map(|sequence| sequence.tokens.len()).max().unwrap_or(0);
+        self.cache.reserve(self.active.len() as i64, longest as i64 + 1);
+        let context = self.model.context(&ids, &positions);
+        let within = PackedCausal::new(&doc_starts, self.model.head().device());
+        let mut attention =
+            Prefill { cache: &mut self.cache, doc_starts: &doc_starts, within, first_slot: first as i64 };
+        let hidden = self.model.hidden(&context, &mut attention);
+        let lasts: Vec<i64> = doc_starts[1..].iter().map(|end| end - 1).collect();
+        hidden.index_select(0, &tch::Tensor::from_slice(&lasts).to_device(hidden.device()))
+    }
+
+    /// Samples a token for each sequence from a slot on, from hidden states \[B, h\].
+    fn write(&mut self, first: usize, hidden: &tch::Tensor, written: &mut Vec<Written>) {
+        let logits = hidden.matmul(&self.model.head().tr());
+        let sequences = &mut self.active[first..first + hidden.size()[0] as usize];
+        let mut rows: Vec<Row<'_>> = sequences
+            .iter_mut()
+            .map(|Sequence { request, random, tokens, .. }| Row { config: &request.sampling, random, tokens })
+            .collect();
+        let (ids, log_probs) = sample(&logits, &mut rows);
+        drop(rows);
+        for ((sequence, id), log_prob) in sequences.iter_mut().zip(ids).zip(log_probs) {
+            let (text, finish) = sequence.take(id, self.config.context_max, self.decoder.as_ref());
+            written.push(Written { request: sequence.id, id, log_prob, text, finish });
+        }
+    }
+
+    /// Frees a slot; the last sequence moves into it.
+    fn leave(&mut self, slot: usize) {
+        let last = self.active.len() - 1;
+        self.active.swap_remove(slot);
+        if slot < last {
+            let held = self.active[slot].tokens.len() as i64 - 1;
+            tch::no_grad(|| self.cache.move_slot(last as i64, slot as i64, held));
+        }
+    }
+}
+
+impl Sequence {
+    /// Takes a sampled token: the text that is certain now, and whether it was the last.
+    fn take(&mut self, id: i64, context_max: usize, decoder: &dyn Decode) -> (String, Option<Finish>) {
+        self.tokens.push(id);
+        let (mut text, stopped) = match self.request.stop_ids.contains(&id) {
+            true => (self.text.rest(decoder), true),
+            false => self.text.push(id, decoder),
+        };
+        let full = self.tokens.len() >= context_max;
+        let enough = self.tokens.len() - self.request.prompt.len() >= self.request.max_tokens;
+        let finish = match (stopped, full || enough) {
+            (true, _) => Some(Finish::Stop),
+            (false, true) => Some(Finish::Length),
+            (false, false) => None,
+        };
+        if finish == Some(Finish::Length) {
+            text.push_str(&self.text.rest(decoder));
+        }
+        self.finished = finish.is_some();
+        (text, finish)
+    }
+}

@@ -1,0 +1,111 @@
+//! From tokens to text, bit by bit: whole characters, and nothing of a stop string.
+
+/// What makes text of token ids.
+pub trait Decode: Send + Sync {
+    /// The text of these tokens. Bytes that are no whole character are U+FFFD.
+    fn decode(&self, ids: &[i64]) -> String;
+}
+
+impl<F: Fn(&[i64]) -> String + Send + Sync> Decode for F {
+    fn decode(&self, ids: &[i64]) -> String {
+        self(ids)
+    }
+}
+
+/// The text of one sequence.
+#[derive(Debug, Default)]
+pub(super) struct TextStream {
+    stop: Vec<String>,
+    ids: Vec<i64>,
+    /// Tokens before this one are not looked at any more; those up to `read` are in `held` or handed out.
+    from: usize,
+    read: usize,
+    /// Certain but for what it ends in, which may become a stop string.
+    held: String,
+}
+
+impl TextStream {
+    pub(super) fn new(stop: Vec<String>) -> Self {
+        Self { stop: stop.into_iter().filter(|stop| !stop.is_empty()).collect(), ..Self::default() }
+    }
+
+    /// Takes a token; the text that is certain now, and whether a stop string is complete.
+    pub(super) fn push(&mut self, id: i64, decoder: &dyn Decode) -> (String, bool) {
+        self.ids.push(id);
+        // How a token reads depends on the one before it, so a few are read again.
+        let before = decoder.decode(&self.ids[self.from..self.read]);
+        let now = decoder.decode(&self.ids[self.from..]);
+        if now.ends_with('\u{fffd}') {
+            return (String::new(), false);
+        }
+        self.held.push_str(now.strip_prefix(before.as_str()).unwrap_or(&now));
+        self.from = self.read;
+        self.read = self.ids.len();
+        if let Some(at) = self.stop.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+            self.held.truncate(at);
+            return (std::mem::take(&mut self.held), true);
+        }
+        let certain = self.held.len() - self.uncertain_bytes();
+        let rest = self.held.split_off(certain);
+        (std::mem::replace(&mut self.held, rest), false)
+    }
+
+    /// What was held back, at the end.
+    pub(super) fn rest(&mut self, decoder: &dyn Decode) -> String {
+        let mut text = std::mem::take(&mut self.held);
+        let before = decoder.decode(&self.ids[self.from..self.read]);
+        let now = decoder.decode(&self.ids[self.from..]);
+        text.push_str(now.strip_prefix(before.as_str()).unwrap_or_default());
+        text
+    }
+
+    /// Length of the longest end of `held` that a stop string begins with.
+    fn uncertain_bytes(&self) -> usize {
+        let begins = |from: usize| self.stop.iter().any(|stop| stop.starts_with(&self.held[from..]));
+        let longest = self.stop.iter().map(String::len).max().unwrap_or(0);
+        let mut starts = self.held.char_indices().map(|(at, _)| at);
+        let near = starts.by_ref().find(|&at| self.held.len() - at < longest && begins(at));
+        near.map_or(0, |at| self.held.len() - at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Token ids are bytes.
+    fn bytes(ids: &[i64]) -> String {
+        let bytes: Vec<u8> = ids.iter().map(|&id| id as u8).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn told(text: &str, stop: &[&str]) -> (Vec<String>, bool) {
+        let mut stream = TextStream::new(stop.iter().map(ToString::to_string).collect());
+        let mut told = Vec::new();
+        for byte in text.bytes() {
+            let (text, stopped) = stream.push(i64::from(byte), &bytes);
+            told.push(text);
+            if stopped {
+                return (told, true);
+            }
+        }
+        told.push(stream.rest(&bytes));
+        (told, false)
+    }
+
+    #[test]
+    fn characters_are_whole() {
+        assert_eq!(told("aé!", &[]).0, ["a", "", "é", "!", ""]);
+        let mut stream = TextStream::new(Vec::new());
+        assert_eq!(stream.push(0xc3, &bytes), (String::new(), false));
+        assert_eq!(stream.rest(&bytes), "\u{fffd}");
+    }
+
+    #[test]
+    fn nothing_of_a_stop_string_is_told() {
+        assert_eq!(told("ab</x>c", &["</x>"]), (["a", "b", "", "", "", ""].map(String::from).to_vec(), true));
+        assert_eq!(told("a<b", &["</x>"]), (["a", "", "<b", ""].map(String::from).to_vec(), false));
+        assert_eq!(told("a<", &["</x>"]).0.concat(), "a<");
+        assert_eq!(told("<<stop", &["<stop"]).0.concat(), "<");
+    }
+}

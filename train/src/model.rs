@@ -1,0 +1,17 @@
+//! Models: what a Hugging Face folder says ([`ModelConfig`]), its weights on disk ([`weights`]) and in memory
+//! ([`Parameters`]), and the forward pass ([`Qwen`]).
+//!
+//! Loading: `config.json` names shapes, the shards are mapped, each tensor is copied once to its place. Saving is the way
+//! back, to the names, shapes and layout that transformers, vLLM and SGLang read.
+
+mod attention;
+mod config;
+mod init;
+mod params;
+mod qwen;
+pub mod weights;
+
+pub use self::attention::{Attention, PackedCausal};
+pub use self::config::ModelConfig;
+pub use self::params::{Parameters, Piece};
+pub use self::qwen::{Context, Qwen};

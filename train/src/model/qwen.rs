@@ -1,0 +1,208 @@
+//! The forward pass of Qwen2, Qwen2.5, QwQ and Qwen3: token ids in, hidden states out.
+//!
+//! Tokens stand in one row without a batch dimension, documents one after the other; who may look at whom is a matter of
+//! [`Attention`] alone, and everything else works on tokens one by one. T tokens, width h, H query heads, K key-value
+//! heads of width D.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::attention::{Attention, PackedCausal};
+use super::config::ModelConfig;
+use super::params::Parameters;
+use crate::batch::PackedBatch;
+use crate::config::Family;
+use crate::error::TrainError;
+
+/// Where tokens stand, as the model needs it.
+#[derive(Debug)]
+pub struct Context {
+    /// Token ids, \[T\], int64.
+    ids: Tensor,
+    /// Cosines of the rotary angles, \[T, 1, D\], in the model's number format.
+    cos: Tensor,
+    /// Sines with the signs of the rotation: minus in the first half.
+    sin: Tensor,
+}
+
+/// A model in memory.
+#[derive(Debug)]
+pub struct Qwen {
+    config: ModelConfig,
+    parameters: Parameters,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    head: Tensor,
+}
+
+/// Views of the parameters of a layer.
+#[derive(Debug)]
+struct Layer {
+    input_norm: Tensor,
+    qkv: Tensor,
+    qkv_bias: Option<Tensor>,
+    /// Norms of queries and keys, \[D\] each.
+    qk_norms: Option<(Tensor, Tensor)>,
+    output: Tensor,
+    output_bias: Option<Tensor>,
+    mlp_norm: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+}
+
+impl Qwen {
+    /// Takes weights of this configuration.
+    ///
+    /// # Errors
+    ///
+    /// They are of another layout.
+    pub fn new(config: ModelConfig, parameters: Parameters) -> Result<Self, TrainError> {
+        let leaf = |name: &str| {
+            parameters.leaf(name).ok_or_else(|| TrainError::Usage(format!("the weights have no parameter {name}")))
+        };
+        let layer = |at: i64| -> Result<Layer, TrainError> {
+            let leaf = |name: &str| leaf(&format!("model.layers.{at}.{name}"));
+            let when = |wanted: bool, name: &str| wanted.then(|| leaf(name)).transpose();
+            Ok(Layer {
+                input_norm: leaf("input_layernorm.weight")?,
+                qkv: leaf("self_attn.q_proj.weight")?,
+                qkv_bias: when(config.qkv_bias, "self_attn.q_proj.bias")?,
+                qk_norms: match config.family {
+                    Family::Qwen2 => None,
+                    Family::Qwen3 => Some((leaf("self_attn.q_norm.weight")?, leaf("self_attn.k_norm.weight")?)),
+                },
+                output: leaf("self_attn.o_proj.weight")?,
+                output_bias: when(config.output_bias, "self_attn.o_proj.bias")?,
+                mlp_norm: leaf("post_attention_layernorm.weight")?,
+                gate_up: leaf("mlp.gate_proj.weight")?,
+                down: leaf("mlp.down_proj.weight")?,
+            })
+        };
+        Ok(Self {
+            embedding: leaf("model.embed_tokens.weight")?,
+            layers: (0..config.layers).map(layer).collect::<Result<_, _>>()?,
+            norm: leaf("model.norm.weight")?,
+            head: leaf(if config.tied { "model.embed_tokens.weight" } else { "lm_head.weight" })?,
+            config,
+            parameters,
+        })
+    }
+
+    /// Reads a Hugging Face folder.
+    ///
+    /// # Errors
+    ///
+    /// What [`ModelConfig::read`] and [`Parameters::read`] refuse.
+    pub fn read(folder: &Path, kind: Kind, device: Device) -> Result<Self, TrainError> {
+        let config = ModelConfig::read(folder)?;
+        let parameters = Parameters::read(&config, folder, kind, device)?;
+        Self::new(config, parameters)
+    }
+
+    /// Token ids and positions on the model's device.
+    pub fn context(&self, ids: &[i64], positions: &[i64]) -> Context {
+        let (kind, device) = (self.parameters.flat().kind(), self.parameters.flat().device());
+        let width = self.config.head_dim;
+        // Angles in fp32, whatever the model's format, as in transformers.
+        let steps: Vec<f32> =
+            (0..width / 2).map(|i| self.config.rope_theta.powf(-2.0 * i as f64 / width as f64) as f32).collect();
+        let positions = Tensor::from_slice(positions).to_device(device).to_kind(Kind::Float);
+        let angles = positions.outer(&Tensor::from_slice(&steps).to_device(device));
+        let (cos, sin) = (angles.cos(), angles.sin());
+        Context {
+            ids: Tensor::from_slice(ids).to_device(device),
+            cos: Tensor::cat(&[&cos, &cos], 1).unsqueeze(1).to_kind(kind),
+            sin: Tensor::cat(&[&sin.neg(), &sin], 1).unsqueeze(1).to_kind(kind),
+        }
+    }
+
+    /// Hidden states behind the last norm, \[T, h\].
+    pub fn hidden(&self, context: &Context, attention: &mut dyn Attention) -> Tensor {
+        let mut stream = Tensor::embedding(&self.embedding, &context.ids, -1, false, false);
+        for (at, layer) in self.layers.iter().enumerate() {
+            stream = &stream + self.attention_block(at, layer, &stream, context, attention);
+            stream = &stream + self.mlp_block(layer, &stream);
+        }
+        self.rms_norm(&stream, &self.norm)
+    }
+
+    /// Hidden states of a batch, \[T, h\].
+    pub fn hidden_of(&self, batch: &PackedBatch) -> Tensor {
+        let context = self.context(&batch.ids, &batch.positions);
+        self.hidden(&context, &mut PackedCausal::new(&batch.doc_starts, context.ids.device()))
+    }
+
+    /// The matrix that hidden states become logits by, \[V, h\].
+    pub fn head(&self) -> &Tensor {
+        &self.head
+    }
+
+    /// Where [`Self::head`] stands among the parameters: tied, it is the embedding.
+    pub fn head_position(&self) -> Option<usize> {
+        self.parameters.leaves().iter().position(|leaf| leaf.data_ptr() == self.head.data_ptr())
+    }
+
+    /// Its weights.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn rms_norm(&self, stream: &Tensor, weight: &Tensor) -> Tensor {
+        self.normalise(stream) * weight
+    }
+
+    /// x / √(mean x² + ε), along the last dimension.
+    fn normalise(&self, x: &Tensor) -> Tensor {
+        let (width, eps) = (x.size().last().copied().unwrap_or(1), self.config.rms_norm_eps);
+        if x.kind() != Kind::Float {
+            // libtorch's own computes in fp32, as transformers does.
+            return x.rms_norm([width], None::<&Tensor>, eps);
+        }
+        // On a processor less than half of what libtorch's own takes: one pass for the length, and its gradient is short.
+        let length = x.norm_scalaropt_dim(2, [-1], true);
+        x * (length.square() / width as f64 + eps).rsqrt()
+    }
+
+    fn attention_block(
+        &self,
+        at: usize,
+        layer: &Layer,
+        stream: &Tensor,
+        context: &Context,
+        attention: &mut dyn Attention,
+    ) -> Tensor {
+        let ModelConfig { heads, kv_heads, head_dim, .. } = self.config;
+        let normed = self.rms_norm(stream, &layer.input_norm);
+        let qkv = normed.linear(&layer.qkv, layer.qkv_bias.as_ref()).view([-1, heads + 2 * kv_heads, head_dim]);
+        // Queries and keys are turned together. Split and not narrowed: one gradient is put together, not three added up.
+        let [mut qk, value] = split(&qkv, [heads + kv_heads, kv_heads]);
+        if let Some((q_norm, k_norm)) = &layer.qk_norms {
+            let scale = Tensor::cat(&[q_norm.expand([heads, -1], false), k_norm.expand([kv_heads, -1], false)], 0);
+            qk = self.normalise(&qk) * scale;
+        }
+        // Not addcmul: its gradient multiplies by factors of one.
+        let qk = &qk * &context.cos + qk.roll([head_dim / 2], [-1]) * &context.sin;
+        let [query, key] = split(&qk, [heads, kv_heads]);
+        attention.attend(at, &query, &key, &value).linear(&layer.output, layer.output_bias.as_ref())
+    }
+
+    fn mlp_block(&self, layer: &Layer, stream: &Tensor) -> Tensor {
+        let inner = self.config.intermediate_size;
+        let gate_up = self.rms_norm(stream, &layer.mlp_norm).linear(&layer.gate_up, None::<&Tensor>);
+        let [gate, up] = split(&gate_up, [inner, inner]);
+        (gate.silu() * up).linear(&layer.down, None::<&Tensor>)
+    }
+}
+
+/// Two parts of a tensor, of these sizes along its second dimension.
+fn split(tensor: &Tensor, sizes: [i64; 2]) -> [Tensor; 2] {
+    let parts = tensor.split_with_sizes(sizes, 1);
+    [parts[0].shallow_clone(), parts[1].shallow_clone()]
+}

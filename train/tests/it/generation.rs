@@ -1,0 +1,164 @@
+//! Generation: the tokens of transformers, whoever else is being written at the time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use webdancer_train::batch::PackedBatch;
+use webdancer_train::generate::{Engine, EngineConfig, Finish, Request, RequestId, SamplingConfig, Written};
+use webdancer_train::loss::{self, Targets};
+
+use crate::parity::{Case, case};
+
+/// Tokens read as letters.
+fn letters(ids: &[i64]) -> String {
+    ids.iter().map(|id| char::from(b'A' + *id as u8)).collect()
+}
+
+fn engine(name: &str, config: EngineConfig) -> Engine {
+    Engine::new(config, case(name).model, Arc::new(letters))
+}
+
+fn greedy(prompt: &[i64], max_tokens: usize) -> Request {
+    let sampling = SamplingConfig { temperature: 0.0, ..SamplingConfig::default() };
+    Request { prompt: prompt.to_vec(), max_tokens, sampling, ..Request::default() }
+}
+
+/// Runs until nothing is left; what was written, by request.
+fn run(engine: &mut Engine) -> BTreeMap<RequestId, Vec<Written>> {
+    let mut all: BTreeMap<RequestId, Vec<Written>> = BTreeMap::new();
+    while !engine.idle() {
+        for written in engine.step().unwrap() {
+            all.entry(written.request).or_default().push(written);
+        }
+    }
+    all
+}
+
+fn ids(written: &[Written]) -> Vec<i64> {
+    written.iter().map(|written| written.id).collect()
+}
+
+#[test]
+fn greedy_tokens_are_those_of_transformers() {
+    for name in ["qwen2", "qwen3"] {
+        let Case { expected, batch, .. } = case(name);
+        let expected = Vec::<i64>::try_from(&expected["greedy"]).unwrap();
+        let mut engine = engine(name, EngineConfig::default());
+        let id = engine.submit(greedy(&batch.ids[..13], expected.len())).unwrap();
+        let written = run(&mut engine).remove(&id).unwrap();
+        assert_eq!(ids(&written), expected, "{name}");
+        assert_eq!(written.last().unwrap().finish, Some(Finish::Length));
+        assert_eq!(written.iter().map(|written| written.text.as_str()).collect::<String>(), letters(&expected));
+    }
+}
+
+#[test]
+fn log_probabilities_are_those_that_training_sees() {
+    let Case { model, batch, .. } = case("qwen3");
+    let prompt = &batch.ids[..13];
+    let mut engine = engine("qwen3", EngineConfig::default());
+    let sampling = SamplingConfig { temperature: 0.7, top_p: 0.9, repetition_penalty: 1.1, seed: 3, top_k: 30 };
+    engine.submit(Request { sampling, ..greedy(prompt, 10) }).unwrap();
+    let written = run(&mut engine).into_values().next().unwrap();
+
+    let mut whole = PackedBatch::default();
+    let all: Vec<i64> = prompt.iter().copied().chain(ids(&written)).collect();
+    whole.push(0, &all, &vec![true; all.len()]);
+    for (at, written) in written.iter().enumerate() {
+        let place = (prompt.len() + at) as i64;
+        let targets = Targets { positions: vec![place - 1], ids: vec![written.id], weights: vec![1.0] };
+        let expected = -loss::evaluate(&model, &whole, &targets).double_value(&[]);
+        assert!((f64::from(written.log_prob) - expected).abs() < 1e-4, "{at}: {} {expected}", written.log_prob);
+    }
+}
+
+#[test]
+fn companions_change_nothing_and_few_places_are_shared_in_turn() {
+    let batch = case("qwen2").batch;
+    let request = |at: usize| {
+        let sampling = match at % 3 {
+            0 => SamplingConfig { temperature: 0.0, ..SamplingConfig::default() },
+            1 => SamplingConfig { seed: at as u64, ..SamplingConfig::default() },
+            _ => SamplingConfig { seed: at as u64, top_p: 0.8, repetition_penalty: 1.2, ..SamplingConfig::default() },
+        };
+        Request { sampling, ..greedy(&batch.ids[at % 5..13], 3 + at * 7 % 11) }
+    };
+    let alone: Vec<Vec<i64>> = (0..12)
+        .map(|at| {
+            let mut engine = engine("qwen2", EngineConfig::default());
+            engine.submit(request(at)).unwrap();
+            ids(&run(&mut engine).into_values().next().unwrap())
+        })
+        .collect();
+    let config = EngineConfig { sequences_max: 3, prompt_tokens_per_step: 20, ..EngineConfig::default() };
+    let mut engine = engine("qwen2", config);
+    for at in 0..12 {
+        engine.submit(request(at)).unwrap();
+    }
+    let mut together: BTreeMap<RequestId, Vec<i64>> = BTreeMap::new();
+    while !engine.idle() {
+        for written in engine.step().unwrap() {
+            together.entry(written.request).or_default().push(written.id);
+        }
+        assert!(engine.active() <= 3);
+    }
+    assert_eq!(together.into_values().collect::<Vec<_>>(), alone);
+}
+
+#[test]
+fn stop_strings_and_tokens_end_a_sequence() {
+    let Case { expected, batch, .. } = case("qwen2");
+    let expected = Vec::<i64>::try_from(&expected["greedy"]).unwrap();
+    let text = letters(&expected);
+    let stop = text[4..7].to_string();
+    let at = text.find(&stop).unwrap();
+    let mut engine = engine("qwen2", EngineConfig::default());
+    let by_text = engine.submit(Request { stop: vec![stop], ..greedy(&batch.ids[..13], 24) }).unwrap();
+    let first = expected.iter().position(|id| *id == expected[5]).unwrap();
+    let by_token = engine.submit(Request { stop_ids: vec![expected[5]], ..greedy(&batch.ids[..13], 24) }).unwrap();
+    let all = run(&mut engine);
+    let told = |id| all[&id].iter().map(|written| written.text.as_str()).collect::<String>();
+    assert_eq!(told(by_text), text[..at]);
+    assert_eq!(ids(&all[&by_text]), expected[..at + 3]);
+    assert_eq!(ids(&all[&by_token]), expected[..=first]);
+    for written in all.values() {
+        assert_eq!(written.last().unwrap().finish, Some(Finish::Stop));
+    }
+}
+
+#[test]
+fn a_cancelled_request_frees_its_place_at_once() {
+    let batch = case("qwen2").batch;
+    let mut engine = engine("qwen2", EngineConfig { sequences_max: 2, ..EngineConfig::default() });
+    let submit = |engine: &mut Engine| engine.submit(greedy(&batch.ids[..13], 50)).unwrap();
+    let (first, second, third) = (submit(&mut engine), submit(&mut engine), submit(&mut engine));
+    engine.step().unwrap();
+    assert_eq!(engine.active(), 2);
+    engine.cancel(first);
+    assert_eq!(engine.active(), 1);
+    engine.step().unwrap();
+    engine.cancel(second);
+    let rest = run(&mut engine);
+    assert_eq!(rest.keys().copied().collect::<Vec<_>>(), [third]);
+    assert_eq!(rest[&third].len(), 49, "one was written in the step before");
+}
+
+#[test]
+fn what_cannot_be_written_on_is_refused() {
+    let mut engine = engine("qwen2", EngineConfig { waiting_max: 1, ..EngineConfig::default() });
+    let mut refused = |request| engine.submit(request).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(refused(greedy(&[], 1)), "the prompt has 0 tokens; 1 to 127 fit the context");
+    assert_eq!(refused(greedy(&[1; 128], 1)), "the prompt has 128 tokens; 1 to 127 fit the context");
+    assert_eq!(refused(greedy(&[48], 1)), "token 48 of the prompt is not among the model's 48");
+    assert_eq!(refused(greedy(&[1], 0)), "max_tokens is 0");
+    engine.submit(greedy(&[1], 1)).unwrap();
+    assert_eq!(engine.submit(greedy(&[1], 1)).unwrap_err().to_string(), "1 requests are waiting; try again later");
+}
+
+#[test]
+fn a_sequence_ends_with_the_context() {
+    let mut engine = engine("qwen2", EngineConfig { context_max: 20, ..EngineConfig::default() });
+    engine.submit(greedy(&[1; 15], 50)).unwrap();
+    let written = run(&mut engine).into_values().next().unwrap();
+    assert_eq!((written.len(), written[4].finish), (5, Some(Finish::Length)));
+}

@@ -1,0 +1,27 @@
+//! Integration tests of the trainer: one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
+)]
+
+mod masks;
+mod pins;
+mod support;
+mod templates;
+
+#[cfg(feature = "torch")]
+mod folders;
+#[cfg(feature = "torch")]
+mod generation;
+#[cfg(feature = "torch")]
+mod parity;
+#[cfg(feature = "torch")]
+mod process;
+#[cfg(feature = "torch")]
+mod serving;
+#[cfg(feature = "torch")]
+mod training;
