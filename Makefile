@@ -47,9 +47,11 @@ test: test-build ## All tests, with a real Kafka broker, a real S3 server and ot
 	deploy/kafka/broker start && \
 	WEBDANCER_TEST_KAFKA=127.0.0.1:19392 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 \
 	RUST_BACKTRACE=0 $(CARGO_TEST) --no-fail-fast
-	RUST_BACKTRACE=0 $(WITH_TORCH) test $(TRAIN) --lib --bins --tests --no-fail-fast
+	$(MAKE) --no-print-directory test-train
 
-test-train: test-build ## The tests of the trainer with libtorch
+test-train: ## The tests of the trainer with libtorch
+	@deploy/setup test
+	@deploy/libtorch >/dev/null
 	RUST_BACKTRACE=0 $(WITH_TORCH) test $(TRAIN) --lib --bins --tests --no-fail-fast
 
 parity: ## Fixtures of the trainer made again by transformers, and what the trainer saves loaded by it
