@@ -1,6 +1,6 @@
 //! A checkpoint as an endpoint that speaks OpenAI's chat completions, so that agents use it like any other model.
 //!
-//! One thread owns the [`Engine`] and does nothing else ([`Worker`]); requests reach it through a channel, and what it
+//! One thread owns the [`Engine`](crate::generate::Engine) and does nothing else ([`Worker`]); requests reach it through a channel, and what it
 //! writes goes to each through a channel of its own. A client that goes away closes its channel, and its place is free at
 //! the next step. Token ids and log-probabilities are told as vLLM tells them (`return_token_ids`).
 

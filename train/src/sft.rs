@@ -92,7 +92,7 @@ pub fn run(
     reporter: &mut dyn Reporter,
 ) -> Result<Outcome, TrainError> {
     let run = Run::start(config, model, source, places, reporter)?;
-    guard(|| run.to_the_end())
+    guard(|| run.finish())
 }
 
 struct Run<'a> {
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
         Ok(Self { config, model, optimizer, schedule, source, validation, places, reporter, state, window, peak_flops })
     }
 
-    fn to_the_end(mut self) -> Result<Outcome, TrainError> {
+    fn finish(mut self) -> Result<Outcome, TrainError> {
         let source = self.source;
         let per_epoch = source.updates_per_epoch();
         let mut last = None;

@@ -213,7 +213,7 @@ pub fn write(folder: &Path, tensors: Vec<(String, Tensor)>, shard_bytes: usize) 
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_file(path: &Path, tensors: Vec<(String, Tensor)>) -> Result<(), TrainError> {
     guard(|| {
         let views = tensors.into_iter().map(|(name, tensor)| (name, Stored::new(tensor)));
@@ -227,7 +227,7 @@ pub fn write_file(path: &Path, tensors: Vec<(String, Tensor)>) -> Result<(), Tra
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     std::fs::write(path, bytes)
         .and_then(|()| File::open(path)?.sync_all())

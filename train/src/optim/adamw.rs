@@ -99,7 +99,7 @@ impl AdamW {
         let _ = second.addcmul_(&gradient, &scaled);
         let mut root = second.sqrt();
         let _ = root.g_mul_scalar_(1.0 / unbias2.sqrt()).g_add_scalar_(eps);
-        let _ = gradient.copy_(&first);
+        gradient.copy_(&first);
         let _ = gradient.g_mul_scalar_(-learning_rate / unbias1);
         let _ = weights.addcdiv_(&gradient, &root);
         let _ = gradient.zero_();
