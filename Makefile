@@ -7,9 +7,15 @@ BIN := $(CARGO_TARGET_DIR)/debug/webdancer
 # One feature set for everything: building a part alone would build dependencies a second time.
 CARGO_TEST := cargo test --workspace --lib --bins --tests
 
+# The trainer's torch side is built by itself: in the set above it would link libtorch into the command. Deferred, so
+# that only what needs it looks for libtorch.
+WITH_TORCH = LIBTORCH=$$(deploy/libtorch) cargo
+TRAIN := --package webdancer-train --features torch
+PARITY := train/tests/fixtures/parity
+
 BENCHES := bench-append bench-crawl bench-funnel bench-ingest bench-pin bench-sql
 
-.PHONY: help build demo test lint torture fuzz release $(BENCHES) clean
+.PHONY: help build build-train demo test test-train parity lint torture fuzz release $(BENCHES) bench-train clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -20,6 +26,14 @@ build: ## The command, as ./webdancer
 	cargo build --workspace --bins
 	@ln -sfn $(BIN) webdancer
 	@echo "built ./webdancer"
+
+build-train: ## The trainer, as ./webdancer-train; fetches libtorch unless a PyTorch is installed
+	@deploy/setup build
+	@deploy/libtorch >/dev/null
+	@echo "building webdancer-train (the first time takes about 10 minutes on two cores)"
+	$(WITH_TORCH) build $(TRAIN) --bins
+	@ln -sfn $(BIN)-train webdancer-train
+	@echo "built ./webdancer-train"
 
 demo: build ## From pages to pinned training sets; no keys, no network
 	./webdancer demo --folder demo-lake
@@ -35,10 +49,25 @@ test: ## All tests, with a real Kafka broker, a real S3 server and other engines
 	deploy/kafka/broker start && \
 	WEBDANCER_TEST_KAFKA=127.0.0.1:19392 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 \
 	RUST_BACKTRACE=0 $(CARGO_TEST) --no-fail-fast
+	$(MAKE) --no-print-directory test-train
+
+test-train: ## The tests of the trainer with libtorch
+	@deploy/setup test
+	@deploy/libtorch >/dev/null
+	RUST_BACKTRACE=0 $(WITH_TORCH) test $(TRAIN) --lib --bins --tests --no-fail-fast
+
+parity: ## Fixtures of the trainer made again by transformers, and what the trainer saves loaded by it
+	@deploy/setup test
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && python=$$(deploy/py-env train/parity/requirements.txt) && \
+	"$$python" train/parity/parity.py generate $(PARITY) && \
+	WEBDANCER_PARITY_OUT="$$out" $(WITH_TORCH) test $(TRAIN) --test it parity && \
+	"$$python" train/parity/parity.py check "$$out"
 
 lint: ## Format, clippy and documentation, all warnings denied
+	@deploy/libtorch >/dev/null
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	$(WITH_TORCH) clippy $(TRAIN) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 torture: ## The fault suites for long: 100 kills per scenario
@@ -66,5 +95,11 @@ $(BENCHES): bench-%:
 	cargo build --release --workspace --bins --examples
 	python3 tests/bench/$*.py
 
+bench-train: ## Training and generation on a processor beside transformers (BENCH_ROUNDS)
+	@deploy/setup test
+	@deploy/libtorch >/dev/null
+	$(WITH_TORCH) build --release $(TRAIN) --examples
+	python3 tests/bench/train.py
+
 clean: ## The demo's lake and the link; the target folder stays
-	rm -rf demo-lake webdancer
+	rm -rf demo-lake webdancer webdancer-train

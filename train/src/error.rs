@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Once;
 
@@ -53,18 +53,23 @@ pub fn guard<T>(run: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainE
     // Unwound state is not looked at again: what fails here ends the run, and its tensors are dropped.
     let outcome = catch_unwind(AssertUnwindSafe(run));
     GUARDED.set(GUARDED.get() - 1);
-    outcome.unwrap_or_else(|panic| Err(of_panic(panic.as_ref())))
+    outcome.unwrap_or_else(|panic| match of_tch(panic.as_ref()) {
+        Some(text) => Err(of_exception(text)),
+        None => resume_unwind(panic),
+    })
 }
 
-/// The message of a panic of tch, as an error.
-fn of_panic(panic: &(dyn Any + Send)) -> TrainError {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("unknown panic");
-    // `called Result::unwrap() on an Err value: Torch("first line\nException raised from …\n…")`, escaped by Debug.
-    let text = text.split_once("value: ").map_or(text, |(_, value)| value).replace("\\n", "\n");
+/// What tch says when it unwraps an error.
+const UNWRAPPED: &str = "called `Result::unwrap()` on an `Err` value: ";
+
+/// The error that tch unwrapped, as its Debug shows it; none for any other panic.
+fn of_tch(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<String>()?.strip_prefix(UNWRAPPED)
+}
+
+/// `Torch("first line\nException raised from …\n…")`: the first line, as an error.
+fn of_exception(text: &str) -> TrainError {
+    let text = text.replace("\\n", "\n");
     let line = text.lines().next().unwrap_or_default();
     let line = line.trim_start_matches("Torch(\"").trim_end_matches("\")").to_string();
     let memory = ["out of memory", "can't allocate memory", "not enough memory"];
@@ -75,13 +80,14 @@ fn of_panic(panic: &(dyn Any + Send)) -> TrainError {
     }
 }
 
-/// A caught panic is told once, as an error, and not by the panic hook as well.
+/// A panic that becomes an error is told once, as that, and not by the panic hook as well.
 fn quiet_guarded_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if GUARDED.get() == 0 {
+            let text = info.payload_as_str().unwrap_or_default();
+            if GUARDED.get() == 0 || !text.starts_with(UNWRAPPED) {
                 told(info);
             }
         }));

@@ -66,7 +66,7 @@ pub fn run(
     let scratch = job.out.join(SCRATCH);
     let (masker, difference) = masker(&config, &pins, &scratch)?;
     if let Some(difference) = difference {
-        say(format!("the chat template differs from the one that is trained: {difference}"));
+        say(difference.to_string());
     }
     let prepared = prepare(&config, &pins, &masker, |_| {})?;
     say(prepared.report.summary());
@@ -85,12 +85,8 @@ pub fn run(
     let events = Events::open(&job.out, identity, out)?;
     let base_model = config.model.folder.as_ref().map(|folder| folder.display().to_string());
     let mut teller = Teller { events, base_model, say };
-    let places = Places {
-        base,
-        checkpoints: &checkpoints,
-        fingerprint: &fingerprint(&config, &prepared.pin_ids),
-        interrupt,
-    };
+    let places =
+        Places { base, checkpoints: &checkpoints, fingerprint: &fingerprint(&config, &prepared.pin_ids), interrupt };
     sft::run(&config, model, &prepared.packing, &places, &mut teller)
 }
 

@@ -37,6 +37,8 @@ pub mod error;
 #[cfg(feature = "torch")]
 pub mod generate;
 #[cfg(feature = "torch")]
+pub mod job;
+#[cfg(feature = "torch")]
 pub mod loss;
 #[cfg(feature = "torch")]
 pub mod model;

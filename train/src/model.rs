@@ -4,12 +4,14 @@
 //! Loading: `config.json` names shapes, the shards are mapped, each tensor is copied once to its place. Saving is the way
 //! back, to the names, shapes and layout that transformers, vLLM and SGLang read.
 
+mod attention;
 mod config;
 mod init;
 mod params;
 mod qwen;
 pub mod weights;
 
+pub use self::attention::{Attention, PackedCausal};
 pub use self::config::ModelConfig;
 pub use self::params::{Parameters, Piece};
-pub use self::qwen::{Attention, Context, PackedCausal, Qwen};
+pub use self::qwen::{Context, Qwen};

@@ -1,9 +1,10 @@
 //! A checkpoint as an endpoint that speaks OpenAI's chat completions, so that agents use it like any other model.
 //!
-//! One thread owns the [`Engine`] and does nothing else ([`worker`]); requests reach it through a channel, and what it
+//! One thread owns the [`Engine`] and does nothing else ([`Worker`]); requests reach it through a channel, and what it
 //! writes goes to each through a channel of its own. A client that goes away closes its channel, and its place is free at
 //! the next step. Token ids and log-probabilities are told as vLLM tells them (`return_token_ids`).
 
+mod codec;
 mod wire;
 mod worker;
 
@@ -21,6 +22,7 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use webdancer_agent::conversation::Message;
 
+pub use self::codec::FolderCodec;
 use self::wire::{Asked, Told};
 use self::worker::Reply;
 pub use self::worker::Worker;

@@ -177,16 +177,16 @@ impl<'a> Run<'a> {
         let per_epoch = source.updates_per_epoch();
         let mut last = None;
         let mut end = self.end();
-        // What a resumed run did before is not made again.
-        let first = self.state.step / per_epoch;
-        for epoch in first..self.config.schedule.epochs {
-            let done = self.state.step - epoch * per_epoch;
+        while end.is_none() {
+            let epoch = self.state.step / per_epoch;
+            // What a resumed run did before is not made again.
+            let done = self.state.step % per_epoch;
             for update in source.epoch(epoch).skip(done as usize) {
+                self.step(&update)?;
+                end = self.look_around(&mut last)?;
                 if end.is_some() {
                     break;
                 }
-                self.step(&update)?;
-                end = self.look_around(&mut last)?;
             }
         }
         let last = match last {

@@ -12,6 +12,7 @@ use webdancer_train::config::{Device, Dtype};
 use webdancer_train::contract::{INTERRUPTED, Job};
 use webdancer_train::error::TrainError;
 use webdancer_train::generate::{Engine, EngineConfig};
+use webdancer_train::inspect::{self, InspectArgs};
 use webdancer_train::model::Qwen;
 use webdancer_train::serve::{FolderCodec, Served, Worker, router};
 use webdancer_train::sft::End;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Supervised fine-tuning; events go to standard output, one JSON line each
     Sft(Job),
+    /// Show a row of a pin as a model is trained on it
+    Inspect(InspectArgs),
     /// Serve a checkpoint as an endpoint that speaks OpenAI's chat completions
     Serve(Serve),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     device::open_cuda();
     let outcome = match Arguments::parse().command {
         Command::Sft(job) => sft(&job),
+        Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(TrainError::from),
         Command::Serve(arguments) => serve(arguments),
     };
     outcome.unwrap_or_else(|error| {

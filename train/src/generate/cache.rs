@@ -57,6 +57,8 @@ impl KvCache {
 pub(super) struct Prefill<'a> {
     pub(super) cache: &'a mut KvCache,
     pub(super) doc_starts: &'a [i64],
+    /// Attention within each prompt.
+    pub(super) within: PackedCausal,
     /// Slot of the first prompt; the others follow.
     pub(super) first_slot: i64,
 }
@@ -69,7 +71,7 @@ impl Attention for Prefill<'_> {
                 held.get(slot).narrow(1, 0, length).copy_(&new.narrow(0, bounds[0], length).transpose(0, 1));
             }
         }
-        PackedCausal { doc_starts: self.doc_starts }.attend(layer, query, key, value)
+        self.within.attend(layer, query, key, value)
     }
 }
 

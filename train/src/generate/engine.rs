@@ -11,7 +11,7 @@ use super::sampling::{Row, generator, sample};
 use super::text::{Decode, TextStream};
 use super::{Finish, Request, Written};
 use crate::error::{TrainError, guard};
-use crate::model::Qwen;
+use crate::model::{PackedCausal, Qwen};
 
 /// Names a request within its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -213,7 +213,9 @@ impl Engine {
         let longest = self.active[first..].iter().map(|sequence| sequence.tokens.len()).max().unwrap_or(0);
         self.cache.reserve(self.active.len() as i64, longest as i64 + 1);
         let context = self.model.context(&ids, &positions);
-        let mut attention = Prefill { cache: &mut self.cache, doc_starts: &doc_starts, first_slot: first as i64 };
+        let within = PackedCausal::new(&doc_starts, self.model.head().device());
+        let mut attention =
+            Prefill { cache: &mut self.cache, doc_starts: &doc_starts, within, first_slot: first as i64 };
         let hidden = self.model.hidden(&context, &mut attention);
         let lasts: Vec<i64> = doc_starts[1..].iter().map(|end| end - 1).collect();
         hidden.index_select(0, &tch::Tensor::from_slice(&lasts).to_device(hidden.device()))
@@ -250,12 +252,10 @@ impl Sequence {
     /// Takes a sampled token: the text that is certain now, and whether it was the last.
     fn take(&mut self, id: i64, context_max: usize, decoder: &dyn Decode) -> (String, Option<Finish>) {
         self.tokens.push(id);
-        let (mut text, mut stopped) = (String::new(), self.request.stop_ids.contains(&id));
-        if stopped {
-            text = self.text.rest(decoder);
-        } else {
-            (text, stopped) = self.text.push(id, decoder);
-        }
+        let (mut text, stopped) = match self.request.stop_ids.contains(&id) {
+            true => (self.text.rest(decoder), true),
+            false => self.text.push(id, decoder),
+        };
         let full = self.tokens.len() >= context_max;
         let enough = self.tokens.len() - self.request.prompt.len() >= self.request.max_tokens;
         let finish = match (stopped, full || enough) {

@@ -8,47 +8,12 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
+use super::attention::{Attention, PackedCausal};
 use super::config::ModelConfig;
 use super::params::Parameters;
 use crate::batch::PackedBatch;
 use crate::config::Family;
 use crate::error::TrainError;
-
-/// How tokens look at tokens.
-pub trait Attention {
-    /// Attends within a layer: queries \[T, H, D\], keys and values \[T, K, D\], positions applied. Gives \[T, H·D\].
-    fn attend(&mut self, layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor;
-}
-
-/// Each document by itself, each token at those up to itself.
-#[derive(Debug, Clone)]
-pub struct PackedCausal<'a> {
-    /// As in [`PackedBatch::doc_starts`].
-    pub doc_starts: &'a [i64],
-}
-
-impl Attention for PackedCausal<'_> {
-    fn attend(&mut self, _layer: usize, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-        // [T, heads, D] → [1, heads, T, D] without a copy; what comes back is laid out as [T, heads, D] again.
-        let heads_first = |tensor: &Tensor| tensor.transpose(0, 1).unsqueeze(0);
-        let (query, key, value) = (heads_first(query), heads_first(key), heads_first(value));
-        let outputs: Vec<Tensor> = self
-            .doc_starts
-            .windows(2)
-            .map(|bounds| {
-                let document = |tensor: &Tensor| tensor.narrow(2, bounds[0], bounds[1] - bounds[0]);
-                let (query, key, value) = (document(&query), document(&key), document(&value));
-                let none = None::<&Tensor>;
-                let output = Tensor::scaled_dot_product_attention(&query, &key, &value, none, 0.0, true, None, true);
-                output.squeeze_dim(0).transpose(0, 1).flatten(1, 2)
-            })
-            .collect();
-        match &outputs[..] {
-            [only] => only.shallow_clone(),
-            _ => Tensor::cat(&outputs, 0),
-        }
-    }
-}
 
 /// Where tokens stand, as the model needs it.
 #[derive(Debug)]
@@ -166,7 +131,7 @@ impl Qwen {
     /// Hidden states of a batch, \[T, h\].
     pub fn hidden_of(&self, batch: &PackedBatch) -> Tensor {
         let context = self.context(&batch.ids, &batch.positions);
-        self.hidden(&context, &mut PackedCausal { doc_starts: &batch.doc_starts })
+        self.hidden(&context, &mut PackedCausal::new(&batch.doc_starts, context.ids.device()))
     }
 
     /// The matrix that hidden states become logits by, \[V, h\].
@@ -190,7 +155,19 @@ impl Qwen {
     }
 
     fn rms_norm(&self, stream: &Tensor, weight: &Tensor) -> Tensor {
-        stream.rms_norm(weight.size(), Some(weight), self.config.rms_norm_eps)
+        self.normalise(stream) * weight
+    }
+
+    /// x / √(mean x² + ε), along the last dimension.
+    fn normalise(&self, x: &Tensor) -> Tensor {
+        let (width, eps) = (x.size().last().copied().unwrap_or(1), self.config.rms_norm_eps);
+        if x.kind() != Kind::Float {
+            // libtorch's own computes in fp32, as transformers does.
+            return x.rms_norm([width], None::<&Tensor>, eps);
+        }
+        // On a processor less than half of what libtorch's own takes: one pass for the length, and its gradient is short.
+        let length = x.norm_scalaropt_dim(2, [-1], true);
+        x * (length.square() / width as f64 + eps).rsqrt()
     }
 
     fn attention_block(
@@ -204,23 +181,28 @@ impl Qwen {
         let ModelConfig { heads, kv_heads, head_dim, .. } = self.config;
         let normed = self.rms_norm(stream, &layer.input_norm);
         let qkv = normed.linear(&layer.qkv, layer.qkv_bias.as_ref()).view([-1, heads + 2 * kv_heads, head_dim]);
-        // Queries and keys are turned together.
-        let mut qk = qkv.narrow(1, 0, heads + kv_heads);
+        // Queries and keys are turned together. Split and not narrowed: one gradient is put together, not three added up.
+        let [mut qk, value] = split(&qkv, [heads + kv_heads, kv_heads]);
         if let Some((q_norm, k_norm)) = &layer.qk_norms {
             let scale = Tensor::cat(&[q_norm.expand([heads, -1], false), k_norm.expand([kv_heads, -1], false)], 0);
-            qk = qk.rms_norm([head_dim], None::<&Tensor>, self.config.rms_norm_eps) * scale;
+            qk = self.normalise(&qk) * scale;
         }
-        let qk = (&qk * &context.cos).addcmul(&qk.roll([head_dim / 2], [-1]), &context.sin);
-        let query = qk.narrow(1, 0, heads);
-        let key = qk.narrow(1, heads, kv_heads);
-        let value = qkv.narrow(1, heads + kv_heads, kv_heads);
+        // Not addcmul: its gradient multiplies by factors of one.
+        let qk = &qk * &context.cos + qk.roll([head_dim / 2], [-1]) * &context.sin;
+        let [query, key] = split(&qk, [heads, kv_heads]);
         attention.attend(at, &query, &key, &value).linear(&layer.output, layer.output_bias.as_ref())
     }
 
     fn mlp_block(&self, layer: &Layer, stream: &Tensor) -> Tensor {
         let inner = self.config.intermediate_size;
         let gate_up = self.rms_norm(stream, &layer.mlp_norm).linear(&layer.gate_up, None::<&Tensor>);
-        let activated = gate_up.narrow(1, 0, inner).silu() * gate_up.narrow(1, inner, inner);
-        activated.linear(&layer.down, None::<&Tensor>)
+        let [gate, up] = split(&gate_up, [inner, inner]);
+        (gate.silu() * up).linear(&layer.down, None::<&Tensor>)
     }
+}
+
+/// Two parts of a tensor, of these sizes along its second dimension.
+fn split(tensor: &Tensor, sizes: [i64; 2]) -> [Tensor; 2] {
+    let parts = tensor.split_with_sizes(sizes, 1);
+    [parts[0].shallow_clone(), parts[1].shallow_clone()]
 }

@@ -20,6 +20,8 @@ mod generation;
 #[cfg(feature = "torch")]
 mod parity;
 #[cfg(feature = "torch")]
+mod process;
+#[cfg(feature = "torch")]
 mod serving;
 #[cfg(feature = "torch")]
 mod training;

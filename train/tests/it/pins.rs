@@ -24,7 +24,7 @@ use webdancer_train::prepare::{self, DataReport, Prepared};
 use crate::support::{CONVERSATIONS, TOKENIZERS, conversation, row};
 
 /// Rows with the questions that theirs were rewritten from.
-fn batch(rows: &[(Trajectory, Option<&str>)]) -> RecordBatch {
+pub(crate) fn batch(rows: &[(Trajectory, Option<&str>)]) -> RecordBatch {
     let mut fields = Trajectory::fields();
     fields.push(Field::new("root_qa_id", DataType::Utf8, true));
     let mut decoder = ReaderBuilder::new(Arc::new(Schema::new(fields))).build_decoder().unwrap();
@@ -41,7 +41,7 @@ fn batch(rows: &[(Trajectory, Option<&str>)]) -> RecordBatch {
 }
 
 /// A pin of these batches, a file each.
-fn pin(folder: &Path, batches: &[RecordBatch]) {
+pub(crate) fn pin(folder: &Path, batches: &[RecordBatch]) {
     let mut files = Vec::new();
     for (number, batch) in batches.iter().enumerate() {
         let path = format!("part-{number}.parquet");
@@ -59,7 +59,7 @@ fn pin(folder: &Path, batches: &[RecordBatch]) {
     std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
 }
 
-fn numbered(number: usize) -> Trajectory {
+pub(crate) fn numbered(number: usize) -> Trajectory {
     let messages = &CONVERSATIONS[number % CONVERSATIONS.len()];
     Trajectory { trajectory_id: format!("t{number}"), qa_id: format!("q{number}"), ..row(messages) }
 }

@@ -1,0 +1,70 @@
+"""`make bench-train`: fine-tuning and generation on a processor, beside transformers on plain PyTorch.
+
+The same models (made by transformers, fp32), the same documents and prompts, the same threads, in turns; BENCH_ROUNDS is
+how often each contestant runs (default 5). Documents are of one length, so that the peer's batch needs no padding: the
+best case for it. The losses of the last step, and the tokens written greedily, are compared before anything is told.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import common
+
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
+EXAMPLE = pathlib.Path(os.environ.get("BENCH_TRAIN", common.TARGET / "release" / "examples" / "bench_train"))
+PEER = common.ROOT / "tests/bench/peers/train_torch.py"
+# hidden, layers, heads, key-value heads, inner width, vocabulary
+MODELS = {"0.9M": (128, 4, 4, 4, 384, 1024), "22M": (512, 6, 8, 2, 1536, 8192)}
+# model, work, documents or prompts, tokens of each, steps
+WORK = [
+    ("0.9M", "sft", 64, 128, 10),
+    ("0.9M", "sft", 8, 1024, 10),
+    ("22M", "sft", 4, 512, 3),
+    ("0.9M", "generate", 1, 128, 100),
+    ("0.9M", "generate", 64, 128, 50),
+    ("22M", "generate", 16, 128, 50),
+]
+
+
+def python():
+    """The python that has PyTorch and transformers."""
+    given = os.environ.get("BENCH_TORCH_PYTHON")
+    requirements = common.ROOT / "train/parity/requirements.txt"
+    return given or subprocess.check_output([common.ROOT / "deploy/py-env", requirements], text=True).strip()
+
+
+def said(argv):
+    return json.loads(common.measure(argv, env={"OMP_NUM_THREADS": str(common.threads())}).stdout.splitlines()[-1])
+
+
+def main():
+    peer = [python(), PEER]
+    folders = {}
+    for name, sizes in MODELS.items():
+        folders[name] = common.SCRATCH / f"train-{name}"
+        if not (folders[name] / "config.json").exists():
+            common.measure([*peer, "make", folders[name], *sizes])
+    rows = []
+    for name, work, documents, length, steps in WORK:
+        arguments = [work, folders[name], documents, length, steps]
+        common.say(f"{name} {work} {documents} × {length}")
+        contestants = {"ours": lambda: said([EXAMPLE, *arguments]), "peer": lambda: said([*peer, *arguments])}
+        results = common.in_turns(contestants, ROUNDS)
+        checks = {key: [result["check"] for result in of][0] for key, of in results.items()}
+        assert abs(checks["ours"] / checks["peer"] - 1) < 1e-3, f"not the same work: {checks}"
+        ours, theirs = (common.median([result["tokens_per_second"] for result in results[key]]) for key in ("ours", "peer"))
+        rows.append((f"{work}, {name}, {documents} × {length}", f"{ours:,.0f}", f"{theirs:,.0f}", common.ratio(ours / theirs)))
+        common.say(" | ".join(rows[-1]))
+    versions = subprocess.check_output([python(), "-c", "import torch, transformers as t; print(torch.__version__, t.__version__)"], text=True)
+    head = ("tokens a second", "webdancer-train", "transformers", "ours : theirs")
+    common.write_report(
+        "train", "Training and generation on a processor", common.command("bench-train"),
+        [("torch, transformers", versions.strip())],
+        [("Medians of rounds in turns", common.table(head, rows))],
+    )
+
+
+if __name__ == "__main__":
+    main()
