@@ -3,9 +3,9 @@
 //! In order: [`data`] reads the trajectories of a pin; [`chat`] renders one as text in the frame of the model's family;
 //! [`tokenizer`] and [`mask`] make token ids of it and say which were written by the agent; [`split`] keeps some of them
 //! back, and [`pack`] puts documents into a
-//! [`PackedBatch`](batch::PackedBatch). With feature `torch` the rest follows: [`model`] runs the batch, [`loss`] looks
-//! only at trained tokens, [`optim`] updates the weights, [`sft`] is the loop, [`checkpoint`] keeps its state, and
-//! [`generate`] and [`serve`] let the result write.
+//! [`PackedBatch`](batch::PackedBatch). With feature `torch` the rest follows: `model` runs the batch, `loss` looks
+//! only at trained tokens, `optim` updates the weights, `sft` is the loop, `checkpoint` keeps its state, and
+//! `generate` and `serve` let the result write.
 //!
 //! [`prepare`] does the first half at once, [`inspect`] shows what came of it, [`contract`] and [`events`] are what a
 //! trainer and its parent say to one another.
