@@ -124,7 +124,7 @@ pub(crate) struct TrainArgs {
     /// The pin of trajectories: a name, or the beginning of a digest
     #[arg(long, required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) pin: Option<String>,
-    /// The run's configuration, TOML; `preset = \"demo\"` and the like in it give defaults
+    /// The run's configuration, TOML; `preset = "demo"` and the like in it give defaults
     #[arg(long, value_name = "FILE", required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) config: Option<PathBuf>,
     /// The run's folder on this machine [default: runs/RUN in the lake]

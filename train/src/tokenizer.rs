@@ -107,7 +107,7 @@ impl ChatTokenizer {
         text.map_err(|error| InputError::new(&self.place, format!("decoding failed: {error}")))
     }
 
-    /// The library's tokenizer: for streaming.
+    /// The library's tokenizer, for its `decode_stream`.
     pub fn inner(&self) -> &Tokenizer {
         &self.inner
     }

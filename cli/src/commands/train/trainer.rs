@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog, LogError};
@@ -77,10 +78,10 @@ pub(super) async fn run(
     let kept = tokio::spawn(listen_to_messages(stderr, quiet));
     let process = child.id();
     let (mut interrupted, mut status) = (false, None);
+    let (tell_ended, ended) = watch::channel(false);
     let listened = {
-        let listening = listen_to_events(stdout, &plan.run_id, log.as_ref(), &mut told);
-        let grace = sleep(GRACE);
-        tokio::pin!(listening, grace);
+        let listening = listen_to_events(stdout, ended, &plan.run_id, log.as_ref(), &mut told);
+        tokio::pin!(listening);
         loop {
             tokio::select! {
                 listened = &mut listening => break listened,
@@ -89,12 +90,10 @@ pub(super) async fn run(
                     interrupt(process).await;
                     interrupted = true;
                 }
-                ended = child.wait(), if status.is_none() => {
-                    status = Some(ended);
-                    grace.as_mut().reset(Instant::now() + GRACE);
+                waited = child.wait(), if status.is_none() => {
+                    status = Some(waited);
+                    tell_ended.send_replace(true);
                 }
-                // Processes that it started may hold its output open, and have nothing to tell.
-                () = &mut grace, if status.is_some() => break Ok(()),
             }
         }
     };
@@ -146,9 +145,11 @@ async fn interrupt(process: Option<u32>) {
     }
 }
 
-/// Appends what the trainer tells, until it closes its standard output.
+/// Appends what the trainer tells, until its standard output is closed; or, once it has `ended`, tells nothing more:
+/// processes that it started may hold its output open.
 async fn listen_to_events(
     stdout: Option<ChildStdout>,
+    mut ended: watch::Receiver<bool>,
     run_id: &str,
     log: &dyn EventLog,
     told: &mut Told,
@@ -158,7 +159,12 @@ async fn listen_to_events(
     let mut waiting: Vec<Event> = Vec::new();
     let mut number = 0_u64;
     loop {
-        let line = match next_line(&mut reader).await {
+        let next = tokio::select! {
+            biased;
+            next = next_line(&mut reader) => next,
+            () = quiet_after(&mut ended) => break,
+        };
+        let line = match next {
             Ok(Some(line)) => line,
             Ok(None) => break,
             Err(error) => {
@@ -183,6 +189,14 @@ async fn listen_to_events(
         }
     }
     append(log, &mut waiting, told).await
+}
+
+/// Waits until the trainer has ended, and then for what is still on its way.
+async fn quiet_after(ended: &mut watch::Receiver<bool>) {
+    if ended.wait_for(|ended| *ended).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    sleep(GRACE).await;
 }
 
 /// The next line; None inside when it is longer than a line may be. None at the end.
@@ -234,14 +248,14 @@ async fn listen_to_messages(stderr: Option<ChildStderr>, quiet: bool) -> Vec<Str
     while let Ok(Some(line)) = next_line(&mut reader).await {
         let line = line.unwrap_or_default();
         let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end();
+        let text = without_secrets(text.trim_end());
         if !quiet {
-            output::note(text);
+            output::note(&text);
         }
         if kept.len() == KEPT_LINES {
             kept.pop_front();
         }
-        kept.push_back(without_secrets(text).chars().filter(|c| !c.is_control()).take(KEPT_CHARS).collect());
+        kept.push_back(text.chars().filter(|c| !c.is_control()).take(KEPT_CHARS).collect());
     }
     kept.into()
 }
