@@ -239,7 +239,8 @@ impl E2hqa<'_> {
     /// The question that a chain has come to.
     fn row(&self, root: &Qa, chain: &Chain, parent: &str, step: u32) -> Qa {
         let attributes = json!({
-            "root_qa_id": root.qa_id,
+            // Of a question that is a rewrite already, its own root: who keeps roots apart must not split a family.
+            "root_qa_id": root_of(root),
             "urls": chain.evidence.iter().map(|page| page.url.as_str()).collect::<Vec<_>>(),
         });
         Qa {
@@ -249,7 +250,7 @@ impl E2hqa<'_> {
             answer: root.answer.clone(),
             r#type: root.r#type.clone(),
             language: root.language.clone(),
-            rewrites: i32::try_from(step).ok(),
+            rewrites: i32::try_from(step).ok().and_then(|step| step.checked_add(root.rewrites.unwrap_or(0))),
             entity_chain: chain.entities.clone(),
             evidence_page_digests: chain.evidence.iter().filter_map(|page| page.digest.clone()).collect(),
             parent_qa_id: Some(parent.to_string()),
@@ -371,4 +372,9 @@ fn event<R: HasKind>(row: &R, subject: &str, step: u64, run: &RunOf) -> Result<E
     let id = EventId::derive(DateTime::UNIX_EPOCH, SOURCE, R::KIND, subject, step);
     let event = Event::new(SOURCE, row).map_err(|e| SynthError::Unwritable(e.to_string()))?;
     Ok(event.with_id(id).with_run(&run.run_id).at(run.start))
+}
+/// The question that a family of rewrites began with.
+fn root_of(question: &Qa) -> &str {
+    let known = question.attributes.as_ref().and_then(|attributes| attributes.0.get("root_qa_id")?.as_str());
+    known.unwrap_or(&question.qa_id)
 }

@@ -38,6 +38,7 @@ mod stage;
 pub use columns::{Attempts, COLUMNS, OBSERVATIONS};
 pub use critic::{Criterion, Critic, CriticParameters, Opinion};
 pub use events::{Run, RunState, SOURCE, config_of};
+pub(crate) use ngrams::is_unspaced;
 pub use parameters::{FunnelLimits, FunnelParameters, QualityParameters};
 pub use rewards::{Rewarded, reward_all, reward_digest};
 pub use sift::{Funnel, Sifted, StageCounts};

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::atlas::{fold, words as runs};
+use crate::funnel::is_unspaced;
 
 /// Types of questions: those the paper names (section 2.1), Mintaka's, and look-ups of one fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -82,9 +83,17 @@ impl FromStr for QuestionType {
     }
 }
 
-/// The words of a text: lower case, letters without their marks, nothing but letters and digits.
+/// The words of a text: lower case, letters without their marks, nothing but letters and digits. In scripts without
+/// spaces each character is one.
 pub fn words(text: &str) -> Vec<String> {
-    runs(&fold(text)).map(str::to_string).collect()
+    let folded = fold(text);
+    let parts = runs(&folded).flat_map(|run| run.split_inclusive(is_unspaced));
+    // A part ends with the character that it was split at, if there is one.
+    let split = parts.flat_map(|part| match part.char_indices().next_back().filter(|(_, last)| is_unspaced(*last)) {
+        Some((start, _)) => <[&str; 2]>::from(part.split_at(start)),
+        None => [part, ""],
+    });
+    split.filter(|word| !word.is_empty()).map(str::to_string).collect()
 }
 
 /// The text as its [words](words()), one space between two: equal for texts that differ in case, marks, punctuation
@@ -114,6 +123,13 @@ mod tests {
         assert!(!leaks("How many of the 12 border Iran?", "2"));
         assert!(!leaks("Are there no borders?", "no"));
         assert!(leaks("Anything?", "?"));
+    }
+
+    #[test]
+    fn characters_of_scripts_without_spaces_are_words() {
+        assert_eq!(words("长沙市有ABC大学？ Köln"), ["长", "沙", "市", "有", "abc", "大", "学", "koln"]);
+        assert!(leaks("哪所大学位于湖南省长沙市？", "长沙市"));
+        assert!(!leaks("哪所大学位于湖南省？", "长沙市"));
     }
 
     #[test]

@@ -281,9 +281,16 @@ impl Endpoint {
                 false => format!("up to {} s", left.as_secs_f64().ceil()),
             };
             let (name, reason) = (&self.name, self.said(fault));
-            tracing::warn!("endpoints.{name} at {} cannot be reached, trying again, {until}: {reason}", self.url);
+            tracing::warn!("endpoints.{name} at {} cannot be reached, trying again, {until}: {reason}", self.place());
         }
         Some(if reach.answered { wait } else { wait.min(left) })
+    }
+
+    /// Its URL without a query, in which some services want their key.
+    fn place(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.into()
     }
 
     /// The error that a fault ends a request with.
@@ -295,7 +302,7 @@ impl Endpoint {
             Kind::Refused => ChatError::Refused { model, reason },
             Kind::ContextFull => ChatError::ContextFull { model, reason },
             Kind::NoConnection if !has_answered => {
-                let reason = format!("{}: {reason}; it has never answered: is it up, and is url right?", self.url);
+                let reason = format!("{}: {reason}; it has never answered: is it up, and is url right?", self.place());
                 let error = ChatError::Unreachable { model, reason };
                 self.reach.lock().given_up = Some(error.to_string());
                 error

@@ -218,7 +218,7 @@ mod tests {
         <p><b style='Display: NONE'>SECRET</b> <i hidden>SECRET</i> <a href=/trap style='font-size:0'>SECRET</a></p>
         <p style='visibility:hidden'>SECRET <b style='visibility:visible'>seen</b></p>
         <p style='font-size:0'>SECRET <em>SECRET</em> <span style='font-size:12px'>seen</span></p>
-        <span aria-hidden=true>SECRET</span>
+        <span aria-hidden=true>for the eyes</span> <span style='opacity:0'>SECRET</span>
         <p style='position:absolute;left:-9999px'>SECRET</p>
         <table><tr style='display:none'><td>SECRET</td></tr><tr><td>cell</td></tr></table>";
 

@@ -1,9 +1,9 @@
 //! What a page holds and does not show: text that only machines read is a known way to talk to models behind people's
 //! backs.
 //!
-//! Attributes and inline styles are looked at, style sheets and scripts are not. Hidden is `hidden`, `aria-hidden="true"`,
-//! `display: none`, what lies far off the screen or in a box without size, `visibility: hidden` and a font without size.
-//! The last two are inherited, and what is inside may undo them. `<html>` and `<body>` are shown whatever they say: pages
+//! Attributes and inline styles are looked at, style sheets and scripts are not. Hidden is `hidden`, `display: none`,
+//! `opacity: 0`, what lies far off the screen or in a box without size, `visibility: hidden` and a font without size; not
+//! `aria-hidden`, which people see. The last two are inherited, and what is inside may undo them. `<html>` and `<body>` are shown whatever they say: pages
 //! hide them until a script has run.
 
 use dom_query::{Document, NodeRef};
@@ -57,7 +57,7 @@ impl Look {
         if !node.is_element() || is_page {
             return Look::default();
         }
-        let attributes = ["hidden", "aria-hidden", "style"].map(|name| node.attr(name).map(|value| (name, value)));
+        let attributes = ["hidden", "style"].map(|name| node.attr(name).map(|value| (name, value)));
         Look::of(attributes.iter().flatten().map(|(name, value)| (*name, &**value)))
     }
 
@@ -67,7 +67,6 @@ impl Look {
         for (name, value) in attributes {
             match name {
                 "hidden" => look.gone = true,
-                "aria-hidden" => look.gone |= value.trim().eq_ignore_ascii_case("true"),
                 "style" => {
                     let styled = of_style(value);
                     look = Look { gone: look.gone || styled.gone, ..styled };
@@ -114,6 +113,9 @@ fn of_style(style: &str) -> Look {
                 look.visible = Some(value == "visible");
             }
             "font-size" => look.readable = is_readable(value).or(look.readable),
+            "opacity" => look.gone |= length(value).is_some_and(|(number, _)| number <= 0.0),
+            // Columns are moved over each other by margins of a whole width.
+            "margin-left" | "margin-top" if value.ends_with('%') => {}
             "text-indent" | "margin-left" | "margin-top" => look.gone |= is_far(value, false),
             "position" => is_placed |= ["absolute", "fixed"].contains(&value),
             "left" | "top" | "right" | "bottom" => is_off |= is_far(value, true),
@@ -201,6 +203,7 @@ mod tests {
             "width:1px;height:1px;overflow:hidden",
             "max-height:0;overflow:hidden",
             "content-visibility:hidden",
+            "opacity:0",
         ] {
             assert!(gone(style), "{style}");
         }
@@ -214,6 +217,8 @@ mod tests {
             "position:absolute;left:-20px;top:5000px",
             "position:relative;left:0",
             "text-indent:-2em",
+            "float:left;margin-left:-100%",
+            "opacity:0.5",
             "height:0",
             "overflow:hidden;height:200px",
             "background:none",

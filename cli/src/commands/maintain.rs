@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context, args: &MaintainArgs) -> Result<(), Fa
         args.tables.iter().map(known).collect::<Result<_, _>>()?
     };
     let vacuum_older_than = (!args.no_vacuum).then(|| hours(args.vacuum_older_than));
-    if !args.unsafe_vacuum && !args.dry_run {
+    if !args.unsafe_vacuum {
         check_vacuum(vacuum_older_than, &context.limits())?;
     }
     if args.dry_run {

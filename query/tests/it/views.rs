@@ -185,8 +185,11 @@ async fn the_reward_for_the_current_judgment_holds() {
         reward("t", 0.9, Some("old"), 4),
         // Nobody judged the answer.
         reward("silent", 0.0, None, 2),
+        // The judge failed when it was asked again: no reward is not a reward of what it said before.
+        reward("outage", 1.0, Some("before"), 2),
     ];
-    let judgments = [judged("t", 2, "new"), judged("t", 1, "old")];
+    let judgments =
+        [judged("t", 2, "new"), judged("t", 1, "old"), judged("outage", 1, "before"), judged("outage", 2, "after")];
     let engine = Memory::default().with(Kind::Reward, &rewards).with(Kind::Judgment, &judgments).engine();
     let sql = "SELECT trajectory_id, reward FROM current_rewards ORDER BY 1";
     assert_eq!(csv(&engine, sql).await, ["silent,0.0", "t,1.0"]);

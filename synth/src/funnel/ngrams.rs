@@ -123,7 +123,7 @@ fn push_grams(grams: &mut Vec<u64>, words: &[u64], n: usize) {
 }
 
 /// Scripts that are written without spaces: Han, kana, Thai, Lao, Burmese, Khmer, and their punctuation.
-fn is_unspaced(c: char) -> bool {
+pub(crate) fn is_unspaced(c: char) -> bool {
     matches!(c, '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{2e80}'..='\u{9fff}'
         | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ffef}' | '\u{20000}'..='\u{3ffff}')
 }

@@ -58,8 +58,8 @@ impl FunnelParameters {
         if quality.ngram_words == 0 || quality.ngram_words > 1_000 {
             return Some("quality.ngram_words must be from 1 to 1,000");
         }
-        if quality.tools.is_empty() {
-            return Some("quality.tools must name at least one tool");
+        if quality.tools.is_empty() || quality.tools.iter().any(String::is_empty) {
+            return Some("quality.tools must name at least one tool, and no empty one");
         }
         if quality.observation_marks.iter().any(String::is_empty) {
             return Some("quality.observation_marks must not hold an empty mark: it would be found everywhere");

@@ -1,7 +1,8 @@
 //! `webdancer filter pin`: both pools as datasets.
 
+use futures::StreamExt as _;
 use serde_json::json;
-use webdancer_query::{PinManifest, QueryEngine};
+use webdancer_query::{PinManifest, QueryEngine, QueryOptions};
 
 use super::select::number;
 use crate::context::Context;
@@ -80,6 +81,14 @@ pub(in crate::commands) async fn create(
         return Err(Failure::usage(format!(
             "{name:?} is no name for pins: letters, digits, '.', '_' and '-' make one"
         )));
+    }
+    // Both conditions are looked at before either name is taken.
+    for condition in [selection.condition, selection.rl_condition].into_iter().flatten() {
+        let sql = format!("SELECT q.qa_id FROM current_qa AS q{} LIMIT 0", that_meet(Some(condition), "q"));
+        let mut found = engine.query(&sql, &QueryOptions::default()).await?;
+        while let Some(batch) = found.next().await {
+            batch?;
+        }
     }
     let sft = crate::commands::pin::create(context, &engine, &sft_name, &sft(selection)).await?;
     let rl = crate::commands::pin::create(context, &engine, &rl_name, &rl(&sft_name, selection)).await?;

@@ -70,6 +70,9 @@ pub(super) async fn run(
     quiet: bool,
 ) -> (Told, End) {
     let mut told = Told::default();
+    // A program inherits signals that are ignored, as those of a script's background jobs are, and a shell could then not
+    // react to ours; handled ones it begins with afresh. So the handler is there before the trainer is.
+    let _handled = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
     let mut child = match start(plan, manifest, resume) {
         Ok(child) => child,
         Err(error) => return (told, End::Failed(format!("starting {}: {error}", plan.trainer.display()))),

@@ -73,7 +73,7 @@ impl<'s> Topic<'s> {
 
     /// The plan, if it is the last record of partition 0.
     fn plan(&self) -> KafkaResult<Option<Box<RawValue>>> {
-        let from = match bounds(&self.consumer, &self.name, &[0], Offset::End, self.limit()) {
+        let from = match self.settled(|| bounds(&self.consumer, &self.name, &[0], Offset::End, self.limit())) {
             Ok(ends) => ends.get(&0).copied().unwrap_or(0) - 1,
             Err(error) if is_unknown(&error) => return Ok(None),
             Err(error) => return Err(error),
@@ -92,15 +92,17 @@ impl<'s> Topic<'s> {
 
     /// The numbers of its partitions, at least one.
     pub(super) fn partitions(&self) -> Result<Vec<i32>> {
-        let numbers = partitions(&self.consumer, &self.name, self.limit()).map_err(|e| self.failed(&e))?;
+        let numbers = self.settled(|| partitions(&self.consumer, &self.name, self.limit()));
+        let numbers = numbers.map_err(|e| self.failed(&e))?;
         if numbers.is_empty() { Err(self.failed(&"it has no partitions")) } else { Ok(numbers) }
     }
 
     /// Keys of the tasks that the group has not done.
     pub(super) fn open_keys(&self, partitions: &[i32]) -> Result<HashSet<String>> {
         let failed = |e: KafkaError| self.failed(&e);
-        let done = committed(&self.consumer, &self.name, partitions, self.limit()).map_err(failed)?;
-        let ends = bounds(&self.consumer, &self.name, partitions, Offset::End, self.limit()).map_err(failed)?;
+        let (consumer, name, limit) = (&self.consumer, &self.name, self.limit());
+        let done = self.settled(|| committed(consumer, name, partitions, limit)).map_err(failed)?;
+        let ends = self.settled(|| bounds(consumer, name, partitions, Offset::End, limit)).map_err(failed)?;
         let mut keys = HashSet::new();
         let mut note = |key: &str| {
             // What has no key is a plan.
@@ -143,9 +145,25 @@ impl<'s> Topic<'s> {
         IngestError::Unavailable(self.settings.unavailable("reading", error))
     }
 
+    /// Asks again while partitions have no leader: those of a topic that was just made have none for a moment.
+    fn settled<T>(&self, ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+        let deadline = Instant::now() + self.limit();
+        loop {
+            match ask() {
+                Err(error) if has_no_leader(&error) && Instant::now() < deadline => std::thread::sleep(PLAN_POLL),
+                answer => return answer,
+            }
+        }
+    }
+
     fn limit(&self) -> Duration {
         self.settings.kafka.admin_timeout()
     }
+}
+
+fn has_no_leader(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable))
 }
 
 /// The numbers of the topic's partitions.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::compute::kernels::length::length;
 use arrow::datatypes::{IntervalMonthDayNanoType, TimeUnit};
-use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array};
+use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, OffsetSizeTrait};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type, IntervalUnit};
 use datafusion::error::Result;
@@ -56,11 +56,29 @@ pub(super) fn bytes_of(array: &ArrayRef) -> u64 {
         // The length is in the lower half of a view.
         DataType::Utf8View => array.as_string_view().views().iter().map(|view| u64::from(*view as u32)).sum(),
         DataType::BinaryView => array.as_binary_view().views().iter().map(|view| u64::from(*view as u32)).sum(),
+        DataType::List(_) => bytes_of_lists(array.as_list::<i32>().values(), array.as_list::<i32>().value_offsets()),
+        DataType::LargeList(_) => {
+            bytes_of_lists(array.as_list::<i64>().values(), array.as_list::<i64>().value_offsets())
+        }
+        DataType::Map(..) => {
+            let entries: ArrayRef = Arc::new(array.as_map().entries().clone());
+            bytes_of_lists(&entries, array.as_map().value_offsets())
+        }
+        DataType::Struct(_) => array.as_struct().columns().iter().map(bytes_of).sum(),
         _ => {
             let bytes = array.to_data().get_slice_memory_size();
             bytes.unwrap_or_else(|_| array.get_array_memory_size()) as u64
         }
     }
+}
+
+/// Bytes of lists: their offsets, and the elements that lie in them. What slices share is not counted with each.
+fn bytes_of_lists<O: OffsetSizeTrait>(values: &ArrayRef, offsets: &[O]) -> u64 {
+    let (first, last) = match offsets {
+        [first, .., last] => (first.as_usize(), last.as_usize()),
+        _ => (0, 0),
+    };
+    bytes_of(&values.slice(first, last - first)) + size_of_val(offsets) as u64
 }
 
 /// Bytes of the largest argument that is no constant.
@@ -277,4 +295,25 @@ fn ticks(column: &ArrayRef) -> Result<Vec<i64>> {
 fn element_bytes(column: &ArrayRef, row: usize) -> u64 {
     let row = if column.len() == 1 { 0 } else { row };
     bytes_of(&column.slice(row, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ListBuilder, StringBuilder};
+
+    use super::*;
+
+    #[test]
+    fn a_slice_of_lists_has_the_bytes_of_its_own_elements() {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for number in 0..100 {
+            lists.append_value((0..10).map(|_| Some("x".repeat(number))));
+        }
+        let all: ArrayRef = Arc::new(lists.finish());
+        let one = bytes_of(&all.slice(99, 1));
+        // Ten texts of 99 bytes, 11 offsets of theirs, two of the list, and validity.
+        assert!((990..1_100).contains(&one), "{one}");
+        let halves = bytes_of(&all.slice(0, 50)) + bytes_of(&all.slice(50, 50));
+        assert!(halves.abs_diff(bytes_of(&all)) < 100, "{halves}");
+    }
 }
