@@ -359,9 +359,13 @@ impl<'a> Drain<'a> {
                         }
                         Ok(envelope) => stream.push(envelope, &record, &budget),
                     };
-                    stream.pass(&record, &budget);
+                    if pushed.is_err() && self.streams.hold_rejected(partition, Some(kind), record.offset) {
+                        continue;
+                    }
+                    self.streams.get_mut(partition, kind)?.pass(&record, &budget);
                     pushed.err()
                 }
+                None if self.streams.hold_rejected(partition, None, record.offset) => continue,
                 None => record.envelope.as_ref().err().cloned(),
             };
             if let Some(rejection) = rejected {

@@ -211,6 +211,18 @@ impl Streams {
         true
     }
 
+    /// Leaves a rejected record in the log if dead letters are held back, and with it what follows of its kind: a table
+    /// that has moved past it would never bring it back. Whether it does.
+    pub(super) fn hold_rejected(&mut self, partition: &TopicPartition, kind: Option<Kind>, offset: i64) -> bool {
+        let Some(letters) = self.held.get(&Kind::DeadLetter) else { return false };
+        let why = format!("a record was rejected, and its dead letter cannot be kept: {}", letters.why);
+        self.first_held.entry(partition.clone()).or_insert(offset);
+        if let Some(kind) = kind {
+            self.held.entry(kind).or_insert(Held { records: 0, why }).records += 1;
+        }
+        true
+    }
+
     /// What is held back.
     pub(super) fn held(&self) -> &BTreeMap<Kind, Held> {
         &self.held

@@ -85,3 +85,37 @@ async fn a_lake_none_of_whose_tables_answers_is_an_error() {
     let error = try_drain(&lake, &log).await.unwrap_err().to_string();
     assert!(error.contains("_delta_log/00000000000000000000.json is empty"), "{error}");
 }
+
+#[tokio::test]
+async fn where_dead_letters_are_damaged_what_is_rejected_stays_in_the_log_and_other_kinds_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = |step: i64| {
+        let mut event = metric(step);
+        let row = r#"{"name":"loss","step":"one","value":1}"#;
+        event.data = serde_json::value::RawValue::from_string(row.into()).unwrap();
+        event
+    };
+    let first = lake(&dir);
+    let log = log(&first, EmbeddedOptions::default()).await;
+    log.append(vec![metric(0), bad(1), question(0)]).await.unwrap();
+    drain(&first, &log, DrainOptions::default()).await;
+    let commit = last_commit(dir.path(), "dead_letters");
+    let whole = std::fs::read(&commit).unwrap();
+    std::fs::write(&commit, "").unwrap();
+
+    let lake = lake(&dir);
+    log.append(vec![metric(2), bad(3), metric(4), question(1)]).await.unwrap();
+    for _ in 0..2 {
+        let report = drain(&lake, &log, DrainOptions::default()).await;
+        assert_eq!(report.held.keys().collect::<Vec<_>>(), ["dead_letters", "metrics"]);
+        // The rejected one and the one behind it.
+        assert_eq!((report.held["dead_letters"].records, report.held["metrics"].records), (0, 2));
+        assert!(report.held["metrics"].why.contains("opening table dead_letters"), "{}", report.held["metrics"].why);
+        assert_eq!((steps(&lake).await.0, count(&lake, Kind::Qa).await), ([(0, 1), (2, 1)].into(), 2));
+    }
+
+    std::fs::write(&commit, whole).unwrap();
+    let report = drain(&lake, &log, DrainOptions::default()).await;
+    assert_eq!((report.rows["metrics"], report.rows["dead_letters"], report.held.len()), (1, 1, 0));
+    assert_eq!((steps(&lake).await.0, count(&lake, Kind::DeadLetter).await), ([(0, 1), (2, 1), (4, 1)].into(), 2));
+}
