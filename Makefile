@@ -22,7 +22,7 @@ BENCHES := bench-append bench-crawl bench-dashboard bench-ingest bench-pin bench
 # of half an hour, where DataFusion takes no part. Checks of overflows and assertions stay.
 optimised = $(foreach crate,$(1),--config 'profile.dev.package.webdancer-$(crate).opt-level=3')
 
-.PHONY: help build build-train demo demo-quick demo-report test test-build test-browser test-train parity parity-eval screenshots lint torture fuzz release $(BENCHES) bench-eval bench-funnel bench-train bench-dapo clean
+.PHONY: help build build-train demo demo-quick demo-report test test-build test-train parity parity-eval screenshots lint torture fuzz release $(BENCHES) bench-eval bench-funnel bench-train bench-dapo clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -59,11 +59,6 @@ test: test-build ## All tests, with a real Kafka broker, a real S3 server, other
 	WEBDANCER_TEST_KAFKA=127.0.0.1:19392 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 WEBDANCER_REQUIRE_BROWSER=1 \
 	RUST_BACKTRACE=0 $(CARGO_TEST) --no-fail-fast
 	$(MAKE) --no-print-directory test-train
-
-test-browser: ## Every page of the dashboard in Chromium, in both themes and without scripts, held to axe-core; minutes
-	@deploy/setup test
-	cargo build --workspace --bins
-	WEBDANCER_REQUIRE_BROWSER=1 RUST_BACKTRACE=0 cargo test --workspace --test it -- --ignored browser::
 
 test-train: ## The tests of the trainer with libtorch, and of the command with it
 	@deploy/setup test

@@ -227,7 +227,6 @@ fn pages() -> Value {
 }
 
 #[test]
-#[ignore = "minutes of a browser: make test-browser"]
 fn every_page_renders_is_accessible_and_shows_hostile_text_as_text() {
     let site = Site::new("");
     site.append(&lines());
