@@ -30,7 +30,7 @@ pub use percentile_cont::percentile_cont;
 
 /// Functions of one row, to register with a session of DataFusion.
 pub fn scalars() -> Vec<ScalarUDF> {
-    vec![ScalarUDF::from(ngrams::MaxNgramCount::default()), ScalarUDF::from(over_action::CallsAfterAnswer::default())]
+    vec![ngrams::function(), over_action::function()]
 }
 
 /// Aggregates, to register with a session of DataFusion.
