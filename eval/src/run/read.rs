@@ -1,7 +1,6 @@
 //! Runs out of the lake, whole: with what they set out to do and have not done.
 
 use std::collections::HashMap;
-use std::future::Future;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;

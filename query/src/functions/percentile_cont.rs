@@ -161,6 +161,11 @@ impl Statistic for Percentile {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::Float64Array;
+    use datafusion::logical_expr::EmitTo;
+
     use super::*;
 
     #[test]
@@ -174,5 +179,18 @@ mod tests {
         // Ten decimals, where fixed point of six would give 33.333300.
         let third = percentile_cont(&mut [0.0, 100.0], 1.0 / 3.0).unwrap_or_default();
         assert!((third - 100.0 / 3.0).abs() < 1e-12, "{third}");
+    }
+
+    #[test]
+    fn memory_is_given_back_with_the_groups_that_are_emitted() {
+        let values: ArrayRef = Arc::new(Float64Array::from_iter_values((0..1_000).map(f64::from)));
+        let of_groups: Vec<usize> = (0..1_000).map(|row| usize::from(row >= 900)).collect();
+        let mut groups = Groups::of(Percentile { fraction: 0.5 });
+        groups.update_batch(&[values], &of_groups, None, 2).unwrap();
+        let held = groups.size();
+        groups.evaluate(EmitTo::First(1)).unwrap();
+        assert!(held - groups.size() >= 900 * size_of::<f64>(), "{held} bytes, then {}", groups.size());
+        let state = groups.state(EmitTo::All).unwrap();
+        assert_eq!(list(&state, 0).unwrap().value(0).len(), 100);
     }
 }
