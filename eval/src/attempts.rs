@@ -8,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use serde_json::{Map, Value};
 use webdancer_agent::tool::Tools;
+use webdancer_query::literal;
 
 use crate::scoring::ScorerPlan;
 
@@ -147,8 +148,8 @@ pub fn sql_judged_by(condition: &str, judge: &ScorerPlan) -> String {
 /// error only where there is no verdict.
 pub fn verdicts_of(judge: &ScorerPlan) -> String {
     let style = judge.style.and_then(|style| serde_json::to_value(style).ok());
-    let style = style.as_ref().and_then(Value::as_str).map_or_else(|| "NULL".to_string(), literal);
-    let (name, version) = (literal(&judge.judge), judge.rule_version);
+    let style = style.as_ref().and_then(Value::as_str).map_or_else(|| "NULL".to_string(), literal::text);
+    let (name, version) = (literal::text(&judge.judge), judge.rule_version);
     let columns = "trajectory_id, stage, verdict, judge, criteria, rule_version";
     format!(
         "(SELECT {columns}, overridden FROM ( \
@@ -162,11 +163,6 @@ pub fn verdicts_of(judge: &ScorerPlan) -> String {
                     AND json_get_str(criteria, 'judged_by', 'rules', 'style') IS NOT DISTINCT FROM {style}) \
           ) WHERE place = 1)"
     )
-}
-
-/// A text as SQL has it.
-pub(crate) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 fn select(judgments: &str, condition: &str, after_answer: &str) -> String {

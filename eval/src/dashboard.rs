@@ -21,7 +21,6 @@ pub mod format;
 pub mod page;
 mod pages;
 pub mod request;
-pub mod sql;
 mod state;
 pub mod table;
 pub mod text;
@@ -32,6 +31,7 @@ use webdancer_query::QueryEngine;
 
 pub use colour::Colours;
 pub use state::{Dashboard, Rows, Settings};
+pub use webdancer_query::literal as sql;
 
 /// The pages over what `engine` reads.
 pub fn router(engine: QueryEngine, settings: Settings) -> Router {

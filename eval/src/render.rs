@@ -56,6 +56,25 @@ impl Table {
     }
 }
 
+/// Tables as text; behind them what they say in a sentence, and notes.
+pub(crate) fn text(tables: &[Table], verdict: Option<String>, notes: &[String]) -> String {
+    let notes = notes.iter().map(|note| format!("note: {note}"));
+    let behind: String = verdict.into_iter().chain(notes).map(|line| line + "\n").collect();
+    apart(tables.iter().map(Table::text).chain([behind]))
+}
+
+/// Tables as Markdown; before them what they say in a sentence, behind them notes as a list.
+pub(crate) fn markdown(tables: &[Table], verdict: Option<String>, notes: &[String]) -> String {
+    let before = verdict.map(|verdict| verdict + "\n").into_iter();
+    let notes: String = notes.iter().map(|note| format!("- {note}\n")).collect();
+    apart(before.chain(tables.iter().map(Table::markdown)).chain([notes]))
+}
+
+/// Blocks with an empty line between each two.
+fn apart(blocks: impl Iterator<Item = String>) -> String {
+    blocks.filter(|block| !block.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
 /// Text that Markdown shows as it stands, on one line.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -1,5 +1,7 @@
 //! The attempts of a run, by question.
 
+mod read;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
@@ -9,6 +11,8 @@ use crate::attempts::{Attempt, Outcome};
 use crate::stats::coverage::Outcomes;
 use crate::stats::{Valued, mean_correct, pass_at_k, pass_hat_k};
 use crate::votes::{self, Equivalence};
+
+pub use read::{of_runs, read};
 
 /// Characters of a value by which questions of a gated benchmark are told apart; a longer one is [`GATED`].
 const GATED_VALUE_CHARS_MAX: usize = 40;

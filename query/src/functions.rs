@@ -5,7 +5,6 @@
 //! judge failed) is left out: it is neither right nor wrong. With fewer than k attempts the result is null. What they
 //! compute is defined in [`stats`](crate::stats).
 
-mod attempts;
 pub(crate) mod bounded;
 mod maj_at_k;
 mod ngrams;
@@ -15,16 +14,15 @@ mod of_predictions;
 pub(crate) mod one_group;
 mod over_action;
 mod percentile_cont;
-
-use std::sync::Arc;
+mod statistic;
 
 use datafusion::arrow::array::{
     Array as _, ArrayRef, AsArray as _, BooleanArray, Float64Array, Int64Array, StringArray,
 };
-use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
+use datafusion::arrow::datatypes::{Float64Type, Int64Type};
 use datafusion::common::exec_err;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{AggregateUDF, EmitTo, GroupsAccumulator, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 pub use ngrams::max_ngram_count;
 pub use over_action::calls_after_answer;
@@ -32,35 +30,16 @@ pub use percentile_cont::percentile_cont;
 
 /// Functions of one row, to register with a session of DataFusion.
 pub fn scalars() -> Vec<ScalarUDF> {
-    vec![ScalarUDF::from(ngrams::MaxNgramCount::default()), ScalarUDF::from(over_action::CallsAfterAnswer::default())]
+    vec![ngrams::function(), over_action::function()]
 }
 
 /// Aggregates, to register with a session of DataFusion.
 pub fn all() -> Vec<AggregateUDF> {
-    let mut functions = vec![
-        AggregateUDF::from(maj_at_k::MajAtK::default()),
-        AggregateUDF::from(percentile_cont::PercentileCont::default()),
-    ];
+    let mut functions = vec![maj_at_k::function(), AggregateUDF::from(percentile_cont::PercentileCont::default())];
     functions.extend(of_attempts::functions());
     functions.extend(of_clusters::functions());
     functions.extend(of_predictions::functions());
     functions
-}
-
-/// A list of such values, or nulls.
-fn list_of(data_type: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new_list_field(data_type, true)))
-}
-
-/// The state of each row by itself: what new `groups` hold when every row is a group of its own.
-fn states_of_rows(
-    mut groups: impl GroupsAccumulator,
-    values: &[ArrayRef],
-    filter: Option<&BooleanArray>,
-) -> Result<Vec<ArrayRef>> {
-    let rows = column(values, 0)?.len();
-    groups.update_batch(values, &(0..rows).collect::<Vec<_>>(), filter, rows)?;
-    groups.state(EmitTo::All)
 }
 
 /// The k of a group: the same in all its rows.
@@ -87,11 +66,6 @@ impl Constant {
         }
         Ok(())
     }
-}
-
-/// Whether a FILTER lets a row through.
-fn counts(filter: Option<&BooleanArray>, row: usize) -> bool {
-    filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
 }
 
 fn int64(column: &ArrayRef) -> Result<&Int64Array> {

@@ -18,6 +18,7 @@ pub mod functions;
 mod gated;
 mod limits;
 pub mod lineage;
+pub mod literal;
 mod ordered;
 pub mod output;
 pub mod pin;

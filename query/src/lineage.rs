@@ -31,6 +31,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{QueryError, Result};
 use crate::limits::QueryOptions;
+use crate::literal::{text as literal, texts};
 use crate::session::QueryEngine;
 use relations::Link;
 
@@ -327,15 +328,7 @@ const KEYS_AT_ONCE: usize = 200;
 
 /// `IN (…)` over keys as literals, some at a time.
 fn lists<'a>(keys: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
-    keys.chunks(KEYS_AT_ONCE).map(|keys| {
-        let literals: Vec<String> = keys.iter().map(|key| literal(key)).collect();
-        format!("IN ({})", literals.join(", "))
-    })
-}
-
-/// A text as SQL has it.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    keys.chunks(KEYS_AT_ONCE).map(|keys| format!("IN {}", texts(keys.iter().copied())))
 }
 
 /// The rows of a query as JSON objects; what is null is not there.

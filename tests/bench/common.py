@@ -7,9 +7,11 @@ child towards the child's peak, so the peers are imported in processes of their 
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import os
 import pathlib
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -92,6 +94,35 @@ def alone():
         if lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def served(program, what):
+    """Starts `program serve WHAT` in a process of its own. Gives the URL that it says, and ends it afterwards."""
+    server = subprocess.Popen([program, "serve", str(what)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.stdin.close()
+        server.wait()
+
+
+@functools.cache
+def python(requirements):
+    """The python that has the packages which a file of the repository names."""
+    return subprocess.check_output([ROOT / "deploy/py-env", ROOT / requirements], text=True).strip()
+
+
+def emptied(folder):
+    """The folder, with nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def cpu_s(samples):
+    """The median of the processor seconds; of an even number the upper one."""
+    return sorted(sample.cpu_s for sample in samples)[len(samples) // 2]
 
 
 def median(values):

@@ -5,8 +5,6 @@ BENCH_ROUNDS how often each contestant runs (default 5). The site is served by t
 own that is not measured; the limit is that program's other half, which gets the same files and throws them away.
 """
 
-import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -23,6 +21,7 @@ CONNECTIONS = 16
 MANUAL = pathlib.Path("/usr/share/doc/postgresql-doc-15/html")
 EXAMPLE = pathlib.Path(common.WEBDANCER).parent / "examples" / "bench_site"
 WORK = common.SCRATCH / "crawl-work"
+PEERS = "tests/bench/requirements-crawl.txt"
 # wget's status where a page was not there.
 SERVER_SAID_NO = 8
 
@@ -52,34 +51,9 @@ def site(copies):
     return folder
 
 
-@contextlib.contextmanager
-def served(folder):
-    """Serves a folder; its URL."""
-    server = subprocess.Popen([EXAMPLE, "serve", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield server.stdout.readline().strip()
-    finally:
-        server.stdin.close()
-        server.wait()
-
-
-@functools.cache
-def peer_python():
-    """The python that has scrapy."""
-    requirements = common.ROOT / "tests/bench/requirements-crawl.txt"
-    return subprocess.check_output([common.ROOT / "deploy/py-env", requirements], text=True).strip()
-
-
-def fresh():
-    """An empty folder."""
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    return WORK
-
-
 def ours(url):
     """Pages that were recorded with a text, and the sample."""
-    lake = fresh() / "lake"
+    lake = common.emptied(WORK) / "lake"
     limits = ["--allow-private", "--depth", "100", "--max-pages", "10000000", "--connections", CONNECTIONS]
     arguments = ["--lake", lake, "--json", "--quiet", "crawl", f"{url}index.html", *limits]
     sample = common.measure([common.WEBDANCER, *arguments], env={"XDG_STATE_HOME": str(WORK / "state")})
@@ -88,10 +62,10 @@ def ours(url):
 
 
 def scrapy(url):
-    out = fresh() / "pages.jsonl"
+    out = common.emptied(WORK) / "pages.jsonl"
     spider = common.ROOT / "tests/bench/peers/scrapy_pages.py"
     sample = common.measure(
-        [peer_python(), spider, f"{url}index.html", CONNECTIONS, out], env={"PYTHONDONTWRITEBYTECODE": "1"}
+        [common.python(PEERS), spider, f"{url}index.html", CONNECTIONS, out], env={"PYTHONDONTWRITEBYTECODE": "1"}
     )
     # scrapy gets its start page once more where a page links to it.
     with open(out) as lines:
@@ -99,7 +73,7 @@ def scrapy(url):
 
 
 def wget(url):
-    folder = fresh()
+    folder = common.emptied(WORK)
     mirror = f"wget -r -l inf -A html -q -nH -e robots=off -P {folder} {url}index.html"
     command = f"{mirror}; rc=$?; test $rc -eq 0 -o $rc -eq {SERVER_SAID_NO}"
     sample = common.measure(["sh", "-c", command])
@@ -115,7 +89,7 @@ def crawled(copies):
     """name -> (pages, samples), and the bytes of the site."""
     folder = site(copies)
     size = sum(file.stat().st_size for file in folder.rglob("*.html"))
-    with served(folder) as url:
+    with common.served(EXAMPLE, folder) as url:
         contestants = {
             OURS: lambda: ours(url),
             SCRAPY: lambda: scrapy(url),
@@ -135,7 +109,7 @@ def lines(results, size):
     """The table of one size."""
     rows = []
     for name, (pages, samples) in results.items():
-        wall, cpu = common.median(samples), cpu_s(samples)
+        wall, cpu = common.median(samples), common.cpu_s(samples)
         rss = max(sample.rss_mib for sample in samples)
         rows.append(
             (name, f"{pages:,}", common.seconds(wall), f"{pages / wall:,.0f}", f"{size / wall / 2**20:,.0f} MiB/s")
@@ -145,14 +119,9 @@ def lines(results, size):
     return common.table(head, rows)
 
 
-def cpu_s(samples):
-    """The median of the processor seconds."""
-    return sorted(sample.cpu_s for sample in samples)[len(samples) // 2]
-
-
 def per_core(results, name):
     pages, samples = results[name]
-    return pages / cpu_s(samples)
+    return pages / common.cpu_s(samples)
 
 
 def per_second(results, name):
@@ -161,7 +130,7 @@ def per_second(results, name):
 
 
 def versions():
-    scrapy_version = subprocess.check_output([peer_python(), "-c", "import scrapy; print(scrapy.__version__)"], text=True)
+    scrapy_version = subprocess.check_output([common.python(PEERS), "-c", "import scrapy; print(scrapy.__version__)"], text=True)
     wget_version = subprocess.check_output(["wget", "--version"], text=True).split()[2]
     return [("scrapy", scrapy_version.strip()), ("wget", wget_version), ("rounds", ROUNDS)]
 

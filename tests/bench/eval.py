@@ -11,12 +11,9 @@ attempt with its messages on disk: ours as events in the lake's log, fsynced, an
 log file. Whether both scored every attempt, and alike, is checked before anything is timed.
 """
 
-import contextlib
-import functools
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 
 import common
@@ -30,6 +27,7 @@ CONNECTIONS = 64
 WEBDANCER = pathlib.Path(os.environ.get("WEBDANCER_BIN", common.TARGET / "debug" / "webdancer"))
 EXAMPLE = pathlib.Path(os.environ.get("BENCH_MODEL_BIN", common.TARGET / "debug" / "examples" / "bench_model"))
 WORK = common.SCRATCH / "eval-work"
+PEERS = "tests/bench/requirements-eval.txt"
 
 OURS, INSPECT, LIMIT = "webdancer eval run", "inspect_ai", "limit: asked and thrown away"
 
@@ -45,31 +43,6 @@ def questions(count):
     return file
 
 
-@contextlib.contextmanager
-def served(late_ms):
-    """Serves the stub model; its URL."""
-    server = subprocess.Popen([EXAMPLE, "serve", str(late_ms)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield server.stdout.readline().strip()
-    finally:
-        server.stdin.close()
-        server.wait()
-
-
-@functools.cache
-def peer_python():
-    """The python that has inspect_ai."""
-    requirements = common.ROOT / "tests/bench/requirements-eval.txt"
-    return subprocess.check_output([common.ROOT / "deploy/py-env", requirements], text=True).strip()
-
-
-def fresh():
-    """An empty folder."""
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    return WORK
-
-
 PAGE = {
     "url": "http://gate.example/", "final_url": "http://gate.example/", "root_url": "http://gate.example/", "depth": 0,
     "status": 200, "title": "Gates", "text": "Of gates nothing is told here.", "digest": "gate",
@@ -78,7 +51,7 @@ PAGE = {
 
 def lake(url):
     """A folder with settings for the stub, and a lake with a web of one page: what a run needs, and does not use."""
-    folder = fresh()
+    folder = common.emptied(WORK)
     settings = (
         f'[endpoints.stub]\nurl = "{url}"\nmodel = "stub"\nconcurrency = {CONNECTIONS}\n'
         '[benchmarks.gates]\nquestion = "q"\nanswer = "gold"\nscorer = "normalised"\n'
@@ -110,9 +83,9 @@ def ours(url, count):
 
 
 def inspect(url, count):
-    folder = fresh()
+    folder = common.emptied(WORK)
     peer = common.ROOT / "tests/bench/peers/inspect_eval.py"
-    argv = [peer_python(), peer, questions(count), ATTEMPTS, CONNECTIONS, url, folder]
+    argv = [common.python(PEERS), peer, questions(count), ATTEMPTS, CONNECTIONS, url, folder]
     sample = common.measure(argv, env={"PYTHONDONTWRITEBYTECODE": "1"}, cwd=folder)
     told = json.loads(sample.stdout.strip().splitlines()[-1])
     return told["samples"], told["score"], sample
@@ -125,7 +98,7 @@ def limit(url, count):
 
 def timed(late_ms):
     """name -> samples."""
-    with served(late_ms) as url:
+    with common.served(EXAMPLE, late_ms) as url:
         contestants = {
             OURS: lambda: ours(url, QUESTIONS),
             INSPECT: lambda: inspect(url, QUESTIONS),
@@ -143,17 +116,12 @@ def timed(late_ms):
     return {name: [sample for _, _, sample in runs] for name, runs in results.items()}
 
 
-def cpu_s(samples):
-    """The median of the processor seconds."""
-    return sorted(sample.cpu_s for sample in samples)[len(samples) // 2]
-
-
 def lines(results, attempts, late_ms):
     """The table of one delay."""
     ideal_s = attempts * late_ms / 1000 / CONNECTIONS
     rows = []
     for name, samples in results.items():
-        wall, cpu = common.median(samples), cpu_s(samples)
+        wall, cpu = common.median(samples), common.cpu_s(samples)
         row = [name, common.seconds(wall), f"{attempts / wall:,.0f}"]
         row += [f"{ideal_s / wall:.1%}"] if late_ms else []
         row += [f"{1000 * cpu / attempts:.2f} ms", f"{max(sample.rss_mib for sample in samples):,.0f} MiB"]
@@ -165,7 +133,7 @@ def lines(results, attempts, late_ms):
 def growth():
     """Ours alone, at the first size and at the larger."""
     rows = []
-    with served(0) as url:
+    with common.served(EXAMPLE, 0) as url:
         for count in (QUESTIONS, QUESTIONS * GROWTH):
             _, _, sample = ours(url, count)
             attempts = count * ATTEMPTS
@@ -176,7 +144,7 @@ def growth():
 
 def versions():
     code = "import importlib.metadata as m; print(m.version('inspect_ai'), m.version('openai'))"
-    said = subprocess.check_output([peer_python(), "-c", code], text=True).split()
+    said = subprocess.check_output([common.python(PEERS), "-c", code], text=True).split()
     return [("inspect_ai", said[0]), ("openai", said[1]), ("rounds", ROUNDS), common.BUILD]
 
 

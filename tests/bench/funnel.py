@@ -10,10 +10,8 @@ DuckDB gets the rules twice: without the 10-grams over all trajectories, and wit
 of them for each 10-gram, and grouping unnested 10-grams needs more memory than most machines have.
 """
 
-import functools
 import json
 import os
-import subprocess
 import sys
 
 import common
@@ -21,6 +19,7 @@ import common
 ROWS = int(os.environ.get("BENCH_ROWS", 1_000_000))
 NGRAM_ROWS = min(ROWS, int(os.environ.get("BENCH_NGRAM_ROWS", 20_000)))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
+PEERS = "tests/bench/requirements.txt"
 SEED = 1
 EXAMPLE = common.TARGET / "debug" / "examples" / "bench_funnel"
 
@@ -88,13 +87,6 @@ def duckdb_main(files, repetition):
     print(json.dumps({"rows": sum(counts.values()), "reasons": counts, "version": duckdb.__version__}))
 
 
-@functools.cache
-def peer_python():
-    """The python that has DuckDB."""
-    requirements = common.ROOT / "tests/bench/requirements.txt"
-    return subprocess.check_output([common.ROOT / "deploy/py-env", requirements], text=True).strip()
-
-
 def data(rows):
     """The folder of Parquet files of so many trajectories, made if it is not there; fewer are the first of more."""
     folder = common.SCRATCH / f"funnel-{rows}"
@@ -113,7 +105,7 @@ def duckdb(folder, repetition):
     files = sorted(str(file) for file in folder.glob("*.parquet"))
     rules = "all" if repetition else "simple"
     environment = {"PYTHONDONTWRITEBYTECODE": "1"}
-    return common.measure([peer_python(), __file__, "peer", json.dumps(files), rules], env=environment)
+    return common.measure([common.python(PEERS), __file__, "peer", json.dumps(files), rules], env=environment)
 
 
 def reasons(sample):
@@ -154,7 +146,7 @@ def main():
     lines = []
     for name, samples in results.items():
         wall = common.median(samples)
-        cpu = sorted(sample.cpu_s for sample in samples)[len(samples) // 2]
+        cpu = common.cpu_s(samples)
         rss = max(sample.rss_mib for sample in samples)
         lines.append(
             (name, f"{rows[name]:,}", common.seconds(wall), f"{rows[name] / wall:,.0f}", common.seconds(cpu), f"{rss:,.0f} MiB")

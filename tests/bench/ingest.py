@@ -180,7 +180,7 @@ events, whole process, started on that table."""
 def main():
     shutil.rmtree(SCRATCH, ignore_errors=True)
     SCRATCH.mkdir(parents=True)
-    python = script("deploy/py-env", "tests/bench/requirements-ingest.txt")
+    python = common.python("tests/bench/requirements-ingest.txt")
     jars = common.SCRATCH / "spark-jars"
     if not jars.is_dir():
         common.say("fetching Spark's connectors with Maven")

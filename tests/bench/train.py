@@ -30,9 +30,7 @@ WORK = [
 
 def python():
     """The python that has PyTorch and transformers."""
-    given = os.environ.get("BENCH_TORCH_PYTHON")
-    requirements = common.ROOT / "train/parity/requirements.txt"
-    return given or subprocess.check_output([common.ROOT / "deploy/py-env", requirements], text=True).strip()
+    return os.environ.get("BENCH_TORCH_PYTHON") or common.python("train/parity/requirements.txt")
 
 
 def said(argv):

@@ -12,7 +12,7 @@ mod training;
 use serde::Serialize;
 use serde_json::Value;
 use webdancer_eval::reproduce::Tally;
-use webdancer_query::pin;
+use webdancer_query::{literal, pin};
 
 use crate::acting::{Again, Changes};
 use crate::args::ReproduceArgs;
@@ -61,7 +61,7 @@ pub(crate) async fn run(context: &Context, args: &ReproduceArgs) -> Result<(), F
 
 /// The kind of a run; None if no run has that id.
 async fn kind(context: &Context, id: &str) -> Result<Option<String>, Failure> {
-    let sql = format!("SELECT kind FROM run_state WHERE run_id = '{}'", id.replace('\'', "''"));
+    let sql = format!("SELECT kind FROM run_state WHERE run_id = {}", literal::text(id));
     let mut kind = None;
     for batch in query(context, &sql).await?.iter().filter(|batch| batch.num_rows() > 0) {
         kind = text(&strings(batch, "kind")?, 0).map(str::to_string);

@@ -1,7 +1,7 @@
 //! A comparison as tables and as a plot.
 
 use super::{Comparison, Flip, Side};
-use crate::render::{Axis, Mark, Table, percent, plot, points, score};
+use crate::render::{self, Axis, Mark, Table, percent, plot, points, score};
 use crate::report::Spread;
 
 /// Flipped questions that a table lists; JSON has all.
@@ -23,16 +23,12 @@ impl Comparison {
 
     /// As text, notes behind the tables.
     pub fn text(&self) -> String {
-        let tables: Vec<String> = self.tables().iter().map(Table::text).collect();
-        let notes: String = self.notes.iter().map(|note| format!("note: {note}\n")).collect();
-        format!("{}\n{}\n{notes}", tables.join("\n"), self.verdict())
+        render::text(&self.tables(), Some(self.verdict()), &self.notes)
     }
 
     /// As Markdown, notes as a list.
     pub fn markdown(&self) -> String {
-        let tables: Vec<String> = self.tables().iter().map(Table::markdown).collect();
-        let notes: String = self.notes.iter().map(|note| format!("- {note}\n")).collect();
-        format!("{}\n\n{}\n{notes}", self.verdict(), tables.join("\n"))
+        render::markdown(&self.tables(), Some(self.verdict()), &self.notes)
     }
 
     /// The differences as a plot.

@@ -17,8 +17,10 @@ use super::state::{Computed, Dashboard};
 use super::{format, state};
 use crate::attempts;
 use crate::report::{Options, Report, report};
-use crate::run::{Plan, Run, runs};
+use crate::run::{self, Run};
 use crate::votes::RulesAlone;
+
+pub(super) use crate::run::of_runs;
 
 /// Attempts read at once.
 const ATTEMPTS_AT_ONCE: u64 = 25_000;
@@ -154,36 +156,7 @@ impl Dashboard {
 }
 
 async fn attempts_of<'a>(app: &Dashboard, ids: impl IntoIterator<Item = &'a str>) -> Result<Vec<Run>, Fault> {
-    let ids: Vec<&str> = ids.into_iter().collect();
-    let mut found = runs(attempts::read(&app.batches(&attempts::sql(&of_runs(ids.iter().copied()))).await?)?);
-    // What a run set out to do and has not is no reason to score what it has done as if that were all.
-    let told = sql::texts(ids);
-    let statement = format!("SELECT run_id, config FROM run_state WHERE kind = 'eval' AND run_id IN {told}");
-    for row in app.rows(&statement).await? {
-        let Some(plan) = row.get("config").and_then(Value::as_str).and_then(Plan::of_config) else { continue };
-        let id = row.get("run_id").and_then(Value::as_str);
-        let Some(run) = found.iter_mut().find(|run| Some(run.run_id.as_str()) == id) else { continue };
-        let questions = match run.unattempted(&plan).is_empty() {
-            true => Vec::new(),
-            false => {
-                let name = sql::text(&plan.benchmark.benchmark);
-                let of_benchmark = format!("q.method = 'benchmark' AND q.generator = {name}");
-                attempts::read(&app.batches(&attempts::questions_sql(&of_benchmark)).await?)?
-            }
-        };
-        run.complete(&plan, questions);
-    }
-    Ok(found)
-}
-
-/// The condition for attempts of these runs.
-pub(super) fn of_runs<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
-    let ids: Vec<&str> = ids.into_iter().collect();
-    match ids.contains(&"") {
-        // An index helps neither: attempts of no run have none.
-        true => format!("coalesce(t.run_id, '') IN {}", sql::texts(ids)),
-        false => format!("t.run_id IN {}", sql::texts(ids)),
-    }
+    run::read(attempts::sql(&of_runs(ids)), |sql| async move { app.batches(&sql).await }).await
 }
 
 async fn next(app: &Dashboard, last: Option<&Board>) -> Result<Board, Fault> {

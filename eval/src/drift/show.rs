@@ -1,7 +1,7 @@
 //! A change taken apart, as tables and in a sentence.
 
 use super::{Cell, Drift, Part};
-use crate::render::{Table, percent, points, score};
+use crate::render::{self, Table, percent, points, score};
 
 impl Drift {
     /// Its tables: the parts, and the runs that they were computed from.
@@ -11,16 +11,12 @@ impl Drift {
 
     /// As text, notes behind the tables.
     pub fn text(&self) -> String {
-        let tables: Vec<String> = self.tables().iter().map(Table::text).collect();
-        let notes: String = self.notes.iter().map(|note| format!("note: {note}\n")).collect();
-        format!("{}\n{}\n{notes}", tables.join("\n"), self.verdict())
+        render::text(&self.tables(), Some(self.verdict()), &self.notes)
     }
 
     /// As Markdown, notes as a list.
     pub fn markdown(&self) -> String {
-        let tables: Vec<String> = self.tables().iter().map(Table::markdown).collect();
-        let notes: String = self.notes.iter().map(|note| format!("- {note}\n")).collect();
-        format!("{}\n\n{}\n{notes}", self.verdict(), tables.join("\n"))
+        render::markdown(&self.tables(), Some(self.verdict()), &self.notes)
     }
 
     /// What changed the score, in a sentence.

@@ -2,7 +2,7 @@
 
 use super::{Calibration, Report, Spread};
 use crate::contamination::Contamination;
-use crate::render::{Axis, Mark, Table, percent, plot, score};
+use crate::render::{self, Axis, Mark, Table, percent, plot, score};
 use crate::stats::mean::Estimate;
 use crate::votes::JudgedVotes;
 
@@ -38,18 +38,12 @@ impl Report {
 
     /// As text, notes behind the tables.
     pub fn text(&self) -> String {
-        let tables: Vec<String> = self.tables().iter().map(Table::text).collect();
-        let notes: String = self.told().iter().map(|note| format!("note: {note}\n")).collect();
-        let notes = if notes.is_empty() { notes } else { format!("\n{notes}") };
-        format!("{}{notes}", tables.join("\n"))
+        render::text(&self.tables(), None, &self.told())
     }
 
     /// As Markdown, notes as a list.
     pub fn markdown(&self) -> String {
-        let tables: Vec<String> = self.tables().iter().map(Table::markdown).collect();
-        let notes: String = self.told().iter().map(|note| format!("- {note}\n")).collect();
-        let notes = if notes.is_empty() { notes } else { format!("\n{notes}") };
-        format!("{}{notes}", tables.join("\n"))
+        render::markdown(&self.tables(), None, &self.told())
     }
 
     /// The scores and breakdowns as a plot.

@@ -9,31 +9,33 @@
 //! | of a paused schedule | nothing: the schedule goes on with what comes after it is resumed |
 //!
 //! Whatever is decided here is decided by creating a claim: of two servers that decide at once, one does it.
+//!
+//! [`Missed`]: super::config::Missed
+//! [`Overlap`]: super::config::Overlap
 
-use std::collections::BTreeMap;
+mod begin;
+mod look;
+mod state;
+
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinError;
 use webdancer_agent::clock::Clock;
 use webdancer_schemas::log::EventLog;
 use webdancer_schemas::rows;
 
-use super::config::{Missed, Overlap, Planned, Schedule, ScheduleError, SchedulerConfig, plan};
-use super::lease::{Claim, Claims, ClaimsError, Lease, SLOTS, utc};
-use super::orders::{self, ORDERS, Order, Orders};
+use super::config::{Planned, Schedule, ScheduleError, SchedulerConfig, plan};
+use super::lease::{Claims, ClaimsError, utc};
 use super::runner::Runner;
-use super::slot::{Slot, Told};
+use super::slot::Slot;
 use super::webhook::Hook;
-use super::work::{End, Shared, SlotWork};
-
-/// Claims that are looked up at once.
-const LOOK_UPS_MAX: usize = 16;
+use super::work::{End, Shared};
+use state::{Place, Scope, Seen, Standing, State};
 
 /// What a scheduler works with.
 pub struct Parts {
@@ -82,45 +84,6 @@ pub struct Ended {
     pub reason: Option<String>,
 }
 
-/// A slot: number of the schedule, and time.
-type Place = (usize, DateTime<Utc>);
-
-/// How a slot that is not settled stands, seen from here.
-#[derive(Debug, Clone)]
-enum Standing {
-    /// Nobody has it: to be taken as this generation. One that was asked for, caught up or taken over is not skipped.
-    Waiting { generation: u64, may_be_skipped: bool, is_told: bool },
-    /// Somebody else has it: the generation seen last, and since when it has been seen.
-    Watched { generation: u64, since: Instant },
-    /// This process has it.
-    Running,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    orders: Option<Orders>,
-    /// Until when slots were looked for.
-    looked: Option<DateTime<Utc>>,
-}
-
-#[derive(Debug)]
-struct State {
-    slots: BTreeMap<Place, Standing>,
-    seen: Vec<Seen>,
-    running: JoinSet<(Place, End)>,
-    /// What ended, where somebody waits for it: a server that runs for years does not.
-    ended: Option<Vec<Ended>>,
-}
-
-/// Which slots a scheduler looks for.
-#[derive(Debug, Clone, Copy)]
-enum Scope {
-    /// All that are due, up to a time if one is given.
-    Due(Option<DateTime<Utc>>),
-    /// One.
-    Only,
-}
-
 impl Scheduler {
     /// A scheduler of these schedules.
     ///
@@ -150,7 +113,8 @@ impl Scheduler {
         self.turn(State::new(self.planned.len(), scope), scope, stop).await
     }
 
-    /// Runs a slot that was asked for with [`Order::RunNow`], and nothing else. Nothing ended if another process took it.
+    /// Runs a slot that was asked for with [`Order::RunNow`](super::orders::Order::RunNow), and nothing else. Nothing ended
+    /// if another process took it.
     ///
     /// # Errors
     /// The store of claims fails. No error: there is no such schedule, and nothing ends.
@@ -261,252 +225,9 @@ impl Scheduler {
         self.begin(state).await
     }
 
-    /// Hears what people said of a schedule.
-    async fn hear(&self, state: &mut State, number: usize, now: DateTime<Utc>) -> Result<(), ClaimsError> {
-        let (Some(planned), Some(seen)) = (self.planned.get(number), state.seen.get(number)) else { return Ok(()) };
-        let (claims, name) = (self.shared.claims.as_ref(), planned.schedule.name.as_str());
-        let newest = claims.newest(ORDERS, name).await?.map(|(generation, _)| generation);
-        if newest.is_some() && newest == seen.orders.as_ref().map(|orders| orders.generation) {
-            return Ok(());
-        }
-        if newest.is_none() {
-            orders::put(claims, name, (Order::Register, &self.shared.holder), now).await?;
-        }
-        let Some(orders) = Orders::read(claims, name).await? else { return Ok(()) };
-        let heard = seen.orders.as_ref().map_or(0, |orders| orders.requested.len());
-        let requested: Vec<Place> = orders
-            .requested
-            .iter()
-            .skip(heard)
-            .filter(|time| now - **time <= self.look_back())
-            .map(|time| (number, *time))
-            .collect();
-        for (place, claim) in self.look_up(requested).await? {
-            let standing = match claim {
-                Some((_, claim)) if claim.is_settled() => continue,
-                Some((generation, _)) => self.watched_as(generation),
-                None => Standing::waiting(false),
-            };
-            state.slots.entry(place).or_insert(standing);
-        }
-        if let Some(seen) = state.seen.get_mut(number) {
-            seen.orders = Some(orders);
-        }
-        Ok(())
-    }
-
-    /// Looks which slots of a schedule have come since it was looked at last.
-    async fn look(
-        &self,
-        state: &mut State,
-        number: usize,
-        now: DateTime<Utc>,
-        until: DateTime<Utc>,
-    ) -> Result<(), ClaimsError> {
-        let (Some(planned), Some(seen)) = (self.planned.get(number), state.seen.get(number)) else { return Ok(()) };
-        let Some(orders) = &seen.orders else { return Ok(()) };
-        let (since, is_paused) = (orders.since, orders.paused.is_some());
-        let from = seen.looked.unwrap_or(now - self.look_back());
-        let times = planned.times.between(from, until, self.shared.config.look_back_slots_max);
-        let looked_up = self.look_up(times.iter().map(|time| (number, *time)).collect()).await?;
-        let handled = looked_up.iter().filter(|(_, claim)| claim.is_some()).map(|((_, time), _)| *time).max();
-        // Behind one that is under way a slot may be waiting, in another server's memory.
-        let is_open = |((_, time), claim): &(Place, Option<(u64, Claim)>)| {
-            claim.as_ref().is_some_and(|(_, claim)| !claim.is_settled()).then_some(*time)
-        };
-        let known = state.slots.keys().filter(|place| place.0 == number).map(|place| place.1);
-        let under_way = looked_up.iter().filter_map(is_open).chain(known).min();
-        let queues = |time: DateTime<Utc>| {
-            planned.schedule.overlap == Overlap::Queue && under_way.is_some_and(|under_way| under_way < time)
-        };
-        let (mut open, mut missed) = (Vec::new(), Vec::new());
-        for (place, claim) in looked_up {
-            match claim {
-                Some((_, claim)) if claim.is_settled() => {}
-                Some((generation, _)) => {
-                    state.slots.entry(place).or_insert(self.watched_as(generation));
-                }
-                None if is_paused || place.1 <= since || handled.is_some_and(|handled| place.1 < handled) => {}
-                None if !queues(place.1) && self.is_late(place.1, now) => missed.push(place),
-                None => open.push(place),
-            }
-        }
-        let catches_up = self.catch_up(state, planned, missed, !open.is_empty()).await?;
-        for place in open {
-            state.slots.entry(place).or_insert(Standing::waiting(!catches_up));
-        }
-        if let Some(seen) = state.seen.get_mut(number) {
-            seen.looked = Some(until);
-        }
-        Ok(())
-    }
-
-    /// What becomes of missed slots, the earliest first; whether any is run. With `is_followed` there is a later one that
-    /// is due.
-    async fn catch_up(
-        &self,
-        state: &mut State,
-        planned: &Planned,
-        missed: Vec<Place>,
-        is_followed: bool,
-    ) -> Result<bool, ClaimsError> {
-        let run = match planned.schedule.missed {
-            Missed::Skip => 0,
-            Missed::Latest => usize::from(!is_followed),
-            Missed::All => planned.schedule.missed_max as usize,
-        };
-        let (skipped, run) = missed.split_at(missed.len().saturating_sub(run));
-        // One event for all of them, at the last: a minute's schedule has many.
-        if let (Some(first), Some(last)) = (skipped.first(), skipped.last()) {
-            let reason = match skipped.len() {
-                1 => "missed: no scheduler ran at its time".to_string(),
-                count => format!("missed: no scheduler ran from {} on, {count} slots", self.slot(*first).stamp()),
-            };
-            self.skip(state, *last, reason).await?;
-        }
-        for place in run {
-            state.slots.entry(*place).or_insert(Standing::waiting(false));
-        }
-        Ok(!run.is_empty())
-    }
-
-    /// Looks what became of the slots that others have.
-    async fn watch(&self, state: &mut State) -> Result<(), ClaimsError> {
-        let watched = state.places(|standing| matches!(standing, Standing::Watched { .. }));
-        for (place, claim) in self.look_up(watched).await? {
-            let Some(Standing::Watched { generation, since, .. }) = state.slots.get(&place) else { continue };
-            let standing = match claim {
-                Some((_, claim)) if claim.is_settled() => None,
-                Some((newest, claim)) => {
-                    let is_same = newest == *generation;
-                    let unchanged = if is_same { self.shared.clock.now() - *since } else { Duration::ZERO };
-                    match unchanged >= claim.length().unwrap_or_default() {
-                        true => {
-                            Some(Standing::Waiting { generation: newest + 1, may_be_skipped: false, is_told: false })
-                        }
-                        false if is_same => continue,
-                        false => Some(self.watched_as(newest)),
-                    }
-                }
-                None => Some(Standing::waiting(false)),
-            };
-            match standing {
-                Some(standing) => state.slots.insert(place, standing),
-                None => state.slots.remove(&place),
-            };
-        }
-        Ok(())
-    }
-
-    /// Takes what waits, as far as there is room.
-    async fn begin(&self, state: &mut State) -> Result<(), ClaimsError> {
-        let mut waiting = state.places(|standing| matches!(standing, Standing::Waiting { .. }));
-        waiting.sort_by_key(|place| (std::cmp::Reverse(self.priority(*place)), place.1, place.0));
-        let mut queued = BTreeMap::<usize, u32>::new();
-        for place in waiting {
-            let Some(planned) = self.planned.get(place.0) else { continue };
-            let Some(Standing::Waiting { generation, may_be_skipped, is_told }) = state.slots.get(&place).cloned()
-            else {
-                continue;
-            };
-            if let Some(by) = state.seen.get(place.0).and_then(|seen| seen.paused(place.1)).filter(|_| generation == 0)
-            {
-                self.skip(state, place, format!("the schedule was paused by {by}")).await?;
-                continue;
-            }
-            let earlier = state.slots.range((place.0, DateTime::<Utc>::MIN_UTC)..place).next_back();
-            match earlier.map(|((_, time), standing)| (*time, standing.clone())) {
-                // What becomes of the earlier one decides.
-                Some((_, Standing::Waiting { .. })) if !may_be_skipped || planned.schedule.overlap == Overlap::Skip => {
-                }
-                Some((time, _)) if may_be_skipped => {
-                    let earlier = Slot::new(&planned.schedule.name, time).stamp();
-                    let held = queued.entry(place.0).or_default();
-                    *held += 1;
-                    if planned.schedule.overlap == Overlap::Skip {
-                        self.skip(state, place, format!("overlaps: the slot of {earlier} has not ended")).await?;
-                    } else if *held > planned.schedule.queue_max {
-                        let most = planned.schedule.queue_max;
-                        self.skip(state, place, format!("overlaps: {most} slots wait already")).await?;
-                    } else if !is_told {
-                        let told = Told::of("queued").because(format!("waits for the slot of {earlier}"));
-                        self.shared.tell_if_possible(&self.slot(place), told).await;
-                        state.slots.insert(place, Standing::Waiting { generation, may_be_skipped, is_told: true });
-                    }
-                }
-                Some(_) => {}
-                None if state.running.len() < self.shared.config.slots_max => {
-                    self.take(state, place, generation).await?
-                }
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a slot, and begins with it; or sees that somebody else has.
-    async fn take(&self, state: &mut State, place: Place, generation: u64) -> Result<(), ClaimsError> {
-        let Some(planned) = self.planned.get(place.0) else { return Ok(()) };
-        let (slot, shared) = (self.slot(place), self.shared.clone());
-        let lease = self.claim(&slot, generation).await?;
-        let Some(lease) = lease else {
-            state.slots.insert(place, self.watched_as(generation));
-            return Ok(());
-        };
-        state.slots.insert(place, Standing::Running);
-        let work = SlotWork { shared, planned: planned.clone(), slot, lease };
-        state.running.spawn(async move { (place, work.run().await) });
-        Ok(())
-    }
-
-    /// Takes a slot that nobody had, and says that it is not run.
-    async fn skip(&self, state: &mut State, place: Place, reason: String) -> Result<(), ClaimsError> {
-        let slot = self.slot(place);
-        let Some(mut lease) = self.claim(&slot, 0).await? else {
-            state.slots.insert(place, self.watched_as(0));
-            return Ok(());
-        };
-        let told = Told::of("skipped").because(reason.as_str());
-        self.shared.tell(&slot, told).await.map_err(ClaimsError)?;
-        lease.settle().await?;
-        state.slots.remove(&place);
-        state.end(slot, "skipped", Some(reason));
-        Ok(())
-    }
-
-    async fn claim(&self, slot: &Slot, generation: u64) -> Result<Option<Lease>, ClaimsError> {
-        let Shared { claims, clock, holder, .. } = &self.shared;
-        let length = self.shared.lease();
-        let (since, claim) = (clock.now(), Claim::lease(holder, utc(clock.as_ref()), length));
-        let taken = claims.take(SLOTS, &slot.id, generation, &claim).await?;
-        let (claims, clock, holder) = (claims.clone(), clock.clone(), holder.clone());
-        Ok(taken.then(|| Lease { claims, clock, holder, slot: slot.clone(), generation, length, since }))
-    }
-
-    /// The newest generation of each slot's claim, in their order.
-    async fn look_up(&self, places: Vec<Place>) -> Result<Vec<(Place, Option<(u64, Claim)>)>, ClaimsError> {
-        let newest = |place: Place| {
-            let (claims, slot) = (self.shared.claims.clone(), self.slot(place));
-            async move { Ok((place, claims.newest(SLOTS, &slot.id).await?)) }
-        };
-        stream::iter(places.into_iter().map(newest)).buffered(LOOK_UPS_MAX).try_collect().await
-    }
-
     fn slot(&self, (number, time): Place) -> Slot {
         let name = self.planned.get(number).map(|planned| planned.schedule.name.as_str());
         Slot::new(name.unwrap_or_default(), time)
-    }
-
-    fn priority(&self, (number, _): Place) -> i32 {
-        self.planned.get(number).map_or(0, |planned| planned.schedule.priority)
-    }
-
-    fn look_back(&self) -> chrono::Duration {
-        chrono::Duration::hours(i64::from(self.shared.config.look_back_hours))
-    }
-
-    fn is_late(&self, time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
-        u64::try_from((now - time).num_milliseconds()).is_ok_and(|late_ms| late_ms > self.shared.config.late_ms)
     }
 
     /// A slot that somebody has, as this generation.
@@ -517,51 +238,5 @@ impl Scheduler {
     /// A slot that somebody has; as which generation is seen at the next look.
     fn watched(&self) -> Standing {
         self.watched_as(u64::MAX)
-    }
-}
-
-impl Seen {
-    /// By whom the schedule is paused, as far as it concerns a slot: one that was asked for is run.
-    fn paused(&self, time: DateTime<Utc>) -> Option<String> {
-        let orders = self.orders.as_ref().filter(|orders| !orders.requested.contains(&time))?;
-        orders.paused.as_ref().map(|(_, by)| by.clone())
-    }
-}
-
-impl Standing {
-    fn waiting(may_be_skipped: bool) -> Standing {
-        Standing::Waiting { generation: 0, may_be_skipped, is_told: false }
-    }
-}
-
-impl State {
-    fn new(schedules: usize, scope: Scope) -> State {
-        State {
-            slots: BTreeMap::new(),
-            seen: (0..schedules).map(|_| Seen::default()).collect(),
-            running: JoinSet::new(),
-            ended: (!matches!(scope, Scope::Due(None))).then(Vec::new),
-        }
-    }
-
-    fn end(&mut self, slot: Slot, state: &'static str, reason: Option<String>) {
-        let Slot { id: slot_id, schedule, time: slot_time } = slot;
-        self.ended.iter_mut().for_each(|ended| {
-            ended.push(Ended {
-                slot_id: slot_id.clone(),
-                schedule: schedule.clone(),
-                slot_time,
-                state,
-                reason: reason.clone(),
-            });
-        });
-    }
-
-    fn places(&self, which: impl Fn(&Standing) -> bool) -> Vec<Place> {
-        self.slots.iter().filter(|(_, standing)| which(standing)).map(|(place, _)| *place).collect()
-    }
-
-    fn has_waiting(&self) -> bool {
-        self.slots.values().any(|standing| matches!(standing, Standing::Waiting { .. }))
     }
 }

@@ -7,7 +7,7 @@ use datafusion::arrow::array::{AsArray as _, Int64Array};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{exec_err, internal_datafusion_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 
 use super::{int64, wrong_type};
 
@@ -37,49 +37,30 @@ pub fn max_ngram_count(text: &str, n: usize) -> u64 {
     most
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct MaxNgramCount {
-    signature: Signature,
+/// The function.
+pub(super) fn function() -> ScalarUDF {
+    let arguments = vec![DataType::Utf8, DataType::Int64];
+    create_udf("max_ngram_count", arguments, DataType::Int64, Volatility::Immutable, Arc::new(most_frequent))
 }
 
-impl Default for MaxNgramCount {
-    fn default() -> MaxNgramCount {
-        MaxNgramCount { signature: Signature::exact(vec![DataType::Utf8, DataType::Int64], Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for MaxNgramCount {
-    fn name(&self) -> &str {
-        "max_ngram_count"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Int64)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let columns = ColumnarValue::values_to_arrays(&args.args)?;
-        let [texts, lengths] = columns.as_slice() else {
-            return Err(internal_datafusion_err!("max_ngram_count takes a text and a number"));
-        };
-        let strings = texts.as_string_opt::<i32>().ok_or_else(|| wrong_type("Utf8", texts))?;
-        let counts = strings
-            .iter()
-            .zip(int64(lengths)?)
-            .map(|(text, n)| match (text, n) {
-                (Some(text), Some(n)) => match usize::try_from(n) {
-                    Ok(n) if n > 0 => Ok(Some(i64::try_from(max_ngram_count(text, n)).unwrap_or(i64::MAX))),
-                    _ => exec_err!("max_ngram_count: n is {n}; give a whole number of at least 1"),
-                },
-                _ => Ok(None),
-            })
-            .collect::<Result<Int64Array>>()?;
-        Ok(ColumnarValue::Array(Arc::new(counts)))
-    }
+fn most_frequent(arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let columns = ColumnarValue::values_to_arrays(arguments)?;
+    let [texts, lengths] = columns.as_slice() else {
+        return Err(internal_datafusion_err!("max_ngram_count takes a text and a number"));
+    };
+    let strings = texts.as_string_opt::<i32>().ok_or_else(|| wrong_type("Utf8", texts))?;
+    let counts = strings
+        .iter()
+        .zip(int64(lengths)?)
+        .map(|(text, n)| match (text, n) {
+            (Some(text), Some(n)) => match usize::try_from(n) {
+                Ok(n) if n > 0 => Ok(Some(i64::try_from(max_ngram_count(text, n)).unwrap_or(i64::MAX))),
+                _ => exec_err!("max_ngram_count: n is {n}; give a whole number of at least 1"),
+            },
+            _ => Ok(None),
+        })
+        .collect::<Result<Int64Array>>()?;
+    Ok(ColumnarValue::Array(Arc::new(counts)))
 }
 
 #[cfg(test)]

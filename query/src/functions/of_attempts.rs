@@ -1,13 +1,14 @@
 //! Aggregates that need no more than counts: of attempts at a question by their verdicts, of questions by what changed.
 
-use datafusion::arrow::datatypes::{DataType, FieldRef};
-use datafusion::error::Result;
-use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
+use std::sync::Arc;
 
-use super::attempts::{Attempts, Counted, Shape};
-use super::one_group::OneGroup;
+use datafusion::arrow::array::{Array as _, ArrayRef, BooleanArray, Int64Array};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::error::Result;
+use datafusion::logical_expr::AggregateUDF;
+
+use super::statistic::{Statistic, aggregate, of_column, to_column};
+use super::{Constant, boolean, column, int64};
 use crate::stats::{bounds, mcnemar_exact, mean_correct, pass_at_k, pass_hat_k, wilson};
 
 /// Confidence of the intervals.
@@ -35,72 +36,134 @@ fn k(question: &Counted) -> Option<u64> {
 
 /// All of them.
 pub(super) fn functions() -> impl Iterator<Item = AggregateUDF> {
-    FUNCTIONS.into_iter().map(|(name, shape, outcome)| {
-        let signature = Signature::exact(shape.types(), Volatility::Immutable);
-        AggregateUDF::from(OfAttempts { name, shape, signature, outcome: Outcome(outcome) })
-    })
+    FUNCTIONS
+        .into_iter()
+        .map(|(function, shape, value)| aggregate(function, shape.types(), OfAttempts { function, shape, value }))
 }
 
-/// What is computed. Equal names compute the same, so this takes no part in comparisons.
+/// The arguments of a function, and what is counted of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Whether an attempt is correct.
+    Correct,
+    /// Whether an attempt is correct, and k.
+    CorrectAndK,
+    /// Whether a question is right in the first run, and in the second.
+    BeforeAndAfter,
+}
+
+impl Shape {
+    /// The types of the arguments.
+    fn types(self) -> Vec<DataType> {
+        match self {
+            Shape::Correct => vec![DataType::Boolean],
+            Shape::CorrectAndK => vec![DataType::Boolean, DataType::Int64],
+            Shape::BeforeAndAfter => vec![DataType::Boolean, DataType::Boolean],
+        }
+    }
+}
+
+/// What is counted of a group.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counted {
+    /// Attempts that are correct; questions that became right.
+    right: u64,
+    /// Attempts that are wrong; questions that became wrong.
+    wrong: u64,
+    /// Attempts without a verdict; questions that stayed what they were.
+    rest: u64,
+    /// The second argument, where the function has one.
+    k: Constant,
+}
+
+impl Counted {
+    /// Attempts that were judged.
+    fn judged(&self) -> u64 {
+        self.right + self.wrong
+    }
+
+    /// Counts an attempt.
+    fn add_attempt(&mut self, correct: Option<bool>) {
+        match correct {
+            Some(true) => self.right += 1,
+            Some(false) => self.wrong += 1,
+            None => self.rest += 1,
+        }
+    }
+
+    /// Counts a question by whether it is right in the first run, and in the second; one that a run does not know is not.
+    fn add_pair(&mut self, before: Option<bool>, after: Option<bool>) {
+        match (before, after) {
+            (Some(false), Some(true)) => self.right += 1,
+            (Some(true), Some(false)) => self.wrong += 1,
+            (Some(_), Some(_)) => self.rest += 1,
+            _ => {}
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
-struct Outcome(Value);
-
-impl PartialEq for Outcome {
-    fn eq(&self, _: &Outcome) -> bool {
-        true
-    }
-}
-
-impl Eq for Outcome {}
-
-impl std::hash::Hash for Outcome {
-    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
 struct OfAttempts {
-    name: &'static str,
+    /// Its name, for messages.
+    function: &'static str,
     shape: Shape,
-    signature: Signature,
-    outcome: Outcome,
+    value: Value,
 }
 
-impl OfAttempts {
-    fn attempts(&self) -> Attempts {
-        Attempts::new(self.name, self.shape, self.outcome.0)
-    }
-}
+impl Statistic for OfAttempts {
+    type Group = Counted;
 
-impl AggregateUDFImpl for OfAttempts {
-    fn name(&self) -> &str {
-        self.name
+    fn state_columns() -> Vec<(&'static str, DataType)> {
+        ["right", "wrong", "rest", "k"].map(|name| (name, DataType::Int64)).to_vec()
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
+    fn rows(&self, arguments: &[ArrayRef]) -> Result<impl Fn(usize, &mut Counted) -> Result<usize>> {
+        let first = boolean(column(arguments, 0)?)?;
+        let (mut ks, mut after) = (None, None);
+        match self.shape {
+            Shape::Correct => {}
+            Shape::CorrectAndK => ks = Some(int64(column(arguments, 1)?)?),
+            Shape::BeforeAndAfter => after = Some(boolean(column(arguments, 1)?)?),
+        }
+        let value = |column: &BooleanArray, row| column.is_valid(row).then(|| column.value(row));
+        Ok(move |row: usize, group: &mut Counted| {
+            match after {
+                None => group.add_attempt(value(first, row)),
+                Some(after) => group.add_pair(value(first, row), value(after, row)),
+            }
+            let k = ks.map(|ks| Constant::of(self.function, ks, row)).transpose()?;
+            group.k.merge(self.function, k)?;
+            Ok(0)
+        })
     }
 
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
+    fn states(&self, states: &[ArrayRef]) -> Result<impl Fn(usize, &mut Counted) -> Result<usize>> {
+        let [right, wrong, rest, k] = [0, 1, 2, 3].map(|index| column(states, index).and_then(int64));
+        let (right, wrong, rest, k) = (right?, wrong?, rest?, k?);
+        Ok(move |row: usize, group: &mut Counted| {
+            group.right += of_column(right.value(row));
+            group.wrong += of_column(wrong.value(row));
+            group.rest += of_column(rest.value(row));
+            group.k.merge(self.function, k.is_valid(row).then(|| k.value(row)))?;
+            Ok(0)
+        })
     }
 
-    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        OneGroup::boxed(self.attempts(), &args)
+    fn state(groups: &[Counted]) -> Vec<ArrayRef> {
+        let numbers = |of: fn(&Counted) -> Option<i64>| Arc::new(groups.iter().map(of).collect::<Int64Array>()) as _;
+        vec![
+            numbers(|group| Some(to_column(group.right))),
+            numbers(|group| Some(to_column(group.wrong))),
+            numbers(|group| Some(to_column(group.rest))),
+            numbers(|group| group.k.0),
+        ]
     }
 
-    fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
-        true
+    fn value(&self, group: Counted) -> Result<Option<f64>> {
+        Ok((self.value)(&group))
     }
 
-    fn create_groups_accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(self.attempts()))
-    }
-
-    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        Ok(Attempts::state_fields(&args))
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
+    fn held(_: &Counted) -> usize {
+        0
     }
 }

@@ -4,23 +4,16 @@
 //! A null value is left out; a null cluster is one of its own, so that of single values the error is the usual s/√n.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    Array as _, ArrayRef, AsArray as _, BooleanArray, Float64Array, Float64Builder, Int64Builder, ListBuilder,
-    StringBuilder,
-};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::arrow::array::{Array as _, ArrayRef, Float64Builder, Int64Builder, StringBuilder};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
-use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::format_state_name;
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
-};
+use datafusion::logical_expr::AggregateUDF;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 
-use super::one_group::OneGroup;
-use super::{column, counts, floats, int64, list_of, states_of_rows, strings, wrong_type};
+use super::statistic::{Statistic, aggregate, list, list_of, lists, of_column, to_column};
+use super::{column, floats, int64, strings};
 use crate::stats::bootstrap::{self, Bootstrap, Drawn};
 use crate::stats::power::{Power, minimum_detectable_effect};
 use crate::stats::{ClusterSum, clustered_error};
@@ -58,63 +51,8 @@ fn drawn(clusters: &[ClusterSum]) -> std::result::Result<Option<Drawn>, String> 
 pub(super) fn functions() -> impl Iterator<Item = AggregateUDF> {
     FUNCTIONS.into_iter().map(|(name, has_cluster, value)| {
         let types = if has_cluster { vec![DataType::Float64, DataType::Utf8] } else { vec![DataType::Float64] };
-        let signature = Signature::exact(types, Volatility::Immutable);
-        AggregateUDF::from(OfClusters { name, signature, value: Computed(value) })
+        aggregate(name, types, OfClusters(value))
     })
-}
-
-/// What is computed. Equal names compute the same, so this takes no part in comparisons.
-#[derive(Debug, Clone, Copy)]
-struct Computed(Value);
-
-impl PartialEq for Computed {
-    fn eq(&self, _: &Computed) -> bool {
-        true
-    }
-}
-
-impl Eq for Computed {}
-
-impl std::hash::Hash for Computed {
-    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct OfClusters {
-    name: &'static str,
-    signature: Signature,
-    value: Computed,
-}
-
-impl AggregateUDFImpl for OfClusters {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        OneGroup::boxed(Means::of(self.value.0), &args)
-    }
-
-    fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
-        true
-    }
-
-    fn create_groups_accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Means::of(self.value.0)))
-    }
-
-    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let field = |name, of| Field::new(format_state_name(args.name, name), list_of(of), true).into();
-        Ok(vec![field("clusters", DataType::Utf8), field("counts", DataType::Int64), field("sums", DataType::Float64)])
-    }
 }
 
 /// The values of one group.
@@ -125,127 +63,94 @@ struct Mean {
     single: Vec<f64>,
 }
 
-/// The values of all groups.
-#[derive(Debug)]
-struct Means {
-    value: Value,
-    groups: Vec<Mean>,
-    held: usize,
-}
-
-impl Means {
-    fn of(value: Value) -> Means {
-        Means { value, groups: Vec::new(), held: 0 }
-    }
-
-    fn reserve(&mut self, groups: usize) {
-        if groups > self.groups.len() {
-            self.groups.resize_with(groups, Mean::default);
-        }
-    }
-
-    fn add(&mut self, group: usize, cluster: Option<&str>, values: ClusterSum) {
-        let Some(mean) = self.groups.get_mut(group) else { return };
+impl Mean {
+    /// Bytes taken for a value without company, or for a cluster that is new.
+    fn add(&mut self, cluster: Option<&str>, values: ClusterSum) -> usize {
         let Some(cluster) = cluster else {
-            mean.single.push(values.sum);
-            self.held += size_of::<f64>();
-            return;
+            self.single.push(values.sum);
+            return size_of::<f64>();
         };
-        if !mean.named.contains_key(cluster) {
-            self.held += cluster.len() + size_of::<(String, ClusterSum)>() + 16;
-            mean.named.insert(cluster.to_string(), ClusterSum::default());
-        }
-        if let Some(known) = mean.named.get_mut(cluster) {
+        if let Some(known) = self.named.get_mut(cluster) {
             known.count += values.count;
             known.sum += values.sum;
+            return 0;
         }
-    }
-
-    fn take(&mut self, emit_to: EmitTo) -> Vec<Mean> {
-        let taken = emit_to.take_needed(&mut self.groups);
-        if self.groups.is_empty() {
-            self.held = 0;
-        }
-        taken
+        self.named.insert(cluster.to_string(), values);
+        bytes_of(cluster)
     }
 }
 
-impl GroupsAccumulator for Means {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        filter: Option<&BooleanArray>,
-        total_num_groups: usize,
-    ) -> Result<()> {
-        self.reserve(total_num_groups);
-        let numbers = floats(column(values, 0)?)?;
-        let clusters = values.get(1).map(strings).transpose()?;
-        for (row, group) in group_indices.iter().enumerate().filter(|(row, _)| counts(filter, *row)) {
-            if numbers.is_valid(row) {
-                let cluster = clusters.filter(|clusters| clusters.is_valid(row)).map(|clusters| clusters.value(row));
-                self.add(*group, cluster, ClusterSum { count: 1, sum: numbers.value(row) });
-            }
-        }
-        Ok(())
+fn bytes_of(cluster: &str) -> usize {
+    cluster.len() + size_of::<(String, ClusterSum)>() + 16
+}
+
+#[derive(Debug, Clone, Copy)]
+struct OfClusters(Value);
+
+impl Statistic for OfClusters {
+    type Group = Mean;
+
+    /// A cluster's values are floats, which are added up as they come in.
+    const ORDER: AggregateOrderSensitivity = AggregateOrderSensitivity::HardRequirement;
+
+    fn state_columns() -> Vec<(&'static str, DataType)> {
+        vec![
+            ("clusters", list_of(DataType::Utf8)),
+            ("counts", list_of(DataType::Int64)),
+            ("sums", list_of(DataType::Float64)),
+        ]
     }
 
-    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
-        self.reserve(total_num_groups);
-        let list = |index| -> Result<_> {
-            let column = column(values, index)?;
-            column.as_list_opt::<i32>().ok_or_else(|| wrong_type("List", column))
-        };
-        let (clusters, counts, sums) = (list(0)?, list(1)?, list(2)?);
-        for (row, group) in group_indices.iter().enumerate() {
+    fn rows(&self, arguments: &[ArrayRef]) -> Result<impl Fn(usize, &mut Mean) -> Result<usize>> {
+        let numbers = floats(column(arguments, 0)?)?;
+        let clusters = arguments.get(1).map(strings).transpose()?;
+        Ok(move |row: usize, mean: &mut Mean| {
+            if numbers.is_null(row) {
+                return Ok(0);
+            }
+            let cluster = clusters.filter(|clusters| clusters.is_valid(row)).map(|clusters| clusters.value(row));
+            Ok(mean.add(cluster, ClusterSum { count: 1, sum: numbers.value(row) }))
+        })
+    }
+
+    fn states(&self, states: &[ArrayRef]) -> Result<impl Fn(usize, &mut Mean) -> Result<usize>> {
+        let (clusters, counts, sums) = (list(states, 0)?, list(states, 1)?, list(states, 2)?);
+        Ok(move |row: usize, mean: &mut Mean| {
             let (clusters, counts, sums) = (clusters.value(row), counts.value(row), sums.value(row));
             let values = int64(&counts)?.values().iter().zip(floats(&sums)?.values());
-            for (cluster, (count, sum)) in strings(&clusters)?.iter().zip(values) {
-                self.add(*group, cluster, ClusterSum { count: u64::try_from(*count).unwrap_or(0), sum: *sum });
-            }
-        }
-        Ok(())
+            let add = |(cluster, (count, sum)): (Option<&str>, (&i64, &f64))| {
+                mean.add(cluster, ClusterSum { count: of_column(*count), sum: *sum })
+            };
+            Ok(strings(&clusters)?.iter().zip(values).map(add).sum())
+        })
     }
 
-    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let value = self.value;
-        let values = self.take(emit_to).into_iter().map(|mut mean| {
-            // In one order, whichever way the rows came in.
-            mean.single.sort_unstable_by(f64::total_cmp);
-            let single = mean.single.iter().map(|sum| ClusterSum { count: 1, sum: *sum });
-            value(&mean.named.values().copied().chain(single).collect::<Vec<_>>())
-        });
-        let values = values.collect::<std::result::Result<Float64Array, String>>();
-        Ok(Arc::new(values.map_err(|message| exec_datafusion_err!("{message}"))?))
+    fn state(groups: &[Mean]) -> Vec<ArrayRef> {
+        vec![
+            lists(groups, StringBuilder::new(), |clusters, mean| {
+                mean.named.keys().for_each(|cluster| clusters.append_value(cluster));
+                clusters.append_nulls(mean.single.len());
+            }),
+            lists(groups, Int64Builder::new(), |counts, mean| {
+                mean.named.values().for_each(|values| counts.append_value(to_column(values.count)));
+                counts.append_value_n(1, mean.single.len());
+            }),
+            lists(groups, Float64Builder::new(), |sums, mean| {
+                mean.named.values().for_each(|values| sums.append_value(values.sum));
+                sums.append_slice(&mean.single);
+            }),
+        ]
     }
 
-    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let mut clusters = ListBuilder::new(StringBuilder::new());
-        let mut counts = ListBuilder::new(Int64Builder::new());
-        let mut sums = ListBuilder::new(Float64Builder::new());
-        for mean in self.take(emit_to) {
-            for (cluster, values) in &mean.named {
-                clusters.values().append_value(cluster);
-                counts.values().append_value(i64::try_from(values.count).unwrap_or(i64::MAX));
-                sums.values().append_value(values.sum);
-            }
-            for value in &mean.single {
-                clusters.values().append_null();
-                counts.values().append_value(1);
-                sums.values().append_value(*value);
-            }
-            clusters.append(true);
-            counts.append(true);
-            sums.append(true);
-        }
-        Ok(vec![Arc::new(clusters.finish()), Arc::new(counts.finish()), Arc::new(sums.finish())])
+    /// In one order, whichever way the rows came in.
+    fn value(&self, mut mean: Mean) -> Result<Option<f64>> {
+        mean.single.sort_unstable_by(f64::total_cmp);
+        let single = mean.single.iter().map(|sum| ClusterSum { count: 1, sum: *sum });
+        let clusters: Vec<ClusterSum> = mean.named.values().copied().chain(single).collect();
+        self.0(&clusters).map_err(|message| exec_datafusion_err!("{message}"))
     }
 
-    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        states_of_rows(Means::of(self.value), values, filter)
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self) + self.held + self.groups.capacity() * size_of::<Mean>()
+    fn held(mean: &Mean) -> usize {
+        mean.named.keys().map(|cluster| bytes_of(cluster)).sum::<usize>() + size_of_val(mean.single.as_slice())
     }
 }

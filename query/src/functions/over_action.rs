@@ -7,7 +7,7 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::internal_datafusion_err;
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, SimpleScalarUDF, Volatility};
 
 use super::wrong_type;
 
@@ -63,46 +63,28 @@ fn joins(c: char) -> bool {
     c.is_alphanumeric() && !matches!(c, '\u{2e80}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct CallsAfterAnswer {
-    signature: Signature,
+/// The function. Lists come in more than one type, so any is taken and made the one that is read.
+pub(super) fn function() -> ScalarUDF {
+    let signature = Signature::any(3, Volatility::Immutable);
+    let function = Arc::new(counted);
+    ScalarUDF::from(SimpleScalarUDF::new_with_signature("calls_after_answer", signature, DataType::Int64, function))
 }
 
-impl Default for CallsAfterAnswer {
-    fn default() -> CallsAfterAnswer {
-        CallsAfterAnswer { signature: Signature::any(3, Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for CallsAfterAnswer {
-    fn name(&self) -> &str {
-        "calls_after_answer"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Int64)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let columns = ColumnarValue::values_to_arrays(&args.args)?;
-        let [answers, observations, tools] = columns.as_slice() else {
-            return Err(internal_datafusion_err!("calls_after_answer takes an answer and two lists of texts"));
-        };
-        let answers = cast(answers, &DataType::Utf8)?;
-        let answers = answers.as_string_opt::<i32>().ok_or_else(|| wrong_type("Utf8", &answers))?;
-        let (observations, tools) = (Lists::of(observations)?, Lists::of(tools)?);
-        let of = |row: usize| {
-            let answer = answers.is_valid(row).then(|| answers.value(row))?;
-            let (observations, tools) = (observations.row(row)?, tools.row(row)?);
-            let tools: Vec<Option<&str>> = tools.collect();
-            i64::try_from(calls_after_answer(answer, observations, &tools)?).ok()
-        };
-        Ok(ColumnarValue::Array(Arc::new((0..answers.len()).map(of).collect::<Int64Array>())))
-    }
+fn counted(arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let columns = ColumnarValue::values_to_arrays(arguments)?;
+    let [answers, observations, tools] = columns.as_slice() else {
+        return Err(internal_datafusion_err!("calls_after_answer takes an answer and two lists of texts"));
+    };
+    let answers = cast(answers, &DataType::Utf8)?;
+    let answers = answers.as_string_opt::<i32>().ok_or_else(|| wrong_type("Utf8", &answers))?;
+    let (observations, tools) = (Lists::of(observations)?, Lists::of(tools)?);
+    let of = |row: usize| {
+        let answer = answers.is_valid(row).then(|| answers.value(row))?;
+        let (observations, tools) = (observations.row(row)?, tools.row(row)?);
+        let tools: Vec<Option<&str>> = tools.collect();
+        i64::try_from(calls_after_answer(answer, observations, &tools)?).ok()
+    };
+    Ok(ColumnarValue::Array(Arc::new((0..answers.len()).map(of).collect::<Int64Array>())))
 }
 
 /// A column of lists of texts.

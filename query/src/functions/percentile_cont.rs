@@ -3,23 +3,19 @@
 //! In place of DataFusion's, which knows the place between two values to six decimals only, so that its results differ
 //! from other engines' in the eighth digit.
 
-use std::sync::Arc;
-
-use datafusion::arrow::array::{
-    Array as _, ArrayRef, AsArray as _, BooleanArray, Float64Array, Float64Builder, ListArray,
-};
-use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::arrow::array::{Array as _, ArrayRef, Float64Builder};
+use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{not_impl_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
-use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::scalar::ScalarValue;
 
 use super::one_group::OneGroup;
-use super::{column, counts, floats, wrong_type};
+use super::statistic::{Groups, Statistic, list, list_of, lists, state_fields};
+use super::{column, floats};
 
 /// The value at `fraction` of the way through `values` in order, between two of them in proportion. None of no values.
 ///
@@ -54,7 +50,7 @@ impl Default for PercentileCont {
 }
 
 impl PercentileCont {
-    fn values(args: &AccumulatorArgs<'_>) -> Result<Values> {
+    fn groups(args: &AccumulatorArgs<'_>) -> Result<Groups<Percentile>> {
         if args.is_distinct {
             return not_impl_err!("percentile_cont of distinct values");
         }
@@ -67,7 +63,7 @@ impl PercentileCont {
         }
         let descending = args.order_bys.first().is_some_and(|sort| sort.options.descending);
         let fraction = if descending { 1.0 - fraction } else { *fraction };
-        Ok(Values { fraction, groups: Vec::new(), held: 0 })
+        Ok(Groups::of(Percentile { fraction }))
     }
 }
 
@@ -89,7 +85,7 @@ impl AggregateUDFImpl for PercentileCont {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        OneGroup::boxed(Self::values(&args)?, &args)
+        OneGroup::boxed(Self::groups(&args)?, &args)
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
@@ -97,16 +93,15 @@ impl AggregateUDFImpl for PercentileCont {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Self::values(&args)?))
+        Ok(Box::new(Self::groups(&args)?))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let values = DataType::List(element());
-        Ok(vec![Arc::new(Field::new(format_state_name(args.name, "values"), values, true))])
+        Ok(state_fields::<Percentile>(&args))
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
+        Percentile::ORDER
     }
 
     fn supports_within_group_clause(&self) -> bool {
@@ -114,104 +109,63 @@ impl AggregateUDFImpl for PercentileCont {
     }
 }
 
-fn element() -> FieldRef {
-    Arc::new(Field::new_list_field(DataType::Float64, true))
-}
-
-/// The values of each group.
-#[derive(Debug)]
-struct Values {
+/// The value that lies so far through those of a group, in order.
+#[derive(Debug, Clone, Copy)]
+struct Percentile {
     fraction: f64,
-    groups: Vec<Vec<f64>>,
-    held: usize,
 }
 
-impl Values {
-    fn push(&mut self, group: usize, values: impl IntoIterator<Item = f64>) {
-        if let Some(group) = self.groups.get_mut(group) {
-            let before = group.len();
-            group.extend(values);
-            self.held += group.len() - before;
-        }
+/// Bytes of a value: a list that grows is up to twice as long as what is in it.
+const VALUE_BYTES: usize = 2 * size_of::<f64>();
+
+impl Statistic for Percentile {
+    type Group = Vec<f64>;
+
+    fn state_columns() -> Vec<(&'static str, DataType)> {
+        vec![("values", list_of(DataType::Float64))]
     }
 
-    fn reserve(&mut self, groups: usize) {
-        if groups > self.groups.len() {
-            self.groups.resize_with(groups, Vec::new);
-        }
-    }
-
-    fn take(&mut self, emit_to: EmitTo) -> Vec<Vec<f64>> {
-        let groups = emit_to.take_needed(&mut self.groups);
-        self.held -= groups.iter().map(Vec::len).sum::<usize>();
-        groups
-    }
-
-    fn lists(groups: &[Vec<f64>]) -> ArrayRef {
-        let offsets = OffsetBuffer::from_lengths(groups.iter().map(Vec::len));
-        let values = Float64Array::new(ScalarBuffer::from(groups.concat()), None);
-        Arc::new(ListArray::new(element(), offsets, Arc::new(values), None))
-    }
-}
-
-impl GroupsAccumulator for Values {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        filter: Option<&BooleanArray>,
-        total_num_groups: usize,
-    ) -> Result<()> {
-        self.reserve(total_num_groups);
-        let values = floats(column(values, 0)?)?;
-        for (row, group) in group_indices.iter().enumerate() {
-            if counts(filter, row) && values.is_valid(row) {
-                self.push(*group, [values.value(row)]);
+    fn rows(&self, arguments: &[ArrayRef]) -> Result<impl Fn(usize, &mut Vec<f64>) -> Result<usize>> {
+        let values = floats(column(arguments, 0)?)?;
+        Ok(move |row: usize, group: &mut Vec<f64>| {
+            if values.is_null(row) {
+                return Ok(0);
             }
-        }
-        Ok(())
+            group.push(values.value(row));
+            Ok(VALUE_BYTES)
+        })
     }
 
-    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
-        self.reserve(total_num_groups);
-        let lists = column(values, 0)?;
-        let lists = lists.as_list_opt::<i32>().ok_or_else(|| wrong_type("List", lists))?;
-        for (list, group) in lists.iter().zip(group_indices) {
-            if let Some(list) = list {
-                self.push(*group, floats(&list)?.values().iter().copied());
-            }
-        }
-        Ok(())
+    fn states(&self, states: &[ArrayRef]) -> Result<impl Fn(usize, &mut Vec<f64>) -> Result<usize>> {
+        let states = list(states, 0)?;
+        Ok(move |row: usize, group: &mut Vec<f64>| {
+            let values = states.value(row);
+            let values = floats(&values)?.values();
+            group.extend_from_slice(values);
+            Ok(values.len() * VALUE_BYTES)
+        })
     }
 
-    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let mut results = Float64Builder::new();
-        for mut group in self.take(emit_to) {
-            results.append_option(percentile_cont(&mut group, self.fraction));
-        }
-        Ok(Arc::new(results.finish()))
+    fn state(groups: &[Vec<f64>]) -> Vec<ArrayRef> {
+        vec![lists(groups, Float64Builder::new(), |values, group| values.append_slice(group))]
     }
 
-    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![Values::lists(&self.take(emit_to))])
+    fn value(&self, mut group: Vec<f64>) -> Result<Option<f64>> {
+        Ok(percentile_cont(&mut group, self.fraction))
     }
 
-    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let values = floats(column(values, 0)?)?;
-        let single = (0..values.len()).map(|row| match values.is_valid(row) && counts(filter, row) {
-            true => vec![values.value(row)],
-            false => Vec::new(),
-        });
-        Ok(vec![Values::lists(&single.collect::<Vec<_>>())])
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self) + self.groups.capacity() * size_of::<Vec<f64>>() + 2 * self.held * size_of::<f64>()
+    fn held(group: &Vec<f64>) -> usize {
+        group.len() * VALUE_BYTES
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::Float64Array;
+    use datafusion::logical_expr::EmitTo;
+
     use super::*;
 
     #[test]
@@ -225,5 +179,18 @@ mod tests {
         // Ten decimals, where fixed point of six would give 33.333300.
         let third = percentile_cont(&mut [0.0, 100.0], 1.0 / 3.0).unwrap_or_default();
         assert!((third - 100.0 / 3.0).abs() < 1e-12, "{third}");
+    }
+
+    #[test]
+    fn memory_is_given_back_with_the_groups_that_are_emitted() {
+        let values: ArrayRef = Arc::new(Float64Array::from_iter_values((0..1_000).map(f64::from)));
+        let of_groups: Vec<usize> = (0..1_000).map(|row| usize::from(row >= 900)).collect();
+        let mut groups = Groups::of(Percentile { fraction: 0.5 });
+        groups.update_batch(&[values], &of_groups, None, 2).unwrap();
+        let held = groups.size();
+        groups.evaluate(EmitTo::First(1)).unwrap();
+        assert!(held - groups.size() >= 900 * size_of::<f64>(), "{held} bytes, then {}", groups.size());
+        let state = groups.state(EmitTo::All).unwrap();
+        assert_eq!(list(&state, 0).unwrap().value(0).len(), 100);
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use webdancer_eval::benchmark::{self, Benchmark, BenchmarkError, Definition, DefinitionError, Limits, Question};
+use webdancer_query::literal;
 
 use super::atlas;
-use super::reading::quoted;
 use crate::columns::{query, strings, text};
 use crate::config::Config;
 use crate::context::Context;
@@ -39,7 +39,7 @@ pub(super) fn load(context: &Context, name: &str, file: Option<&Path>) -> Result
 
 /// The questions of these ids, as the lake has them: a run goes on without its file.
 pub(super) async fn told(context: &Context, name: &str, ids: &[String]) -> Result<Vec<Question>, Failure> {
-    let name = quoted(name);
+    let name = literal::text(name);
     let sql =
         format!("SELECT qa_id, question, answer FROM current_qa WHERE method = 'benchmark' AND generator = {name}");
     let mut known: HashMap<String, Question> = HashMap::new();

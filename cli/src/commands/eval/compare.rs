@@ -1,9 +1,9 @@
 //! `webdancer eval compare`: two runs over the same questions.
 
 use webdancer_eval::compare::{CompareError, compare};
-use webdancer_eval::run::Run;
+use webdancer_eval::run::{Run, of_runs};
 
-use super::reading::{no_attempts, of_runs, options, prepare, runs_where, write_file};
+use super::reading::{no_attempts, options, prepare, runs_where, write_file};
 use crate::args::CompareArgs;
 use crate::context::Context;
 use crate::failure::Failure;

@@ -11,11 +11,11 @@ use serde::Serialize;
 use webdancer_eval::attempts;
 use webdancer_eval::compare::CompareError;
 use webdancer_eval::drift::{Drift, DriftError, Grid, Judged, drift};
-use webdancer_eval::run::Run;
+use webdancer_eval::run::{Run, of_runs};
 use webdancer_eval::scoring::ScorerPlan;
 
 use super::plan::EvalPlan;
-use super::reading::{no_attempts, of_runs, options, prepare, read_runs, runs_where};
+use super::reading::{no_attempts, options, prepare, read_runs, runs_where};
 use crate::args::DriftArgs;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -127,7 +127,7 @@ fn common(sides: &[Side; 2]) -> Result<Vec<String>, Failure> {
 async fn judged(context: &Context, sides: &[Side; 2], plan: &EvalPlan) -> Result<Judged, Failure> {
     let condition = of_runs([plan.run.id.as_str()]);
     let read = async |judge: &ScorerPlan| {
-        let run = read_runs(context, &attempts::sql_judged_by(&condition, judge)).await?.pop();
+        let run = read_runs(context, attempts::sql_judged_by(&condition, judge)).await?.pop();
         run.ok_or_else(|| no_attempts(&plan.run.id))
     };
     let by_first = read(&sides[0].judge).await?;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use webdancer_eval::benchmark::SOURCE;
+use webdancer_query::literal;
 use webdancer_schemas::column::JsonText;
 use webdancer_schemas::event::Event;
 use webdancer_schemas::rows::Judgment;
@@ -20,10 +21,10 @@ pub(super) async fn run(context: &Context, args: &OverrideArgs) -> Result<(), Fa
     }
     context.drain_embedded().await?;
     let trajectory = &args.trajectory;
-    let quoted = trajectory.replace('\'', "''");
     let sql = format!(
         "SELECT run_id, CAST(coalesce(restricted, false) AS VARCHAR) AS restricted FROM current_trajectories \
-         WHERE trajectory_id = '{quoted}'"
+         WHERE trajectory_id = {}",
+        literal::text(trajectory)
     );
     let batches = query(context, &sql).await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else {

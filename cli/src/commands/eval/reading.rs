@@ -1,16 +1,15 @@
 //! What reports and comparisons read, and how they are asked for.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use webdancer_agent::chat::Prices;
 use webdancer_eval::attempts::{self, RowsError};
 use webdancer_eval::report::Options;
-use webdancer_eval::run::{Plan, Run, runs};
+use webdancer_eval::run::{self, Run};
 use webdancer_eval::stats::bootstrap::Bootstrap;
 
 use crate::args::EvalView;
-use crate::columns::{query, strings, text};
+use crate::columns::query;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::NewFile;
@@ -29,57 +28,21 @@ pub(super) async fn prepare(context: &Context, view: &EvalView) -> Result<(), Fa
 
 /// The runs whose attempts meet a condition, with the attempts that they set out to make and did not.
 pub(super) async fn runs_where(context: &Context, condition: &str) -> Result<Vec<Run>, Failure> {
-    read_runs(context, &attempts::sql(condition)).await
+    read_runs(context, attempts::sql(condition)).await
 }
 
 /// The same, with what was called after the answer had been seen: all observations are read for it.
 pub(super) async fn runs_with_over_action(context: &Context, condition: &str) -> Result<Vec<Run>, Failure> {
-    read_runs(context, &attempts::sql_with_over_action(condition)).await
+    read_runs(context, attempts::sql_with_over_action(condition)).await
 }
 
 /// The runs whose attempts a query gives.
-pub(super) async fn read_runs(context: &Context, sql: &str) -> Result<Vec<Run>, Failure> {
-    let mut runs = runs(attempts::read(&query(context, sql).await?)?);
-    let plans = plans(context).await?;
-    for run in &mut runs {
-        let Some(plan) = plans.get(&run.run_id) else { continue };
-        let questions = match run.unattempted(plan).is_empty() {
-            true => Vec::new(),
-            false => {
-                let name = quoted(&plan.benchmark.benchmark);
-                let told = attempts::questions_sql(&format!("q.method = 'benchmark' AND q.generator = {name}"));
-                attempts::read(&query(context, &told).await?)?
-            }
-        };
-        run.complete(plan, questions);
-    }
-    Ok(runs)
-}
-
-/// What each run over a benchmark set out to do.
-async fn plans(context: &Context) -> Result<HashMap<String, Plan>, Failure> {
-    let sql = "SELECT run_id, config FROM run_state WHERE kind = 'eval' AND config IS NOT NULL";
-    let mut plans = HashMap::new();
-    for batch in &query(context, sql).await? {
-        let (ids, configs) = (strings(batch, "run_id")?, strings(batch, "config")?);
-        let of = |row| Some((text(&ids, row)?.to_string(), Plan::of_config(text(&configs, row)?)?));
-        plans.extend((0..batch.num_rows()).filter_map(of));
-    }
-    Ok(plans)
-}
-
-/// The condition for attempts of these runs.
-pub(super) fn of_runs<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
-    let ids: Vec<String> = ids.into_iter().map(quoted).collect();
-    format!("t.run_id IN ({})", ids.join(", "))
+pub(super) async fn read_runs(context: &Context, sql: String) -> Result<Vec<Run>, Failure> {
+    run::read(sql, |sql| async move { query(context, &sql).await }).await
 }
 
 pub(super) fn no_attempts(run: &str) -> Failure {
     Failure::usage(format!("run {run:?} has no attempts; SELECT DISTINCT run_id FROM trajectories"))
-}
-
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 pub(super) fn options(view: &EvalView) -> Options {

@@ -6,13 +6,11 @@ use webdancer_eval::contamination::{self, Contamination};
 use webdancer_eval::dashboard::export;
 use webdancer_eval::render::{Axis, Mark, Table, percent, plot, score};
 use webdancer_eval::report::{Options, Report, agreement, report};
-use webdancer_eval::run::Run;
+use webdancer_eval::run::{Run, of_runs};
 use webdancer_eval::votes::{self, RulesAlone};
-use webdancer_query::QueryOptions;
+use webdancer_query::{QueryOptions, literal};
 
-use super::reading::{
-    no_attempts, of_runs, options, prepare, prices, quoted, runs_where, runs_with_over_action, write_file,
-};
+use super::reading::{no_attempts, options, prepare, prices, runs_where, runs_with_over_action, write_file};
 use crate::args::{EvalView, ReportArgs};
 use crate::columns::query;
 use crate::context::Context;
@@ -82,7 +80,7 @@ const BENCHMARK: &str = "benchmark";
 
 fn condition(ids: &[String], benchmark: Option<&str>) -> String {
     let runs = (!ids.is_empty()).then(|| of_runs(ids.iter().map(String::as_str)));
-    let benchmark = benchmark.map(|name| format!("json_get_str(q.attributes, 'benchmark') = {}", quoted(name)));
+    let benchmark = benchmark.map(|name| format!("json_get_str(q.attributes, 'benchmark') = {}", literal::text(name)));
     let parts: Vec<String> = runs.into_iter().chain(benchmark).collect();
     if parts.is_empty() { NOT_TRAINING.to_string() } else { parts.join(" AND ") }
 }

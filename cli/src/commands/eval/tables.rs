@@ -5,9 +5,10 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use serde::Serialize;
 use webdancer_agent::chat::Usage;
 use webdancer_eval::benchmark::SOURCE;
+use webdancer_eval::run::of_runs;
 use webdancer_eval::scoring::{Answered, Place, Scoring};
+use webdancer_query::literal;
 
-use super::reading::{of_runs, quoted};
 use crate::columns::{column, query, strings, text};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -152,8 +153,8 @@ pub(super) async fn standing(
     attempts: u32,
     some: Option<&[String]>,
 ) -> Result<Standing, Failure> {
-    let of = |ids: &[String]| ids.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(", ");
-    let some = some.map(|ids| format!("AND t.qa_id IN ({})", of(ids))).unwrap_or_default();
+    let of = |ids: &[String]| literal::texts(ids.iter().map(String::as_str));
+    let some = some.map(|ids| format!("AND t.qa_id IN {}", of(ids))).unwrap_or_default();
     let sql = format!(
         "SELECT count(*) AS made, count(e.correct) AS judged, count(*) FILTER (WHERE e.verdict = 'error') AS errors
         FROM current_trajectories AS t LEFT JOIN evaluations AS e ON e.trajectory_id = t.trajectory_id

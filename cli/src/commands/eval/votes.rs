@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use webdancer_agent::judge::{CacheCounts, CachedJudge, Judge as _, ModelJudge, ModelJudgeOptions, Style};
+use webdancer_eval::run::of_runs;
 use webdancer_eval::votes::{self, Known, VoteTally};
 
-use super::reading::{no_attempts, of_runs, runs_where};
+use super::reading::{no_attempts, runs_where};
 use crate::args::VotesArgs;
 use crate::columns::query;
 use crate::commands::filter::judges;

@@ -8,7 +8,7 @@ use webdancer_agent::chat::{ChatModel, ModelRole, Models};
 use webdancer_agent::judge::{
     CachedJudge, Decision, Judge, ModelJudge, ModelJudgeOptions, PastJudgment, Verdict, by_name,
 };
-use webdancer_query::{QueryEngine, QueryOptions};
+use webdancer_query::{QueryEngine, QueryOptions, literal};
 use webdancer_synth::funnel::{Critic, CriticParameters, Stage};
 
 use crate::context::Context;
@@ -88,7 +88,7 @@ pub(in crate::commands) async fn past_judgments_of(
            AND json_get_int(criteria, 'judged_by', 'rules', 'version') = {version} \
            AND json_get_str(criteria, 'case') IS NOT NULL \
          ORDER BY event_time, event_id",
-        name = super::select::quoted(judge.name()),
+        name = literal::text(judge.name()),
         version = judge.rule_version(),
     );
     let batches = engine.query(&sql, &QueryOptions::default()).await?.read_all().await?;

@@ -4,7 +4,7 @@
 
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
-use webdancer_query::{QueryEngine, QueryOptions};
+use webdancer_query::{QueryEngine, QueryOptions, literal};
 use webdancer_synth::funnel::{COLUMNS, Funnel, OBSERVATIONS, SOURCE, Stage, StageRules};
 
 use super::versions::{Version, Versions};
@@ -29,7 +29,7 @@ pub(super) fn rows(funnel: &Funnel, versions: &Versions) -> String {
                  FROM judgments \
                  WHERE stage = 'quality' AND json_get_str(criteria, 'opinion', 'digest') = {} \
                  GROUP BY trajectory_id)",
-                quoted(digest)
+                literal::text(digest)
             ),
             ", o.opinion",
         ),
@@ -158,9 +158,4 @@ pub(super) async fn number(engine: &QueryEngine, sql: &str) -> Result<i64, Failu
         column.as_primitive_opt::<Int64Type>()?.values().first().copied()
     });
     Ok(number.unwrap_or(0))
-}
-
-/// Text as a SQL literal.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

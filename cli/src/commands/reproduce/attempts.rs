@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use webdancer_eval::reproduce::{Tally, differing};
-use webdancer_query::QueryOptions;
+use webdancer_query::{QueryOptions, literal};
 use webdancer_schemas::rows::Trajectory;
 
 use crate::columns::{query, rows, strings};
@@ -24,7 +24,7 @@ pub(super) async fn compare(context: &Context, first: &str, again: &str) -> Resu
     let mut questions = Vec::new();
     let sql = format!("SELECT DISTINCT qa_id FROM trajectories WHERE run_id = '{first}' ORDER BY qa_id");
     for batch in &query(context, &sql).await? {
-        questions.extend(strings(batch, "qa_id")?.iter().flatten().map(|id| format!("'{}'", id.replace('\'', "''"))));
+        questions.extend(strings(batch, "qa_id")?.iter().flatten().map(str::to_string));
     }
     let mut tally = Tally::default();
     for some in questions.chunks(QUESTIONS_AT_ONCE) {
@@ -44,9 +44,9 @@ async fn attempts(
     questions: &[String],
 ) -> Result<BTreeMap<(String, i32), Trajectory>, Failure> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM current_trajectories WHERE run_id = '{run}' AND qa_id IN ({}) \
+        "SELECT {COLUMNS} FROM current_trajectories WHERE run_id = '{run}' AND qa_id IN {} \
          ORDER BY termination <> 'error', event_time, event_id",
-        questions.join(", ")
+        literal::texts(questions.iter().map(String::as_str))
     );
     let batches = context.job_engine()?.query(&sql, &QueryOptions::default()).await?;
     let rows: Vec<Trajectory> = rows(batches, context.config.synth.rows_bytes_max).await?;

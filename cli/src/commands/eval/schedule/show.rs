@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use webdancer_eval::render::Table;
 use webdancer_eval::schedule::config::{self, Planned};
 use webdancer_eval::schedule::orders::Orders;
+use webdancer_query::literal;
 
 use super::known;
 use super::wiring::LakeClaims;
 use crate::columns::{objects, query};
-use crate::commands::eval::reading::quoted;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
@@ -54,17 +54,19 @@ pub(super) async fn show(context: &Context, name: &str, slots: u32) -> Result<()
     known(context, name)?;
     let planned = config::plan(&context.config.schedule, &context.config.scheduler)?;
     context.drain_embedded().await?;
-    let last =
-        format!("SELECT * FROM slot_state WHERE schedule = {} ORDER BY slot_time DESC LIMIT {slots}", quoted(name));
+    let last = format!(
+        "SELECT * FROM slot_state WHERE schedule = {} ORDER BY slot_time DESC LIMIT {slots}",
+        literal::text(name)
+    );
     let last = objects(&query(context, &last).await?)?;
-    let ids: Vec<String> = last.iter().filter_map(|slot| slot.get("slot_id")?.as_str()).map(quoted).collect();
+    let ids: Vec<&str> = last.iter().filter_map(|slot| slot.get("slot_id")?.as_str()).collect();
     let events = match ids.is_empty() {
         true => Vec::new(),
         false => {
             let sql = format!(
                 "SELECT slot_id, slot_time, event_time, state, policy, benchmark, run_id, holder, reason, details FROM slots \
-                 WHERE slot_id IN ({}) ORDER BY slot_time DESC, event_time, event_id LIMIT {EVENTS_MAX}",
-                ids.join(", ")
+                 WHERE slot_id IN {} ORDER BY slot_time DESC, event_time, event_id LIMIT {EVENTS_MAX}",
+                literal::texts(ids)
             );
             objects(&query(context, &sql).await?)?
         }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 use webdancer_agent::chat::BudgetConfig;
-use webdancer_eval::run::Run;
+use webdancer_eval::run::{Run, of_runs};
 use webdancer_eval::schedule::{self, Claims, ClaimsError, Pass, Runner, RunnerError, Spent, Work};
 use webdancer_lake::claims::Claim;
 use webdancer_lake::{Lake, LakeError};
 use webdancer_synth::sample::SampleRun;
 
 use crate::args::{EvalRunArgs, LimitArgs, ScorerArgs};
-use crate::commands::eval::reading::{of_runs, prices_of, runs_where};
+use crate::commands::eval::reading::{prices_of, runs_where};
 use crate::commands::eval::run::{Ordered, on_order};
 use crate::commands::eval::tables;
 use crate::context::Context;

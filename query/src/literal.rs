@@ -1,4 +1,4 @@
-//! What goes into SQL from outside: only ever as a literal.
+//! What goes into SQL from outside: only ever as a literal, or as a name in quotes.
 
 /// A text as a literal: quotes are doubled, and nothing else has a meaning between them.
 pub fn text(value: &str) -> String {
