@@ -31,7 +31,7 @@ use axum::routing::get;
 use webdancer_query::QueryEngine;
 
 pub use colour::Colours;
-pub use state::{Dashboard, Rows, Settings};
+pub use state::{Dashboard, Rows, Running, Settings};
 
 /// The pages over what `engine` reads.
 pub fn router(engine: QueryEngine, settings: Settings) -> Router {

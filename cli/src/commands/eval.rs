@@ -18,6 +18,7 @@ mod tables;
 mod votes;
 
 pub(super) use again::again;
+pub(super) use reading::quoted;
 pub(super) use tables::number;
 
 use crate::args::EvalCommand;

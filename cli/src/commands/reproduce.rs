@@ -17,6 +17,7 @@ use webdancer_query::pin;
 use crate::acting::{Again, Changes};
 use crate::args::ReproduceArgs;
 use crate::columns::{query, strings, text};
+use crate::commands::eval::quoted;
 use crate::commands::{eval, sample};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -61,7 +62,7 @@ pub(crate) async fn run(context: &Context, args: &ReproduceArgs) -> Result<(), F
 
 /// The kind of a run; None if no run has that id.
 async fn kind(context: &Context, id: &str) -> Result<Option<String>, Failure> {
-    let sql = format!("SELECT kind FROM run_state WHERE run_id = '{}'", id.replace('\'', "''"));
+    let sql = format!("SELECT kind FROM run_state WHERE run_id = {}", quoted(id));
     let mut kind = None;
     for batch in query(context, &sql).await?.iter().filter(|batch| batch.num_rows() > 0) {
         kind = text(&strings(batch, "kind")?, 0).map(str::to_string);
@@ -70,6 +71,9 @@ async fn kind(context: &Context, id: &str) -> Result<Option<String>, Failure> {
 }
 
 async fn attempted(context: &Context, args: &ReproduceArgs, kind: String) -> Result<(), Failure> {
+    if !attempts::are_there(context, &args.id).await? {
+        return Err(Failure::usage(format!("run {} left no attempt to compare with", args.id)));
+    }
     let how = Again { web: args.web.as_deref(), policy: args.policy.as_deref(), limits: args.limits.clone() };
     let (made_again, changes) = match kind.as_str() {
         "eval" => eval::again(context, &args.id, &how, &context.config.models()?).await?,
@@ -114,7 +118,8 @@ async fn inputs(context: &Context, first: &str, again: &str, changes: Changes) -
 /// The values of a column in a run.
 async fn values(context: &Context, table: &str, column: &str, run: &str) -> Result<Vec<String>, Failure> {
     let sql = format!(
-        "SELECT DISTINCT {column} AS value FROM {table} WHERE run_id = '{run}' AND {column} IS NOT NULL ORDER BY value LIMIT 20"
+        "SELECT DISTINCT {column} AS value FROM {table} WHERE run_id = {} AND {column} IS NOT NULL ORDER BY value LIMIT 20",
+        quoted(run)
     );
     let mut values = Vec::new();
     for batch in &query(context, &sql).await? {

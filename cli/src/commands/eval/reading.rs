@@ -78,7 +78,7 @@ pub(super) fn no_attempts(run: &str) -> Failure {
     Failure::usage(format!("run {run:?} has no attempts; SELECT DISTINCT run_id FROM trajectories"))
 }
 
-pub(super) fn quoted(text: &str) -> String {
+pub(in crate::commands) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

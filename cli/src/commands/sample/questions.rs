@@ -9,6 +9,7 @@ use webdancer_synth::sample::Question;
 use super::plan::{Plan, Questions};
 use crate::acting::ActingPlan;
 use crate::columns::{column, pinned, query, strings, text};
+use crate::commands::eval::quoted;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::fitting::WebTexts;
@@ -106,7 +107,8 @@ fn questions(batches: &[RecordBatch]) -> Result<Vec<Question>, Failure> {
 pub(in crate::commands) async fn made(context: &Context, run: &str) -> Result<HashSet<(String, i32)>, Failure> {
     let sql = format!(
         "SELECT qa_id, CAST(attempt AS BIGINT) AS attempt FROM trajectories \
-         WHERE run_id = '{run}' AND termination <> 'error'"
+         WHERE run_id = {} AND termination <> 'error'",
+        quoted(run)
     );
     let mut made = HashSet::new();
     for batch in &query(context, &sql).await? {

@@ -12,7 +12,7 @@ use crate::args::{DriftArgs, EvalRunArgs};
 use crate::columns::query;
 use crate::commands::eval::plan::EvalPlan;
 use crate::commands::eval::run::{Ready, carry_out};
-use crate::commands::eval::{scorers, tables};
+use crate::commands::eval::{quoted, scorers, tables};
 use crate::commands::sample::questions;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -205,7 +205,8 @@ pub(super) fn check_policy(side: &Side, made: &Run) -> Result<(), Failure> {
 async fn mean_turns(context: &Context, run: &str) -> Result<f64, Failure> {
     let sql = format!(
         "SELECT CAST(coalesce(sum(n_turns), 0) AS BIGINT) AS turns, count(*) AS attempts FROM trajectories \
-         WHERE run_id = '{run}'"
+         WHERE run_id = {}",
+        quoted(run)
     );
     let batches = query(context, &sql).await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(0.0) };
@@ -217,8 +218,9 @@ async fn mean_turns(context: &Context, run: &str) -> Result<f64, Failure> {
 pub(super) async fn misses(context: &Context, run: &str) -> Result<Misses, Failure> {
     let sql = format!(
         "SELECT count(*) AS calls, count(*) FILTER (WHERE outcome <> 'done') AS missed FROM ( \
-           SELECT unnest(turn_outcome) AS outcome FROM trajectories WHERE run_id = '{run}' \
-         ) WHERE outcome IN ('done', 'miss', 'unreachable')"
+           SELECT unnest(turn_outcome) AS outcome FROM trajectories WHERE run_id = {} \
+         ) WHERE outcome IN ('done', 'miss', 'unreachable')",
+        quoted(run)
     );
     let batches = query(context, &sql).await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(Misses::default()) };
