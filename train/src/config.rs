@@ -226,6 +226,10 @@ mod tests {
             ("seed = 1\n", "sft.toml: model: give folder, or a [model.scratch]"),
             ("[model]\nfolder = 'm'\n[model.scratch]\n", "sft.toml: model: give folder or scratch, not both"),
             ("[model.scratch]\nkv_heads = 3\n", "sft.toml: model.scratch.kv_heads: must divide heads"),
+            (
+                "[model.scratch]\nkv_heads = 2\nmimetic_gain = 1\n",
+                "sft.toml: model.scratch.mimetic_gain: must be 0 where there are fewer kv_heads than heads",
+            ),
             (&format!("{model}[optimizer]\nlr = 0\n"), "sft.toml: optimizer.lr: must be above 0 and at most 1"),
             (&format!("{model}[optimizer]\nlr = nan\n"), "sft.toml: optimizer.lr: must be above 0 and at most 1"),
             (&format!("{model}[validation]\nshare = 0.6\n"), "sft.toml: validation.share: must be from 0 to 0.5"),

@@ -108,9 +108,12 @@ fn load<'a>(
     match &config.model {
         ModelSource { folder: Some(folder), .. } => Ok((folder, Qwen::read(folder, kind, device)?)),
         ModelSource { scratch: Some(shape), .. } => {
-            let shape = ModelConfig::scratch(shape, tokens)?;
-            let parameters = guard(|| Parameters::draw(&shape, config.seed, kind, device))?;
-            Ok((scratch, Qwen::new(shape, parameters)?))
+            let config_of = ModelConfig::scratch(shape, tokens)?;
+            let parameters = guard(|| Parameters::draw(&config_of, config.seed, kind, device))?;
+            if shape.mimetic_gain > 0.0 {
+                parameters.mimic(&config_of, shape.mimetic_gain)?;
+            }
+            Ok((scratch, Qwen::new(config_of, parameters)?))
         }
         ModelSource { .. } => Err(TrainError::Usage("model: give folder, or a [model.scratch]".into())),
     }

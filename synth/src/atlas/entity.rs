@@ -79,7 +79,7 @@ pub struct Entity {
     pub name: String,
     /// Title of its article: the name, with an addition where others have the same.
     pub title: String,
-    /// Path of its article, such as `/capital/paris`.
+    /// Path of its article, such as `/capital/Paris`.
     pub path: String,
     /// The countries it is about, as indices into [`World::countries`], in the order of their names.
     pub countries: Vec<usize>,
@@ -220,36 +220,39 @@ fn numbered(text: String, used: &mut usize, joint: &str) -> String {
     if *used == 1 { text } else { format!("{text}{joint}{used}") }
 }
 
-/// Letters without their marks, in lower case: what search and paths compare.
+/// Letters without their marks, in lower case: what search compares.
 pub(crate) fn fold(text: &str) -> String {
+    unmarked(text).to_lowercase()
+}
+
+/// Letters without their marks.
+fn unmarked(text: &str) -> String {
     let decomposed = DecomposingNormalizerBorrowed::new_nfd().normalize(text);
     let letters = decomposed.chars().filter(|c| !('\u{300}'..='\u{36f}').contains(c));
     letters
-        .flat_map(char::to_lowercase)
-        .map(|c| {
-            if c == 'đ' {
-                'd'
-            } else if c == 'ł' {
-                'l'
-            } else {
-                c
-            }
+        .map(|c| match c {
+            'đ' => 'd',
+            'Đ' => 'D',
+            'ł' => 'l',
+            'Ł' => 'L',
+            other => other,
         })
         .collect()
 }
 
-/// Words of folded text: runs of letters and digits.
-pub(crate) fn words(folded: &str) -> impl Iterator<Item = &str> {
-    folded.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
+/// Words: runs of letters and digits.
+pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
 fn sort_key(text: &str) -> String {
     words(&fold(text)).collect::<Vec<_>>().join(" ")
 }
 
+/// The last segment of a path: the words of a title, with their capitals. Who has read a name can write its path.
 fn slug(text: &str) -> String {
     // Apostrophes and their like join what they stand between.
-    let joined: String = fold(text).chars().filter(|c| !"'’ʻ".contains(*c)).collect();
+    let joined: String = unmarked(text).chars().filter(|c| !"'’ʻ".contains(*c)).collect();
     let slug = words(&joined).collect::<Vec<_>>().join("-");
     if slug.is_empty() { "page".to_string() } else { slug }
 }

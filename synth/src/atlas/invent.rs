@@ -1,7 +1,9 @@
 //! Invented worlds: the schema of the real one, no name of it.
 //!
-//! What is learnt on an invented world cannot be remembered from anywhere, and says nothing about the real one. A
-//! world depends on its seed alone: ChaCha's stream, taken as whole numbers, is the same on every machine.
+//! What is learnt on an invented world cannot be remembered from anywhere, and says nothing about the real one. Its names
+//! are put together from pieces of real ones, three letters each: who has learnt to read and write these can read and
+//! write the names of the real world, none of which it has seen. A world depends on its seed alone: ChaCha's stream,
+//! taken as whole numbers, is the same on every machine.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,14 +12,8 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use super::world::{Country, Currency, World, WorldError};
 
-/// Letters of names. Any may follow any, so that a name of the real world has no part that invented ones never have.
-const VOWELS: [char; 6] = ['a', 'e', 'i', 'o', 'u', 'y'];
-const CONSONANTS: [char; 20] =
-    ['b', 'c', 'd', 'f', 'g', 'h', 'j', 'k', 'l', 'm', 'n', 'p', 'q', 'r', 's', 't', 'v', 'w', 'x', 'z'];
-/// Chance in a hundred that a vowel is followed by a consonant, or a consonant by a vowel.
-const ALTERNATES: u32 = 75;
-/// Letters of the same sort in a row, at most.
-const ROW_MAX: usize = 2;
+/// Letters of a piece of a name.
+const PIECE_LETTERS: usize = 3;
 /// Chance in a hundred that a place has a name of several words.
 const SEVERAL_WORDS: u32 = 20;
 /// What stands before or after one word in a name of several, or between two.
@@ -33,7 +29,6 @@ const SUBREGION_SIDE: u32 = 1_800;
 
 const FORMS: [&str; 5] = ["Republic of", "Kingdom of", "Federation of", "Union of", "Commonwealth of"];
 const DIRECTIONS: [&str; 4] = ["Northern", "Southern", "Eastern", "Western"];
-const COINS: [&str; 6] = ["crown", "mark", "thaler", "sun", "leaf", "star"];
 
 impl World {
     /// The world of a seed: 250 countries in 6 regions and 24 subregions, with mutual borders.
@@ -50,6 +45,41 @@ struct Inventor {
     random: ChaCha8Rng,
     /// Names in lower case that are taken: the real world's, then our own.
     taken: HashSet<String>,
+    pieces: Pieces,
+}
+
+/// What the words of names are made of, each piece once and in order.
+#[derive(Default)]
+struct Pieces {
+    /// Beginnings of words with a capital letter.
+    capital: Vec<String>,
+    /// Beginnings of the others.
+    small: Vec<String>,
+    /// What follows, whole: words may go on behind it.
+    middle: Vec<String>,
+    /// What words end with.
+    last: Vec<String>,
+}
+
+impl Pieces {
+    fn of<'a>(names: impl Iterator<Item = &'a str>) -> Pieces {
+        let mut pieces: [BTreeSet<String>; 4] = Default::default();
+        for word in names.flat_map(|name| name.split(|c: char| !c.is_alphabetic())) {
+            let [capital, small, middle, last] = &mut pieces;
+            let letters: Vec<char> = word.chars().collect();
+            let mut cut = letters.chunks(PIECE_LETTERS).map(String::from_iter);
+            // A word as short as a piece is no beginning of a longer one.
+            let Some(first) = cut.next().filter(|first: &String| first.chars().count() == PIECE_LETTERS) else {
+                continue;
+            };
+            if word.starts_with(char::is_uppercase) { capital } else { small }.insert(first);
+            let mut rest: Vec<String> = cut.collect();
+            last.extend(rest.pop());
+            middle.extend(rest);
+        }
+        let [capital, small, middle, last] = pieces.map(|set| set.into_iter().collect());
+        Pieces { capital, small, middle, last }
+    }
 }
 
 /// A place on the map, in hundredths of a degree.
@@ -61,14 +91,14 @@ struct Place {
 
 impl Inventor {
     fn new(seed: u64) -> Result<Inventor, WorldError> {
-        let mut taken = HashSet::new();
-        for country in World::real()?.countries() {
-            let names = [&country.code, &country.name, &country.official, &country.region];
-            let names = names.into_iter().chain(&country.capitals).chain(&country.subregion).chain(&country.languages);
-            let names = names.chain(&country.demonym).chain(country.currencies.iter().flat_map(|c| [&c.code, &c.name]));
-            taken.extend(names.map(|name| name.to_lowercase()));
-        }
-        Ok(Inventor { random: ChaCha8Rng::seed_from_u64(seed), taken })
+        let real = World::real()?;
+        // Codes are no words.
+        let codes = real.countries().iter().flat_map(|country| {
+            std::iter::once(&country.code).chain(country.currencies.iter().map(|currency| &currency.code))
+        });
+        let names = || real.countries().iter().flat_map(names_of);
+        let taken = names().chain(codes.map(String::as_str)).map(str::to_lowercase).collect();
+        Ok(Inventor { random: ChaCha8Rng::seed_from_u64(seed), taken, pieces: Pieces::of(names()) })
     }
 
     fn world(&mut self) -> Result<World, WorldError> {
@@ -188,20 +218,32 @@ impl Inventor {
     }
 
     fn currency(&mut self) -> Currency {
-        let coin = self.pick(&COINS).copied().unwrap_or_default();
-        Currency { code: self.code(), name: format!("{} {coin}", self.name()) }
+        Currency { code: self.code(), name: format!("{} {}", self.name(), self.word(|pieces| &pieces.small)) }
     }
 
     /// The name of a place, of one word or several, that nobody has yet.
     fn place_name(&mut self) -> String {
         loop {
             let name = if !self.chance(SEVERAL_WORDS) {
-                self.word()
+                self.word(|pieces| &pieces.capital)
             } else {
                 match self.below(3) {
-                    0 => format!("{} {}", self.pick(&BEFORE).copied().unwrap_or_default(), self.word()),
-                    1 => format!("{} {}", self.word(), self.pick(&AFTER).copied().unwrap_or_default()),
-                    _ => format!("{}{}{}", self.word(), self.pick(&BETWEEN).copied().unwrap_or_default(), self.word()),
+                    0 => format!(
+                        "{} {}",
+                        self.pick(&BEFORE).copied().unwrap_or_default(),
+                        self.word(|pieces| &pieces.capital)
+                    ),
+                    1 => format!(
+                        "{} {}",
+                        self.word(|pieces| &pieces.capital),
+                        self.pick(&AFTER).copied().unwrap_or_default()
+                    ),
+                    _ => format!(
+                        "{}{}{}",
+                        self.word(|pieces| &pieces.capital),
+                        self.pick(&BETWEEN).copied().unwrap_or_default(),
+                        self.word(|pieces| &pieces.capital)
+                    ),
                 }
             };
             // Its people's name must be nobody's either.
@@ -214,32 +256,31 @@ impl Inventor {
     /// A name of one word that nobody has yet.
     fn name(&mut self) -> String {
         loop {
-            let name = self.word();
+            let name = self.word(|pieces| &pieces.capital);
             if self.taken.insert(name.to_lowercase()) {
                 return name;
             }
         }
     }
 
-    /// Four to nine letters, the first a capital.
-    fn word(&mut self) -> String {
-        let length = 4 + self.below(6) as usize;
-        let mut is_vowel = self.chance(25);
-        let mut word = String::new();
-        let mut row = 0;
-        for at in 0..length {
-            if at > 0 {
-                let changes = row == ROW_MAX || self.chance(ALTERNATES);
-                row = if changes { 1 } else { row + 1 };
-                is_vowel ^= changes;
-            } else {
-                row = 1;
-            }
-            let letter = if is_vowel { self.pick(&VOWELS) } else { self.pick(&CONSONANTS) };
-            let letter = letter.copied().unwrap_or('a');
-            word.push(if at == 0 { letter.to_ascii_uppercase() } else { letter });
+    /// A word of two to four pieces, the first of these.
+    fn word(&mut self, first: fn(&Pieces) -> &Vec<String>) -> String {
+        let middle = match self.below(100) {
+            0..=49 => 0,
+            50..=89 => 1,
+            _ => 2,
+        };
+        let mut word = self.piece(first);
+        for _ in 0..middle {
+            word.push_str(&self.piece(|pieces| &pieces.middle));
         }
+        word.push_str(&self.piece(|pieces| &pieces.last));
         word
+    }
+
+    fn piece(&mut self, of: fn(&Pieces) -> &Vec<String>) -> String {
+        let index = self.below(u32::try_from(of(&self.pieces).len()).unwrap_or(0));
+        of(&self.pieces).get(index as usize).cloned().unwrap_or_default()
     }
 
     fn code(&mut self) -> String {
@@ -275,6 +316,13 @@ impl Inventor {
 fn distance(a: Place, b: Place) -> i64 {
     let (north, east) = (i64::from(a.north - b.north), i64::from(a.east - b.east));
     north * north + east * east
+}
+
+/// All that is named in a country's row.
+fn names_of(country: &Country) -> impl Iterator<Item = &str> {
+    let places = [&country.name, &country.official, &country.region].into_iter().chain(&country.capitals);
+    let others = country.subregion.iter().chain(&country.languages).chain(&country.demonym);
+    places.chain(others).chain(country.currencies.iter().map(|currency| &currency.name)).map(String::as_str)
 }
 
 fn demonym(name: &str) -> String {

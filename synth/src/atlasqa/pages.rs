@@ -18,7 +18,7 @@ use webdancer_agent::fetch::extract::{self, Limits};
 pub struct Evidence {
     /// Title of the article.
     pub title: String,
-    /// Path on the site, such as `/country/france`.
+    /// Path on the site, such as `/country/France`.
     pub path: String,
     /// SHA-256 of the main text, hex: `digest` of the table `pages`.
     pub digest: String,

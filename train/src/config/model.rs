@@ -63,6 +63,9 @@ pub struct ScratchModel {
     pub tie_embeddings: bool,
     /// Standard deviation of the initial weights.
     pub init_std: f64,
+    /// How strongly heads begin as ones that copy: keys with the weights of queries, outputs with those of values,
+    /// transposed and times this. 0: all weights are drawn by themselves.
+    pub mimetic_gain: f64,
     /// Its tokenizer, made from the data.
     pub tokenizer: SmallTokenizerConfig,
 }
@@ -81,6 +84,7 @@ impl Default for ScratchModel {
             positions_max: 4_096,
             tie_embeddings: true,
             init_std: 0.02,
+            mimetic_gain: 0.0,
             tokenizer: SmallTokenizerConfig::default(),
         }
     }
@@ -112,6 +116,12 @@ impl ScratchModel {
         )?;
         within(self.rope_theta.is_finite() && self.rope_theta >= 1.0, "rope_theta", "be at least 1")?;
         within(self.init_std > 0.0 && self.init_std <= 1.0, "init_std", "be above 0 and at most 1")?;
+        within((0.0..=16.0).contains(&self.mimetic_gain), "mimetic_gain", "be from 0 to 16")?;
+        within(
+            self.mimetic_gain == 0.0 || self.heads == self.kv_heads,
+            "mimetic_gain",
+            "be 0 where there are fewer kv_heads than heads",
+        )?;
         let tokenizer = &self.tokenizer;
         within((0.0..=1.0).contains(&tokenizer.word_share_min), "tokenizer.word_share_min", "be from 0 to 1")?;
         within((1..=8).contains(&tokenizer.piece_letters), "tokenizer.piece_letters", "be from 1 to 8")?;

@@ -30,6 +30,12 @@ pub(super) struct Score {
     values: [(f64, f64); METRICS.len()],
 }
 
+impl Score {
+    pub(super) fn pass_at_1(&self) -> f64 {
+        self.values[0].0
+    }
+}
+
 /// The query that gives every number: per question, then the mean over questions. An attempt without a verdict is wrong
 /// unless something outside of it failed: then it is left out.
 pub(super) fn query_of(arms: &[Arm]) -> String {
