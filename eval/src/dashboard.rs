@@ -30,7 +30,7 @@ use axum::routing::get;
 use webdancer_query::QueryEngine;
 
 pub use colour::Colours;
-pub use state::{Dashboard, Rows, Settings};
+pub use state::{Dashboard, Rows, Running, Settings};
 pub use webdancer_query::literal as sql;
 
 /// The pages over what `engine` reads.

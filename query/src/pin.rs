@@ -48,7 +48,7 @@ use ties::Ties;
 use write::{Part, PartsWriter, Writing};
 
 pub use diff::{Change, ChangedRow, PinDiff, diff};
-pub use read::{export, read};
+pub use read::{check_open, export, read};
 pub use verify::{Recomputed, Verification, verify};
 
 /// Format of the manifests written here.

@@ -4,6 +4,8 @@
 //! is the same snapshot. Statements about the catalogue itself (SHOW, information_schema) see every table with its
 //! declared columns, without opening any.
 
+mod pinned;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -263,10 +265,7 @@ impl<'a> Resolver<'a> {
             .infer_schema(self.state)
             .await?;
         let rows: Arc<dyn TableProvider> = Arc::new(ListingTable::try_new(config)?);
-        match gated::of_pin(&rows.schema()).filter(|_| !self.restricted) {
-            Some(sql) => self.narrowed(&sql, HashMap::from([(gated::PINNED.to_string(), rows)])).await,
-            None => Ok(rows),
-        }
+        if self.restricted { Ok(rows) } else { self.open_rows(&manifest, rows).await }
     }
 
     /// Whether a pin's files are there and as long as they were. Their content is for `pin verify`.

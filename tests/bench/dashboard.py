@@ -132,7 +132,7 @@ PAGES = {
         "/compare?before=run-0155&after=run-0195",
         f"{SCORES} WHERE t.run_id IN ('run-0155', 'run-0195')",
     ),
-    "schedules": ("/schedules", "SELECT * FROM slots ORDER BY slot_time DESC LIMIT 50"),
+    "schedules": ("/schedules", "SELECT * FROM slot_state ORDER BY slot_time DESC LIMIT 50"),
 }
 
 

@@ -1,15 +1,21 @@
 //! `webdancer lineage`: where something came from and what came of it; runs as OpenLineage events.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::Value;
 use url::Url;
 use webdancer_agent::post::Post;
 use webdancer_agent::secret::Secret;
 use webdancer_query::lineage::openlineage::{Naming, run_events};
 use webdancer_query::lineage::{LineageLimits, lineage};
+use webdancer_query::{QueryEngine, QueryOptions};
+use webdancer_schemas::kind::Kind;
 
 use crate::args::LineageArgs;
+use crate::columns::strings;
 use crate::config::OpenLineageConfig;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -34,8 +40,7 @@ pub(crate) async fn run(context: &Context, args: &LineageArgs) -> Result<(), Fai
 
 async fn events(context: &Context, args: &LineageArgs) -> Result<(), Failure> {
     let config = &context.config.openlineage;
-    let lake = Url::parse(context.lake.uri()).map_err(|e| Failure::failed(format!("{}: {e}", context.lake.uri())))?;
-    let naming = Naming { jobs: config.namespace.clone(), ..Naming::of(lake) };
+    let naming = naming(context)?;
     // Settings that are wrong are told before anything is written.
     let post = if args.no_send { None } else { config.post()? };
     let events = run_events(&context.job_engine()?, &naming, args.run.as_deref(), args.since).await?;
@@ -55,6 +60,97 @@ async fn events(context: &Context, args: &LineageArgs) -> Result<(), Failure> {
         output::note(&format!("{} events sent to {}", events.len(), config.address()));
     }
     Ok(())
+}
+
+fn naming(context: &Context) -> Result<Naming, Failure> {
+    let lake = Url::parse(context.lake.uri()).map_err(|e| Failure::failed(format!("{}: {e}", context.lake.uri())))?;
+    Ok(Naming { jobs: context.config.openlineage.namespace.clone(), ..Naming::of(lake) })
+}
+
+/// How often a server looks whether there is more of runs.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How late an event may come in. Of what was told longer ago the command tells.
+const LATE_MAX: TimeDelta = TimeDelta::minutes(10);
+
+/// Sends the events of runs as their states change: what a server does beside everything else.
+pub(super) struct Sender {
+    engine: QueryEngine,
+    naming: Naming,
+    post: Post,
+    /// Runs that changed from then on are told, from their start.
+    since: DateTime<Utc>,
+    /// The version of the runs that was looked at last.
+    version: Option<u64>,
+    /// Time, run and type of what was sent.
+    sent: BTreeSet<[String; 3]>,
+}
+
+impl Sender {
+    /// None where the settings name no place.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub(super) fn of(context: &Context, since: DateTime<Utc>) -> Result<Option<Sender>, Failure> {
+        let Some(post) = context.config.openlineage.post()? else { return Ok(None) };
+        let (engine, naming) = (context.job_engine()?, naming(context)?);
+        Ok(Some(Sender { engine, naming, post, since, version: None, sent: BTreeSet::new() }))
+    }
+
+    /// Sends until it is dropped. What cannot be sent is sent later.
+    pub(super) async fn run(mut self) {
+        let mut told = None;
+        loop {
+            let why = self.look(Utc::now()).await.err().map(|failure| failure.to_string());
+            // The same reason is told once.
+            if let Some(why) = why.as_ref().filter(|_| why != told) {
+                tracing::warn!("runs are not told of: {why}");
+            }
+            told = why;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&mut self, now: DateTime<Utc>) -> Result<(), Failure> {
+        let versions = self.engine.versions().await?;
+        let version = versions.into_iter().find(|(kind, _)| *kind == Kind::Run).map(|(_, version)| version);
+        if version == self.version {
+            return Ok(());
+        }
+        for run in self.changed().await? {
+            for event in run_events(&self.engine, &self.naming, Some(&run), None).await? {
+                self.send(&event).await?;
+            }
+        }
+        self.version = version;
+        self.since = self.since.max(now - LATE_MAX);
+        let since = self.since.to_rfc3339_opts(SecondsFormat::Secs, true);
+        self.sent.retain(|[time, ..]| *time >= since);
+        Ok(())
+    }
+
+    async fn changed(&self) -> Result<Vec<String>, Failure> {
+        let sql = format!(
+            "SELECT DISTINCT run_id FROM runs WHERE run_id IS NOT NULL AND event_time >= CAST('{}' AS TIMESTAMP) \
+             ORDER BY run_id",
+            self.since.to_rfc3339()
+        );
+        let mut runs = Vec::new();
+        for batch in &self.engine.query(&sql, &QueryOptions::default()).await?.read_all().await? {
+            runs.extend(strings(batch, "run_id")?.iter().flatten().map(str::to_string));
+        }
+        Ok(runs)
+    }
+
+    async fn send(&mut self, event: &Value) -> Result<(), Failure> {
+        let told = [&event["eventTime"], &event["run"]["runId"], &event["eventType"]];
+        let told = told.map(|part| part.as_str().unwrap_or_default().to_string());
+        if self.sent.contains(&told) {
+            return Ok(());
+        }
+        self.post.send(&told[1], event).await.map_err(|error| Failure::failed(error.to_string()))?;
+        self.sent.insert(told);
+        Ok(())
+    }
 }
 
 fn write(args: &LineageArgs, events: &[Value]) -> Result<(), Failure> {

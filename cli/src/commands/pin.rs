@@ -71,6 +71,7 @@ pub(crate) async fn run(context: &Context, command: &PinCommand) -> Result<(), F
         }
         PinCommand::Export { pin, format, output: file, trainer, out, template, profile } => {
             let manifest = context.lake.find_pin(pin).await?;
+            pin::check_open(&context.engine()?, &manifest).await?;
             match trainer {
                 Some(trainer) => {
                     let export = export::Export { trainer: *trainer, out: out.as_deref(), template, profile };

@@ -70,6 +70,9 @@ async fn kind(context: &Context, id: &str) -> Result<Option<String>, Failure> {
 }
 
 async fn attempted(context: &Context, args: &ReproduceArgs, kind: String) -> Result<(), Failure> {
+    if !attempts::are_there(context, &args.id).await? {
+        return Err(Failure::usage(format!("run {} left no attempt to compare with", args.id)));
+    }
     let how = Again { web: args.web.as_deref(), policy: args.policy.as_deref(), limits: args.limits.clone() };
     let (made_again, changes) = match kind.as_str() {
         "eval" => eval::again(context, &args.id, &how, &context.config.models()?).await?,
@@ -114,7 +117,8 @@ async fn inputs(context: &Context, first: &str, again: &str, changes: Changes) -
 /// The values of a column in a run.
 async fn values(context: &Context, table: &str, column: &str, run: &str) -> Result<Vec<String>, Failure> {
     let sql = format!(
-        "SELECT DISTINCT {column} AS value FROM {table} WHERE run_id = '{run}' AND {column} IS NOT NULL ORDER BY value LIMIT 20"
+        "SELECT DISTINCT {column} AS value FROM {table} WHERE run_id = {} AND {column} IS NOT NULL ORDER BY value LIMIT 20",
+        literal::text(run)
     );
     let mut values = Vec::new();
     for batch in &query(context, &sql).await? {

@@ -22,6 +22,8 @@ use webdancer_synth::sample::{
     Attempt, Listed, SampleConfig, SampleError, SampleReport, SampleRun, Sampler, Source, missing,
 };
 
+use webdancer_query::literal;
+
 use crate::acting::{Again, Changes};
 use crate::args::SampleArgs;
 use crate::context::Context;
@@ -115,8 +117,9 @@ pub(super) async fn again(context: &Context, run: &str, how: &Again<'_>) -> Resu
     plan.run = made_again;
     // Those that were attempted, in the words in which they were: the lake may have others by now.
     plan.questions = plan::Questions::Sql(format!(
-        "SELECT qa_id, first_value(question ORDER BY attempt) AS question FROM trajectories WHERE run_id = '{run}' \
-         GROUP BY qa_id ORDER BY qa_id"
+        "SELECT qa_id, first_value(question ORDER BY attempt) AS question FROM trajectories WHERE run_id = {} \
+         GROUP BY qa_id ORDER BY qa_id",
+        literal::text(run)
     ));
     let id = plan.run.id.clone();
     let part = if goes_on { Part::GoesOn } else { Part::Begins };

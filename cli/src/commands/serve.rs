@@ -1,4 +1,4 @@
-//! `webdancer serve`: the dashboard, what keeps it up to date, and the schedules.
+//! `webdancer serve`: the dashboard, what keeps it up to date, the schedules, and runs told as OpenLineage events.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use webdancer_schemas::rows::Slot;
 use webdancer_serve::{Limits, Server};
 
 use super::eval::schedule::run_loop;
+use super::lineage::Sender;
 use crate::args::ServeArgs;
 use crate::context::{Context, LogUri};
 use crate::failure::Failure;
@@ -18,6 +19,7 @@ use crate::output;
 const DRAIN_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
+    let lineage = Sender::of(context, chrono::Utc::now())?;
     let dashboard = Dashboard::new(context.engine()?, settings(context, args));
     let limits = Limits::default();
     let failed = |e: std::io::Error| Failure::failed(format!("serving on {}: {e}", args.listen));
@@ -39,6 +41,7 @@ pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failu
     let ended = tokio::select! {
         () = super::ingest::stopped() => None,
         () = keep_up(context, args) => None,
+        () = tell_of_runs(lineage) => None,
         ended = &mut schedules => Some(ended),
     };
     warming.abort();
@@ -57,6 +60,14 @@ async fn schedules(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     }
     let tell = |slot: &Slot| tracing::info!(schedule = slot.schedule, slot = slot.slot_id, state = slot.state);
     run_loop(context.clone(), None, tell, super::ingest::stopped()).await.map(drop)
+}
+
+/// Sends runs as OpenLineage events where the settings name a place.
+async fn tell_of_runs(lineage: Option<Sender>) {
+    match lineage {
+        Some(sender) => sender.run().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn settings(context: &Context, args: &ServeArgs) -> Settings {

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use webdancer_tests::stub_model::{Answer, StubModel};
+
 use crate::{start, text, webdancer};
 
 /// Head and body of a page.
@@ -54,6 +56,39 @@ fn a_server_shows_what_is_appended_while_it_serves_and_ends_when_asked() {
     assert!(shown.contains("run-before,crawl,finished") && shown.contains("run-after,crawl,finished"), "{shown}");
     let asked = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
     assert!(asked.success());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn a_server_tells_of_runs_whose_state_changes_where_the_settings_say() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let receiver = runtime.block_on(StubModel::scripted(|_, number| match number {
+        0 => Answer::status(503),
+        _ => Answer::json(&serde_json::json!({})),
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    append(folder.path(), "run-before");
+    let url = receiver.url().trim_end_matches("/v1").to_string();
+    let settings = format!(
+        "[openlineage]\nurl = \"{url}\"\nendpoint = \"v1/chat/completions\"\nrequests = {{ backoff_ms = 1 }}\n"
+    );
+    std::fs::write(folder.path().join("webdancer.toml"), settings).unwrap();
+    let mut server = start(folder.path(), &["--json", "serve", "--listen", "127.0.0.1:0"]);
+    let mut line = String::new();
+    BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    append(folder.path(), "run-after");
+    let begun = Instant::now();
+    while receiver.asked().len() < 2 && begun.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let asked = receiver.asked();
+    let told = |at: usize| {
+        let body = &asked[at].body;
+        (body["run"]["facets"]["webdancer_run"]["run_id"].clone(), body["eventType"].clone())
+    };
+    // What was refused is sent again, and what was over before is left to the command.
+    assert_eq!([told(0), told(1)], [("run-after".into(), "COMPLETE".into()), ("run-after".into(), "COMPLETE".into())]);
+    assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
     assert!(server.wait().unwrap().success());
 }
 

@@ -298,6 +298,47 @@ event metric best '{"name":"best_step","step":2,"value":1}'
 }
 
 #[test]
+fn a_dapo_run_is_made_again_from_its_pins_its_first_checkpoint_and_its_configuration() {
+    // What passes for weights follows from whatever the trainer is given.
+    let folder = lake(
+        r#"[ "$kind" = dapo ] && [ $resume = no ] && [ -f "$pin" ] || exit 65
+digest() { cat "$config" "$init/weights" "$pages" | sha256sum | cut -c 1-16; }
+event trajectory t1 "{\"trajectory_id\":\"$run-t1\",\"qa_id\":\"q1\",\"attempt\":0,\"termination\":\"answer\",\"n_turns\":1,\"n_tool_calls\":0}"
+event checkpoint c1 '{"digest":"same","step":1,"uri":"file:///c1"}'
+event checkpoint c2 "{\"digest\":\"$(digest)\",\"step\":2,\"uri\":\"file:///c2\"}"
+"#,
+    );
+    let folder = folder.path();
+    std::fs::write(folder.join("own.toml"), "seed = 7\ndeterministic = true\n").unwrap();
+    std::fs::create_dir(folder.join("base")).unwrap();
+    std::fs::write(folder.join("base/weights"), "before").unwrap();
+    ok(folder, &["pin", "create", "pages", "--sql", PAGES]);
+    let dapo = ["--json", "train", "dapo", "--pin", "train", "--config", "own.toml", "--trainer=./trainer"];
+    let (code, first, message) = train(folder, &[&dapo[..], &["--web", "closed:pages", "--init", "base"]].concat());
+    assert_eq!(code, Some(0), "{message}");
+    let run = first["run_id"].as_str().unwrap();
+    // The configuration is the run's own: what has become of the file is all one.
+    std::fs::write(folder.join("own.toml"), "seed = 8\n").unwrap();
+    let (code, again, message) = train(folder, &["--json", "reproduce", run]);
+    assert_eq!((code, &again["identical"], &again["kind"]), (Some(0), &true.into(), &"dapo".into()), "{message}");
+    assert_eq!(again["checkpoints"].as_object().unwrap().len(), 2, "{again}");
+    let made = again["made_again"].as_str().unwrap();
+    let of = format!("SELECT kind, state, seed, parent_run = '{run}' AS again FROM run_state WHERE run_id = '{made}'");
+    assert_eq!(sql(folder, &of), ["dapo,finished,7,true"]);
+
+    std::fs::write(folder.join("base/weights"), "after").unwrap();
+    let (code, other, message) = train(folder, &["--json", "reproduce", run]);
+    assert_eq!((code, &other["identical"]), (Some(3), &false.into()), "{message}");
+    let weights = &other["checkpoints"];
+    assert_eq!((&weights["1"]["now"], &weights["2"]["then"]), (&"same".into(), &again["checkpoints"]["2"]["now"]));
+    assert_ne!(weights["2"]["then"], weights["2"]["now"]);
+    assert!(
+        message.ends_with("1 of 2 checkpoints are not identical: another machine, libtorch or model to begin with"),
+        "{message}"
+    );
+}
+
+#[test]
 fn settings_and_the_runs_configuration_are_files_of_their_own() {
     let folder = lake("loss 1");
     let folder = folder.path();

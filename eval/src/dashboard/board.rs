@@ -16,9 +16,10 @@ use super::sql;
 use super::state::{Computed, Dashboard};
 use super::{format, state};
 use crate::attempts;
+use crate::compare::COVERAGE_MIN;
 use crate::report::{Options, Report, report};
 use crate::run::{self, Run};
-use crate::votes::RulesAlone;
+use crate::votes::{self, JudgedVotes, Known, RulesAlone};
 
 pub(super) use crate::run::of_runs;
 
@@ -40,8 +41,7 @@ pub(super) struct Board {
 /// A run with its scores.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Counts of its attempts and of the verdicts on them.
-    fingerprint: (u64, u64),
+    fingerprint: Fingerprint,
     pub(super) about: About,
     /// Its benchmark, or else the method that its questions were made by.
     pub(super) benchmark: String,
@@ -49,6 +49,29 @@ pub(super) struct Entry {
     pub(super) restricted: bool,
     /// Its figures, without breakdowns.
     pub(super) report: Report,
+}
+
+/// What tells that a run's figures are others than before: counts of the rows that they are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Fingerprint {
+    attempts: u64,
+    verdicts: u64,
+    /// Pairs of its answers that a judge held against each other.
+    votes: u64,
+}
+
+/// What judges said of which answers of a run are the same, for the vote.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Votes(Option<(Known, JudgedVotes)>);
+
+impl Votes {
+    /// The report of a run whose answers these are, as the command makes it.
+    pub(super) fn report(&self, run: &Run, options: &Options) -> Report {
+        match &self.0 {
+            Some((known, votes)) => Report { votes: Some(votes.clone()), ..report(run, options, known) },
+            None => report(run, options, &RulesAlone),
+        }
+    }
 }
 
 /// What a run's own events say of it.
@@ -88,6 +111,16 @@ impl Entry {
     pub(super) fn judge(&self) -> String {
         self.report.judges.join(", ")
     }
+
+    /// Whether as many of its attempts have a verdict as a comparison needs: not while it is being made.
+    pub(super) fn is_settled(&self) -> bool {
+        self.report.coverage.share() >= COVERAGE_MIN
+    }
+
+    /// Whether it is being made: its score is of the questions that happened to come first.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.about.state.as_deref() == Some("started") && !self.is_settled()
+    }
 }
 
 impl Board {
@@ -103,12 +136,13 @@ impl Board {
         self.runs.values().map(|entry| entry.benchmark.as_str()).collect()
     }
 
-    /// For each policy and benchmark the run that stands for it: of those with most questions the latest.
+    /// For each policy and benchmark the run that stands for it: of those with most questions the latest that is settled, or
+    /// else the latest.
     pub(super) fn cells(&self) -> BTreeMap<(String, &str), &Arc<Entry>> {
         let mut cells: BTreeMap<(String, &str), &Arc<Entry>> = BTreeMap::new();
         for entry in self.runs.values() {
             let key = (entry.policy(), entry.benchmark.as_str());
-            let weight = |entry: &Entry| (entry.report.coverage.questions, entry.started());
+            let weight = |entry: &Entry| (entry.report.coverage.questions, entry.is_settled(), entry.started());
             if cells.get(&key).is_none_or(|held| weight(held) < weight(entry)) {
                 cells.insert(key, entry);
             }
@@ -153,6 +187,20 @@ impl Dashboard {
         })
         .await
     }
+
+    /// What judges said of the answers of these runs, by run.
+    pub(super) async fn votes<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a str>,
+    ) -> Result<BTreeMap<String, Votes>, Fault> {
+        let ids: Vec<&str> = ids.into_iter().collect();
+        // Most lakes have none, and joining attempts with one another is not for nothing.
+        if ids.is_empty() || self.rows(ANY_VOTES).await?.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let said = votes::judged(&self.batches(&votes::sql(&of_runs(ids))).await?)?;
+        Ok(said.into_iter().map(|(run, said)| (run, Votes(Some(said)))).collect())
+    }
 }
 
 async fn attempts_of<'a>(app: &Dashboard, ids: impl IntoIterator<Item = &'a str>) -> Result<Vec<Run>, Fault> {
@@ -163,7 +211,7 @@ async fn next(app: &Dashboard, last: Option<&Board>) -> Result<Board, Fault> {
     let (prints, abouts, common) = futures::try_join!(app.rows(FINGERPRINTS), app.rows(ABOUTS), app.rows(COMMON))?;
     let common: Vec<Option<u64>> = ["questions", "filters"].map(|name| number(common.first(), name)).to_vec();
     let mut abouts: BTreeMap<String, About> = abouts.iter().map(|row| (text(row, "run_id"), about(row))).collect();
-    let mut prints: Vec<(String, (u64, u64))> = prints.iter().map(fingerprint).collect();
+    let mut prints: Vec<(String, Fingerprint)> = prints.iter().map(fingerprint).collect();
     // The latest runs are kept, where there are more than can be.
     prints.sort_by_key(|(id, _)| std::cmp::Reverse(abouts.get(id).and_then(|about| about.started)));
     let left_out = prints.len().saturating_sub(RUNS_MAX);
@@ -184,19 +232,25 @@ async fn next(app: &Dashboard, last: Option<&Board>) -> Result<Board, Fault> {
     while !due.is_empty() {
         let mut attempts = 0;
         let some = due.iter().take_while(|(_, print, _)| {
-            attempts += print.0;
+            attempts += print.attempts;
             attempts <= ATTEMPTS_AT_ONCE
         });
         let some = some.count().max(1);
-        let some: Vec<(String, (u64, u64), About)> = due.drain(..some.min(due.len())).collect();
+        let some: Vec<Due> = due.drain(..some.min(due.len())).collect();
         read(app, &mut board, some).await?;
     }
     Ok(board)
 }
 
+/// A run whose figures are to be made.
+type Due = (String, Fingerprint, About);
+
 /// Reads the attempts of some runs, and makes their figures.
-async fn read(app: &Dashboard, board: &mut Board, due: Vec<(String, (u64, u64), About)>) -> Result<(), Fault> {
+async fn read(app: &Dashboard, board: &mut Board, due: Vec<Due>) -> Result<(), Fault> {
     let mut found = attempts_of(app, due.iter().map(|(id, ..)| id.as_str())).await?;
+    // Few runs have any, and they are asked for alone.
+    let voted: Vec<&str> = due.iter().filter(|(_, print, _)| print.votes > 0).map(|(id, ..)| id.as_str()).collect();
+    let mut votes = app.votes(voted).await?;
     let app = app.clone();
     // Bootstraps take their time, which is not to be that of other pages.
     let made = tokio::task::spawn_blocking(move || {
@@ -204,7 +258,8 @@ async fn read(app: &Dashboard, board: &mut Board, due: Vec<(String, (u64, u64), 
         for (id, fingerprint, about) in due {
             let Some(at) = found.iter().position(|run| run.run_id == id) else { continue };
             let run = found.swap_remove(at);
-            entries.push((id, Arc::new(entry(&app, &run, fingerprint, about))));
+            let votes = votes.remove(&id).unwrap_or_default();
+            entries.push((id, Arc::new(entry(&app, &run, &votes, fingerprint, about))));
         }
         entries
     });
@@ -212,13 +267,13 @@ async fn read(app: &Dashboard, board: &mut Board, due: Vec<(String, (u64, u64), 
     Ok(())
 }
 
-fn entry(app: &Dashboard, run: &Run, fingerprint: (u64, u64), about: About) -> Entry {
+fn entry(app: &Dashboard, run: &Run, votes: &Votes, fingerprint: Fingerprint, about: About) -> Entry {
     let options = Options { by: Vec::new(), ..app.options(run) };
     Entry {
         fingerprint,
         benchmark: benchmark_of(run, &about),
         restricted: run.questions.iter().any(|question| question.restricted),
-        report: report(run, &options, &RulesAlone),
+        report: votes.report(run, &options),
         about,
     }
 }
@@ -240,12 +295,16 @@ fn benchmark_of(run: &Run, about: &About) -> String {
 
 /// A trainer's rollouts are far more than all else, and are looked at by its metrics.
 const FINGERPRINTS: &str = "SELECT coalesce(t.run_id, '') AS run_id, count(*) AS attempts, \
-      coalesce(sum(j.verdicts), 0) AS verdicts \
+      coalesce(sum(j.verdicts), 0) AS verdicts, coalesce(sum(j.votes), 0) AS votes \
     FROM trajectories AS t \
-    LEFT JOIN (SELECT trajectory_id, count(*) AS verdicts FROM judgments \
-      WHERE stage IN ('correctness', 'override') GROUP BY trajectory_id) AS j ON j.trajectory_id = t.trajectory_id \
+    LEFT JOIN (SELECT trajectory_id, count(*) FILTER (WHERE stage <> 'equivalence') AS verdicts, \
+        count(*) FILTER (WHERE stage = 'equivalence') AS votes FROM judgments \
+      WHERE stage IN ('correctness', 'override', 'equivalence') GROUP BY trajectory_id) AS j \
+      ON j.trajectory_id = t.trajectory_id \
     WHERE coalesce(t.run_id, '') NOT IN (SELECT run_id FROM run_state WHERE kind IN ('sft', 'dapo')) \
     GROUP BY coalesce(t.run_id, '')";
+
+const ANY_VOTES: &str = "SELECT event_id FROM judgments WHERE stage = 'equivalence' LIMIT 1";
 
 /// Questions that came or changed, and runs of the funnel, which put other verdicts in force, touch every run.
 const COMMON: &str = "SELECT (SELECT count(*) FROM qa) AS questions, \
@@ -258,9 +317,10 @@ const ABOUTS: &str = "SELECT run_id, kind, state, started, updated, code_version
       json_get_int(config, 'attempts') AS attempts, json_length(config, 'qa_ids') AS questions \
     FROM run_state WHERE kind NOT IN ('sft', 'dapo')";
 
-fn fingerprint(row: &Map<String, Value>) -> (String, (u64, u64)) {
+fn fingerprint(row: &Map<String, Value>) -> (String, Fingerprint) {
     let of = |name: &str| number(Some(row), name).unwrap_or(0);
-    (text(row, "run_id"), (of("attempts"), of("verdicts")))
+    let print = Fingerprint { attempts: of("attempts"), verdicts: of("verdicts"), votes: of("votes") };
+    (text(row, "run_id"), print)
 }
 
 fn about(row: &Map<String, Value>) -> About {

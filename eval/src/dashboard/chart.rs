@@ -1,7 +1,7 @@
 //! Charts, drawn on the server as SVG: each with a caption that says its n, its numbers as a table, as CSV and as a file,
 //! and the SQL that it was made from.
 //!
-//! Colours come from classes (`k0` to `k7` of policies, `published`, `k-none`), so that both themes and a downloaded file
+//! Colours come from classes (`k0` to `k7` of policies, with `s1` or `s2` for another shape, `published`, `k-none`), so that both themes and a downloaded file
 //! have their own. Values are read by hovering, and a point may lead somewhere. Axes begin at zero where length means
 //! quantity. See [`lines`](Chart::lines), [`dots`](Chart::dots), [`bars`](Chart::bars), [`histogram`](Chart::histogram),
 //! [`heat`](Chart::heat).
@@ -101,6 +101,20 @@ impl Chart {
     }
 }
 
+/// What stands at a value: round, and where the class names a shape a square (`s1`) or a diamond (`s2`).
+fn spot(class: &str, (x, y): (f64, f64), radius: f64) -> Markup {
+    let tenths = |value: f64| (value * 10.0).round() / 10.0;
+    let (left, top) = (tenths(x - radius), tenths(y - radius));
+    match class.split_once(' ').map(|(_, shape)| shape) {
+        Some("s1") => html! { rect.dot x=(left) y=(top) width=(2.0 * radius) height=(2.0 * radius) {} },
+        Some("s2") => {
+            let half = tenths(1.2 * radius);
+            html! { path.dot d={ "M" (x) " " (tenths(y - half)) "l" (half) " " (half) "l-" (half) " " (half) "l-" (half) " -" (half) "z" } {} }
+        }
+        _ => html! { circle.dot cx=(x) cy=(y) r=(radius) {} },
+    }
+}
+
 impl Unit {
     /// A value as the chart shows it.
     fn shown(self, value: f64) -> String {
@@ -131,5 +145,18 @@ fn level(value: f64) -> String {
         }
         size if size >= 10_000.0 => super::format::quantity(value),
         _ => format!("{value:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_of_one_colour_differ_in_shape() {
+        let shown = |class| spot(class, (10.0, 20.0), 4.0).into_string();
+        assert_eq!(shown("k0"), "<circle class=\"dot\" cx=\"10\" cy=\"20\" r=\"4\"></circle>");
+        assert_eq!(shown("k0 s1"), "<rect class=\"dot\" x=\"6\" y=\"16\" width=\"8\" height=\"8\"></rect>");
+        assert_eq!(shown("k0 s2"), "<path class=\"dot\" d=\"M10 15.2l4.8 4.8l-4.8 4.8l-4.8 -4.8z\"></path>");
     }
 }

@@ -1,4 +1,5 @@
-//! Colours of policies: eight that colour-blind people tell apart, one per policy, the same one on every page.
+//! Colours of policies: eight that colour-blind people tell apart, one per policy, the same one on every page. Where there
+//! are more policies, colours come again with another shape of dot and another dash of line.
 
 use std::collections::HashMap;
 
@@ -7,11 +8,8 @@ use webdancer_schemas::kind::Kind;
 use super::fault::Fault;
 use super::state::Dashboard;
 
-/// Colours that there are.
-pub(super) const COLOURS: usize = 8;
-
 /// Which colour each policy has: by the order in which policies first appear in the lake, so that a new one changes none
-/// of those before. Beyond eight they repeat; the name stands beside the colour everywhere.
+/// of those before. Beyond eight a colour comes again in another shape, beyond 24 both; the name stands beside it everywhere.
 #[derive(Debug, Default)]
 pub struct Colours {
     numbers: HashMap<String, usize>,
@@ -28,10 +26,14 @@ impl Colours {
         Colours { numbers }
     }
 
-    /// The class of what is drawn in a policy's colour: `k0` to `k7`; `k-none` of one that is not known.
+    /// The classes of what is drawn for a policy: its colour, `k0` to `k7`, and beyond eight policies a shape, `s1` or `s2`;
+    /// `k-none` of one that is not known.
     pub fn class(&self, policy: &str) -> &'static str {
-        const CLASSES: [&str; COLOURS] = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
-        self.numbers.get(policy).and_then(|number| CLASSES.get(number % COLOURS)).copied().unwrap_or("k-none")
+        const CLASSES: [&str; 24] = [
+            "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k0 s1", "k1 s1", "k2 s1", "k3 s1", "k4 s1", "k5 s1",
+            "k6 s1", "k7 s1", "k0 s2", "k1 s2", "k2 s2", "k3 s2", "k4 s2", "k5 s2", "k6 s2", "k7 s2",
+        ];
+        self.numbers.get(policy).and_then(|number| CLASSES.get(number % CLASSES.len())).copied().unwrap_or("k-none")
     }
 }
 
@@ -71,7 +73,8 @@ mod tests {
         let after = Colours::of(["a", "b", "a", "c"].map(str::to_string));
         assert_eq!((before.class("a"), before.class("b"), before.class("c")), ("k0", "k1", "k-none"));
         assert_eq!((after.class("a"), after.class("b"), after.class("c")), ("k0", "k1", "k2"));
-        let many = Colours::of((0..9).map(|n| n.to_string()));
-        assert_eq!((many.class("7"), many.class("8")), ("k7", "k0"));
+        let many = Colours::of((0..25).map(|n| n.to_string()));
+        let classes = ["7", "8", "15", "16", "24"].map(|policy| many.class(policy));
+        assert_eq!(classes, ["k7", "k0 s1", "k7 s1", "k0 s2", "k0"]);
     }
 }

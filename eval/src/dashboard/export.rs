@@ -47,7 +47,7 @@ fn section(report: &Report, titled: bool) -> Markup {
             @if titled { h2 { (report.title()) } }
             p { "Judged by " (if report.judges.is_empty() { format::MISSING.to_string() } else { report.judges.join(", ") })
                 "; " (format::percent(report.coverage.share())) " % of " (format::count(report.coverage.attempts)) " attempts have a verdict." }
-            @for note in &report.notes { p.note { (note) } }
+            @for note in report.told() { p.note { (note) } }
             h3 { "Scores" } (figures::scores(report).plain())
             div.small { @for chart in figures::breakdowns(report) { (chart.alone()) } }
             h3 { "Why attempts ended" } (figures::terminations(report).alone())

@@ -15,13 +15,12 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use maud::{DOCTYPE, Markup, html};
 use serde_json::{Map, Value, json};
-use webdancer_query::QueryResult;
 use webdancer_query::output::{Format, Output, TableOptions};
 
 use super::chart::Chart;
 use super::fault::Fault;
 use super::request::{Asked, Form, Query};
-use super::state::Dashboard;
+use super::state::{Dashboard, Running};
 use super::table::Table;
 use super::{assets, format};
 
@@ -151,7 +150,7 @@ pub enum Answer {
         /// Name of the file, without its end.
         name: String,
         /// The rows.
-        rows: Box<QueryResult>,
+        rows: Box<Running>,
     },
     /// An answer of its own: a stream, a file, a redirection.
     Other(Box<Response>),
@@ -269,13 +268,14 @@ fn twin(page: Page) -> Value {
     Value::Object(tables.map(|table| (table.id().to_string(), table.json())).collect::<Map<_, _>>())
 }
 
-async fn download(asked: &Asked, name: &str, mut rows: QueryResult) -> Result<Response, Fault> {
+async fn download(asked: &Asked, name: &str, mut running: Running) -> Result<Response, Fault> {
     use futures::StreamExt as _;
     let (format, end, media) = match asked.form {
         Form::Parquet => (Format::Parquet, "parquet", "application/vnd.apache.parquet"),
         Form::Json => (Format::Json, "json", "application/json"),
         _ => (Format::Csv, "csv", "text/csv; charset=utf-8"),
     };
+    let rows = &mut running.rows;
     let mut output = Output::new(format, rows.schema(), Vec::new(), TableOptions::default())?;
     let mut bytes = 0;
     while let Some(batch) = rows.next().await {

@@ -33,7 +33,8 @@ pub(super) fn mount(router: Router<Dashboard>) -> Router<Dashboard> {
         .route("/runs/{id}", page(run::show))
         .route("/runs/{id}/live", page(run::live))
         .route("/compare", page(compare::show))
-        .route("/schedules", page(schedules::list));
+        .route("/schedules", page(schedules::list))
+        .route("/schedules/{slot}", page(schedules::slot));
     mount_data(router)
 }
 

@@ -11,10 +11,10 @@ use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use webdancer_agent::chat::Prices;
 use webdancer_query::output::{Format, Output, TableOptions};
-use webdancer_query::{QueryEngine, QueryOptions, QueryResult};
+use webdancer_query::{QueryEngine, QueryError, QueryOptions, QueryResult};
 use webdancer_schemas::kind::Kind;
 
 use super::board::Board;
@@ -86,7 +86,7 @@ type Committed = (u64, Option<DateTime<Utc>>);
 struct Inner {
     engine: QueryEngine,
     settings: Settings,
-    statements: Semaphore,
+    statements: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     versions: tokio::sync::Mutex<Option<(Instant, Versions)>>,
     committed: Mutex<HashMap<Kind, Committed>>,
@@ -122,6 +122,14 @@ pub struct Computed<T> {
     pub behind: bool,
 }
 
+/// A statement that runs. It counts as one for as long as this is kept.
+#[derive(Debug)]
+pub struct Running {
+    /// Its rows.
+    pub rows: QueryResult,
+    _turn: OwnedSemaphorePermit,
+}
+
 /// Rows of a statement.
 pub type Rows = Vec<Map<String, Value>>;
 
@@ -129,7 +137,7 @@ impl Dashboard {
     /// Pages over what `engine` reads.
     pub fn new(engine: QueryEngine, settings: Settings) -> Dashboard {
         let inner = Inner {
-            statements: Semaphore::new(settings.statements_max.max(1)),
+            statements: Arc::new(Semaphore::new(settings.statements_max.max(1))),
             streams: Arc::new(Semaphore::new(settings.streams_max)),
             engine,
             settings,
@@ -146,7 +154,7 @@ impl Dashboard {
         &self.inner.settings
     }
 
-    /// The engine, for what has limits of its own; else [`batches`](Self::batches) and [`rows`](Self::rows).
+    /// The engine, for what runs no statement; else [`batches`](Self::batches), [`rows`](Self::rows) and [`in_turn`](Self::in_turn).
     pub fn engine(&self) -> &QueryEngine {
         &self.inner.engine
     }
@@ -161,17 +169,50 @@ impl Dashboard {
         self.inner.streams.clone().try_acquire_owned().ok()
     }
 
-    /// A statement's rows as they come, at most `rows_max` of them.
+    /// A statement's rows as they come, at most `rows_max` of them: one of a page, which knows what it may show.
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn query(&self, sql: &str, rows_max: u64) -> Result<QueryResult, Fault> {
-        let options = QueryOptions {
-            max_rows: Some(rows_max),
-            timeout: Some(self.inner.settings.query_time),
-            ..QueryOptions::default()
-        };
-        Ok(self.inner.engine.query(sql, &options).await?)
+    pub async fn query(&self, sql: &str, rows_max: u64) -> Result<Running, Fault> {
+        self.start(sql, rows_max, true).await
+    }
+
+    /// The same of a statement that a reader gave: gated rows are there for who may see them.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn query_of_reader(&self, sql: &str, rows_max: u64) -> Result<Running, Fault> {
+        self.start(sql, rows_max, self.inner.settings.restricted).await
+    }
+
+    async fn start(&self, sql: &str, rows_max: u64, restricted: bool) -> Result<Running, Fault> {
+        let turn = self.turn().await?;
+        let timeout = Some(self.inner.settings.query_time);
+        let options = QueryOptions { max_rows: Some(rows_max), timeout, restricted, ..QueryOptions::default() };
+        Ok(Running { rows: self.inner.engine.query(sql, &options).await?, _turn: turn })
+    }
+
+    /// Waits until one more statement may run.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        let waiting = self.inner.statements.clone().acquire_owned();
+        match tokio::time::timeout(self.inner.settings.query_time, waiting).await {
+            Ok(Ok(turn)) => Ok(turn),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(Fault::Late("the server is busy with other pages; try again".to_string())),
+        }
+    }
+
+    /// Runs what asks the engine by itself, as one statement: in its turn, and for no longer than a page may take.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn in_turn<T>(&self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, Fault> {
+        let _turn = self.turn().await?;
+        let limit = self.inner.settings.query_time;
+        match tokio::time::timeout(limit, work).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(Fault::Late(format!("it took longer than {} s; ask for less", limit.as_secs()))),
+        }
     }
 
     /// All rows of a statement as record batches. More than may be read are an error, never cut.
@@ -179,14 +220,9 @@ impl Dashboard {
     /// # Errors
     /// See [`Fault`].
     pub async fn batches(&self, sql: &str) -> Result<Vec<RecordBatch>, Fault> {
-        let waiting = tokio::time::timeout(self.inner.settings.query_time, self.inner.statements.acquire());
-        // The semaphore is never closed.
-        let Ok(_permit) = waiting.await else {
-            return Err(Fault::Late("the server is busy with other pages; try again".to_string()));
-        };
-        let mut result = self.query(sql, self.inner.settings.rows_max).await?;
-        let batches = result.read_all().await?;
-        if result.truncated() {
+        let mut running = self.query(sql, self.inner.settings.rows_max).await?;
+        let batches = running.rows.read_all().await?;
+        if running.rows.truncated() {
             let max = self.inner.settings.rows_max;
             return Err(Fault::Late(format!("the page would read more than {max} rows; narrow it down")));
         }

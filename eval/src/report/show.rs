@@ -23,7 +23,7 @@ impl Report {
     }
 
     /// Notes, and who held answers for the same in the vote.
-    fn told(&self) -> Vec<String> {
+    pub(crate) fn told(&self) -> Vec<String> {
         let votes = self.votes.as_ref().map(|votes| {
             let JudgedVotes { judges, same, different, undecided } = votes;
             let undecided =

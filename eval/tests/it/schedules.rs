@@ -156,6 +156,22 @@ async fn missed_slots_are_skipped_or_the_latest_or_all_up_to_a_limit_are_run() {
 }
 
 #[tokio::test]
+async fn what_is_skipped_while_the_log_is_out_is_run_by_nobody_later() {
+    let world = World::taking(5);
+    let settings = minutely("missed = \"skip\"\n[scheduler]\nlate_ms = 10000");
+    world.start("a", &settings).await.kill().await;
+    world.pass(375).await;
+    world.cut_log(true);
+    let _servers = [world.start("b", &settings).await, world.start("c", &settings).await];
+    world.pass(10).await;
+    world.cut_log(false);
+    // Longer than a lease.
+    world.pass(110).await;
+    let begun: Vec<String> = world.passes().iter().map(|work| work.start.format("%M:%S").to_string()).collect();
+    assert_eq!(begun, ["07:00", "08:00"]);
+}
+
+#[tokio::test]
 async fn what_was_missed_before_is_not_missed_again_at_the_next_restart() {
     let world = World::taking(5);
     let settings = minutely("missed = \"latest\"\n[scheduler]\nlate_ms = 10000");

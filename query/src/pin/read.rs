@@ -14,8 +14,10 @@ use webdancer_schemas::digest::sha256_hex;
 use crate::canonical::{canonical_batch, canonical_schema};
 use crate::catalog::PinStore;
 use crate::error::{QueryError, Result};
+use crate::limits::QueryOptions;
 use crate::output::{Format, Output, TableOptions};
 use crate::pin::restricted::unrestricted;
+use crate::session::QueryEngine;
 
 /// The rows of a pin. Every file is checked against the manifest before its rows are given out; one file at a time is
 /// held in memory.
@@ -45,6 +47,17 @@ pub(super) async fn schema(store: &dyn PinStore, manifest: &PinManifest) -> Resu
         .ok_or_else(|| QueryError::NotFound(format!("the manifest of pin {} names no file", manifest.name)))?;
     let bytes = store.read_pin_file(&manifest.digest, &file.path).await?;
     Ok(canonical_schema(ParquetRecordBatchReaderBuilder::try_new(bytes)?.schema()))
+}
+
+/// Checks that the rows of a pin tell which of them are of gated benchmarks, where any can be: else these cannot be left out.
+///
+/// # Errors
+/// [`QueryError::Refused`] where they do not tell.
+pub async fn check_open(engine: &QueryEngine, manifest: &PinManifest) -> Result<()> {
+    let options = QueryOptions { restricted: false, ..QueryOptions::default() };
+    // A name has letters, digits, and signs that mean nothing in a text of SQL.
+    let sql = format!("SELECT 1 AS one FROM pin('{}') LIMIT 0", manifest.name);
+    engine.query(&sql, &options).await?.read_all().await.map(drop)
 }
 
 /// Writes the rows of a pin to one file in a [format](Format), those of gated benchmarks aside: how many these are is given

@@ -1,15 +1,18 @@
 //! What a reader without the right to gated benchmarks sees of a lake.
 
 use serde_json::json;
-use webdancer_query::{QueryEngine, QueryOptions};
+use webdancer_query::{QueryEngine, QueryOptions, pin};
 use webdancer_schemas::kind::Kind;
 
-use crate::support::Memory;
+use crate::support::{Memory, epoch, try_csv};
 
 fn engine() -> QueryEngine {
+    with_gated(Memory::default()).engine()
+}
+
+fn with_gated(lake: Memory) -> Memory {
     let attributes = r#"{"restricted":true}"#;
-    Memory::default()
-        .with(
+    lake.with(
             Kind::Qa,
             &[
                 json!({"qa_id": "open", "method": "crawlqa", "question": "Q1", "answer": "A1"}),
@@ -30,7 +33,6 @@ fn engine() -> QueryEngine {
                 json!({"trajectory_id": "t2", "stage": "correctness", "verdict": "fail", "rationale": "it is A2"}),
             ],
         )
-        .engine()
 }
 
 async fn count(engine: &QueryEngine, from: &str, restricted: bool) -> i64 {
@@ -60,4 +62,71 @@ async fn gated_rows_are_in_no_table_no_view_and_no_older_version() {
         assert_eq!(count(&engine, from, true).await, all, "{from} with the right");
         assert_eq!(count(&engine, from, false).await, open, "{from} without the right");
     }
+}
+
+#[tokio::test]
+async fn a_judgment_that_is_ahead_of_its_trajectory_says_itself_that_it_is_gated() {
+    let of = |id: &str, criteria: &str| json!({"trajectory_id": id, "stage": "correctness", "verdict": "pass", "rationale": "A3", "criteria": criteria});
+    let judgments = [of("late", r#"{"restricted":true}"#), of("open", r#"{"restricted":false}"#), of("other", "{}")];
+    let engine = Memory::default().with(Kind::Judgment, &judgments).engine();
+    assert_eq!(count(&engine, "judgments", true).await, 3);
+    assert_eq!(count(&engine, "judgments", false).await, 2);
+}
+
+/// Pins a query's rows under the name.
+async fn pinned(engine: &QueryEngine, name: &str, sql: &str) {
+    pin::create(engine, name, sql, epoch()).await.unwrap();
+}
+
+async fn as_reader(engine: &QueryEngine, sql: &str) -> Result<Vec<String>, String> {
+    let options = QueryOptions { restricted: false, ..QueryOptions::default() };
+    try_csv(engine, sql, &options).await.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_pin_gives_open_rows_where_they_say_so_and_is_refused_where_they_do_not() {
+    let engine = engine();
+    pinned(&engine, "flagged", "SELECT answer AS said, trajectory_id, restricted FROM trajectories").await;
+    pinned(&engine, "questions", "SELECT question AS q, attributes FROM qa").await;
+    let open = as_reader(&engine, "SELECT trajectory_id FROM pin('flagged')").await;
+    assert_eq!(open, Ok(vec!["t1".to_string()]));
+    assert_eq!(as_reader(&engine, "SELECT q FROM pin('questions')").await, Ok(vec!["Q1".to_string()]));
+
+    pinned(&engine, "renamed", "SELECT question AS q, answer AS a, attributes AS extra FROM qa").await;
+    pinned(&engine, "reasons", "SELECT rationale AS why, criteria FROM judgments").await;
+    pinned(&engine, "older", "SELECT question AS q FROM at('qa', 0)").await;
+    pinned(&engine, "viewed", "SELECT question AS q FROM current_qa").await;
+    pinned(&engine, "nested", "SELECT q AS again FROM pin('renamed')").await;
+    // The attributes are the question's, and tell nothing of the attempt.
+    pinned(&engine, "joined", "SELECT t.trajectory_id, q.attributes FROM trajectories t LEFT JOIN qa q ON false").await;
+    for (name, table) in [
+        ("renamed", "qa"),
+        ("reasons", "judgments"),
+        ("older", "qa"),
+        ("viewed", "qa"),
+        ("nested", "qa"),
+        ("joined", "trajectories"),
+    ] {
+        let told = as_reader(&engine, &format!("SELECT * FROM pin('{name}')")).await.unwrap_err();
+        let due = format!("refused: pin {name} was made of {table} with rows of gated benchmarks");
+        assert!(told.starts_with(&due), "{told}");
+        assert_eq!(count(&engine, &format!("pin('{name}')"), true).await, 2, "{name} with the right");
+        let manifest = engine.catalog().find_pin(name).await.unwrap();
+        assert!(pin::check_open(&engine, &manifest).await.unwrap_err().to_string().starts_with(&due), "{name}");
+    }
+    let flagged = engine.catalog().find_pin("flagged").await.unwrap();
+    pin::check_open(&engine, &flagged).await.unwrap();
+    // What was made of nothing gated is nobody's secret.
+    pinned(&engine, "steps", "SELECT count(*) AS n FROM metrics").await;
+    assert_eq!(as_reader(&engine, "SELECT n FROM pin('steps')").await, Ok(vec!["0".to_string()]));
+}
+
+#[tokio::test]
+async fn a_pin_of_a_time_before_there_were_gated_rows_is_open() {
+    let before = json!({"qa_id": "open", "method": "crawlqa", "question": "Q1", "answer": "A1"});
+    let engine = with_gated(Memory::default().with(Kind::Qa, &[before])).engine();
+    pinned(&engine, "then", "SELECT question AS q FROM at('qa', 0)").await;
+    pinned(&engine, "now", "SELECT question AS q FROM qa").await;
+    assert_eq!(as_reader(&engine, "SELECT q FROM pin('then')").await, Ok(vec!["Q1".to_string()]));
+    assert!(as_reader(&engine, "SELECT q FROM pin('now')").await.is_err());
 }

@@ -90,7 +90,20 @@ fn lines() -> Vec<String> {
         }
     }
     training(&mut lines);
+    schedule(&mut lines);
     lines.0
+}
+
+/// A slot of a schedule that made `run-a`.
+fn schedule(lines: &mut Lines) {
+    let slot = |state: &str| json!({"slot_id": "slot-1", "schedule": "nightly", "slot_time": "2026-11-20T03:00:00Z", "state": state, "holder": "host/1"});
+    let mut cell = slot("finished");
+    cell.as_object_mut()
+        .unwrap()
+        .extend(json!({"policy": "model-one", "benchmark": "own", "reason": HOSTILE}).as_object().unwrap().clone());
+    lines.add("slot", "slot-1", None, slot("claimed"));
+    lines.add("slot", "slot-1", Some("run-a"), cell);
+    lines.add("slot", "slot-1", None, slot("finished"));
 }
 
 fn trajectory(lines: &mut Lines, run: &str, policy: &str, number: usize, attempt: usize) {
@@ -200,6 +213,9 @@ fn pages() -> Value {
     json!([
         {"path": "/", "shows": ["webdancer"]},
         {"path": "/runs", "shows": ["run-a", "run-b", "train-1"]},
+        {"path": "/runs/run-a", "shows": [script, "Questions across, attempts down", "U+202E", "1 of 4 questions are left out"]},
+        {"path": "/compare?before=run-a&after=run-b", "shows": ["Questions fixed", "can't tell"]},
+        {"path": "/schedules/slot-1", "shows": [script, "model-one", "claimed"]},
         {"path": "/trajectories", "shows": ["16", "model-one", "▲ pass", "▼ fail"]},
         {"path": "/trajectories?f.verdict=fail&sort=-turns", "shows": ["▼ fail"]},
         {"path": format!("/trajectories/{one}"), "shows": [script, "U+202E", "U+001B", "City 1", "Thought 0 of model-one", "▼ fail"]},

@@ -35,10 +35,10 @@ pub(super) async fn unscored(
         JOIN current_qa AS q ON q.qa_id = t.qa_id
         LEFT JOIN given AS c ON c.trajectory_id = t.trajectory_id AND c.rule_version = {counts}
         LEFT JOIN given AS b ON b.trajectory_id = t.trajectory_id AND b.rule_version = {beside}
-        WHERE t.run_id = '{run}' AND t.termination <> 'error' AND {due}
+        WHERE t.run_id = {run} AND t.termination <> 'error' AND {due}
         ORDER BY t.event_time, t.event_id",
         id = scoring.id(),
-        run = scoring.run,
+        run = literal::text(&scoring.run),
     );
     let mut found = Vec::new();
     for batch in &query(context, &sql).await? {
@@ -102,13 +102,13 @@ pub(super) struct Scores {
 
 /// The scores in force of a run, and how its scorers agree in this scoring.
 pub(super) async fn scores(context: &Context, scoring: &Scoring, with_beside: bool) -> Result<Scores, Failure> {
-    let run = &scoring.run;
+    let run = literal::text(&scoring.run);
     let sql = format!(
         "WITH questions AS (
             SELECT t.qa_id, count(*) AS attempts, count(e.correct) AS judged,
                 count(*) FILTER (WHERE e.correct) AS correct, count(*) FILTER (WHERE e.verdict = 'error') AS errors
             FROM current_trajectories AS t LEFT JOIN evaluations AS e ON e.trajectory_id = t.trajectory_id
-            WHERE t.run_id = '{run}' AND t.termination <> 'error' GROUP BY t.qa_id
+            WHERE t.run_id = {run} AND t.termination <> 'error' GROUP BY t.qa_id
         )
         SELECT coalesce(sum(attempts), 0) AS attempts, coalesce(sum(judged), 0) AS judged,
             coalesce(sum(correct), 0) AS correct, coalesce(sum(errors), 0) AS errors,
@@ -155,10 +155,11 @@ pub(super) async fn standing(
 ) -> Result<Standing, Failure> {
     let of = |ids: &[String]| literal::texts(ids.iter().map(String::as_str));
     let some = some.map(|ids| format!("AND t.qa_id IN {}", of(ids))).unwrap_or_default();
+    let run = literal::text(run);
     let sql = format!(
         "SELECT count(*) AS made, count(e.correct) AS judged, count(*) FILTER (WHERE e.verdict = 'error') AS errors
         FROM current_trajectories AS t LEFT JOIN evaluations AS e ON e.trajectory_id = t.trajectory_id
-        WHERE t.run_id = '{run}' AND t.termination <> 'error' AND t.attempt < {attempts} {some}"
+        WHERE t.run_id = {run} AND t.termination <> 'error' AND t.attempt < {attempts} {some}"
     );
     let batches = query(context, &sql).await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(Standing::default()) };

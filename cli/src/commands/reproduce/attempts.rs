@@ -19,10 +19,16 @@ const COLUMNS: &str = "trajectory_id, qa_id, attempt, policy_model, policy_check
     turn_thought, turn_tool, turn_arguments, turn_observation_digest, turn_raw, turn_context_token_ids, \
     turn_completion_token_ids, turn_log_probs, turn_outcome, final_instruction";
 
+/// Whether a run made any.
+pub(super) async fn are_there(context: &Context, run: &str) -> Result<bool, Failure> {
+    let sql = format!("SELECT trajectory_id FROM trajectories WHERE run_id = {} LIMIT 1", literal::text(run));
+    Ok(query(context, &sql).await?.iter().any(|batch| batch.num_rows() > 0))
+}
+
 /// How the attempts of a run compare with those of the run that made it again.
 pub(super) async fn compare(context: &Context, first: &str, again: &str) -> Result<Tally, Failure> {
     let mut questions = Vec::new();
-    let sql = format!("SELECT DISTINCT qa_id FROM trajectories WHERE run_id = '{first}' ORDER BY qa_id");
+    let sql = format!("SELECT DISTINCT qa_id FROM trajectories WHERE run_id = {} ORDER BY qa_id", literal::text(first));
     for batch in &query(context, &sql).await? {
         questions.extend(strings(batch, "qa_id")?.iter().flatten().map(str::to_string));
     }
@@ -44,8 +50,9 @@ async fn attempts(
     questions: &[String],
 ) -> Result<BTreeMap<(String, i32), Trajectory>, Failure> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM current_trajectories WHERE run_id = '{run}' AND qa_id IN {} \
+        "SELECT {COLUMNS} FROM current_trajectories WHERE run_id = {} AND qa_id IN {} \
          ORDER BY termination <> 'error', event_time, event_id",
+        literal::text(run),
         literal::texts(questions.iter().map(String::as_str))
     );
     let batches = context.job_engine()?.query(&sql, &QueryOptions::default()).await?;
@@ -56,7 +63,8 @@ async fn attempts(
 /// Attempts that have a verdict in both runs, and those that were judged alike.
 pub(super) async fn verdicts(context: &Context, first: &str, again: &str) -> Result<(i64, i64), Failure> {
     let of = |run: &str| {
-        format!("SELECT qa_id, attempt, verdict FROM evaluations WHERE run_id = '{run}' AND verdict <> 'error'")
+        let run = literal::text(run);
+        format!("SELECT qa_id, attempt, verdict FROM evaluations WHERE run_id = {run} AND verdict <> 'error'")
     };
     let sql = format!(
         "SELECT count(*) AS judged, count(*) FILTER (WHERE a.verdict = b.verdict) AS alike \

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::values;
+use webdancer_query::literal;
+
 use crate::columns::{query, strings};
 use crate::commands::eval::number;
 use crate::commands::train::{self, Asked};
@@ -66,7 +68,8 @@ pub(super) async fn run(context: &Context, id: &str, kind: &str) -> Result<(), F
 
 /// The digests of a run's checkpoints, by step.
 async fn digests(context: &Context, run: &str) -> Result<BTreeMap<i64, String>, Failure> {
-    let sql = format!("SELECT step, digest FROM checkpoints WHERE run_id = '{run}' ORDER BY event_time, event_id");
+    let run = literal::text(run);
+    let sql = format!("SELECT step, digest FROM checkpoints WHERE run_id = {run} ORDER BY event_time, event_id");
     let mut found = BTreeMap::new();
     for batch in &query(context, &sql).await? {
         let (steps, digests) = (number(batch, "step")?, strings(batch, "digest")?);

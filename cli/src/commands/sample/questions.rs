@@ -7,6 +7,8 @@ use arrow::datatypes::{DataType, Int64Type};
 use webdancer_synth::sample::Question;
 
 use super::plan::{Plan, Questions};
+use webdancer_query::literal;
+
 use crate::acting::ActingPlan;
 use crate::columns::{column, pinned, query, strings, text};
 use crate::context::Context;
@@ -106,7 +108,8 @@ fn questions(batches: &[RecordBatch]) -> Result<Vec<Question>, Failure> {
 pub(in crate::commands) async fn made(context: &Context, run: &str) -> Result<HashSet<(String, i32)>, Failure> {
     let sql = format!(
         "SELECT qa_id, CAST(attempt AS BIGINT) AS attempt FROM trajectories \
-         WHERE run_id = '{run}' AND termination <> 'error'"
+         WHERE run_id = {} AND termination <> 'error'",
+        literal::text(run)
     );
     let mut made = HashSet::new();
     for batch in &query(context, &sql).await? {

@@ -188,7 +188,9 @@ fn folder_of(context: &Context, run_id: &str, out: Option<&Path>) -> Result<Path
 async fn again(context: &Context, run: &str, kind: Training) -> Result<Plan, Failure> {
     let first = stored(context, run, kind).await?;
     let run_id = Uuid::now_v7().to_string();
-    let folder = folder_of(context, &run_id, None)?;
+    // Where the lake keeps no folders, it lies beside the one that it makes again.
+    let beside = context.lake.local_path().is_none().then(|| first.folder.with_file_name(&run_id));
+    let folder = folder_of(context, &run_id, beside.as_deref())?;
     let started = Utc::now().trunc_subsecs(6);
     Ok(Plan { run_id, started, folder, again: Some(run.to_string()), goes_on: false, ..first })
 }

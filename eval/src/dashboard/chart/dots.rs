@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::lines::{axis_text, number};
 use super::scale::{self, Scale};
-use super::{Chart, Unit};
+use super::{Chart, Unit, spot};
 use crate::dashboard::format;
 use crate::dashboard::table::{Cell, Column, Table};
 
@@ -62,7 +62,7 @@ fn line(dot: &Dot, unit: Unit, x: &Scale, y: f64) -> Markup {
         @if let Some((low, high)) = dot.interval {
             path.whisker d={ "M" (x.at(low)) " " (y) "H" (x.at(high)) "M" (x.at(low)) " " (y - 4.0) "v8M" (x.at(high)) " " (y - 4.0) "v8" } {}
         }
-        @if let Some(value) = dot.value { circle.dot cx=(x.at(value)) cy=(y) r="4.5" {} }
+        @if let Some(value) = dot.value { (spot(dot.class, (x.at(value), y), 4.5)) }
         text.figure x=(RIGHT + 12.0) y=(y + 4.0) { (figure) }
     };
     html! {

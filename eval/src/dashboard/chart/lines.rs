@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::scale::{self, Scale};
-use super::{Chart, Unit};
+use super::{Chart, Unit, spot};
 use crate::dashboard::format;
 use crate::dashboard::table::{Cell, Column, Table};
 
@@ -166,8 +166,8 @@ fn dot(series: &Series, point: &Point, unit: Unit, x: &Scale, y: &Scale) -> Mark
         g {
             title { (hint) }
             @match &point.href {
-                Some(href) => a href=(href) aria-label=(hint) { circle.dot cx=(px) cy=(py) r="4" {} },
-                None => circle.dot cx=(px) cy=(py) r="3" {},
+                Some(href) => a href=(href) aria-label=(hint) { (spot(series.class, (px, py), 4.0)) },
+                None => (spot(series.class, (px, py), 3.0)),
             }
         }
     }
@@ -190,6 +190,7 @@ fn legend(series: &[Series]) -> Markup {
             @for (at, series) in &named {
                 g class=(series.class) {
                     line.line x1=(at) x2=(at + 14.0) y1="284" y2="284" {}
+                    (spot(series.class, (at + 7.0, 284.0), 3.0))
                     text x=(at + 18.0) y="288" { (format::clipped(&series.name, 28)) }
                 }
             }

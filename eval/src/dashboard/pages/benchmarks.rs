@@ -87,7 +87,10 @@ pub(super) async fn trend(asked: Asked) -> Result<Answer, Fault> {
 
 fn chart(name: &str, runs: &[&Arc<Entry>], colours: &Colours) -> Chart {
     let mut lines: BTreeMap<String, Vec<&Arc<Entry>>> = BTreeMap::new();
-    for entry in runs.iter().filter(|entry| entry.about.started.is_some() && entry.report.pass_at_1.is_some()) {
+    let has_score = |entry: &&&Arc<Entry>| {
+        entry.about.started.is_some() && entry.report.pass_at_1.is_some() && !entry.is_under_way()
+    };
+    for entry in runs.iter().filter(has_score) {
         lines.entry(entry.line()).or_default().push(entry);
     }
     let mut lines: Vec<(String, Vec<&Arc<Entry>>)> = lines.into_iter().collect();

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 use webdancer_query::saved::{self, SavedQuery};
-use webdancer_query::{QueryOptions, QueryResult};
 
 use super::read::said;
 use crate::dashboard::chart::{Bar, Chart, Lines, Point, Series, Unit};
@@ -92,7 +91,7 @@ pub(super) async fn console(asked: Asked) -> Result<Answer, Fault> {
         && matches!(asked.form, Form::Csv | Form::Parquet)
         && asked.query.get("of").is_none_or(|of| of == "result")
     {
-        let rows = begin(&asked.app, sql, asked.app.settings().download_rows_max).await?;
+        let rows = asked.app.query_of_reader(sql, asked.app.settings().download_rows_max).await?;
         return Ok(Answer::Rows { name: "result".to_string(), rows: Box::new(rows) });
     }
     let mut page = Page::new("SQL", Nav::Sql);
@@ -120,19 +119,9 @@ pub(super) async fn console(asked: Asked) -> Result<Answer, Fault> {
     Ok(page.into())
 }
 
-/// Starts a statement that a reader gave: gated rows are there for who may see them.
-async fn begin(app: &Dashboard, sql: &str, rows_max: u64) -> Result<QueryResult, Fault> {
-    let options = QueryOptions {
-        max_rows: Some(rows_max),
-        timeout: Some(app.settings().query_time),
-        restricted: app.settings().restricted,
-        ..QueryOptions::default()
-    };
-    Ok(app.engine().query(sql, &options).await?)
-}
-
 async fn run(asked: &Asked, page: &mut Page, sql: &str, drawn: Drawn) -> Result<Markup, Fault> {
-    let mut result = begin(&asked.app, sql, ROWS_MAX).await?;
+    let mut running = asked.app.query_of_reader(sql, ROWS_MAX).await?;
+    let result = &mut running.rows;
     let schema = result.schema();
     let batches = result.read_all().await?;
     let rows = objects(&batches)?;

@@ -82,7 +82,7 @@ pub(super) async fn show(asked: Asked) -> Result<Answer, Fault> {
         p { "Score: " @for (at, (_, name, title)) in SCORES.iter().enumerate() {
             @if at > 0 { " · " }
             a href=(asked.with("score", Some(name))) aria-current=[(*name == wanted).then_some("true")] { (title) }
-        } ". k is the number of attempts of the run. A policy stands for a benchmark with its latest run over most questions." }
+        } ". k is the number of attempts of the run. A policy stands for a benchmark with its latest run over most questions, of those that are judged whole." }
         (matrix)
         h2 { "By benchmark" }
         div.small { @for chart in &charts { (chart) } }

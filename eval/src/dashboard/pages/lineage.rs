@@ -34,7 +34,7 @@ pub(super) async fn page(asked: Asked) -> Result<Answer, Fault> {
     };
     let limits =
         LineageLimits { up_max: parsed("up", usual.up_max)?, down_max: parsed("down", usual.down_max)?, ..usual };
-    let found = lineage(asked.app.engine(), of, &limits).await?;
+    let found = asked.app.in_turn(lineage(asked.app.engine(), of, &limits)).await?;
     let mut page = Page::new(format!("Lineage of {}", short_id(of)), Nav::Data);
     let table = page.table(table(&found), &asked)?;
     let json =

@@ -152,13 +152,15 @@ pub(super) async fn question(asked: Asked) -> Result<Answer, Fault> {
          ORDER BY step LIMIT {ROWS_MAX}"
     );
     let children = format!(
-        "SELECT DISTINCT qa_id, question FROM qa WHERE parent_qa_id = {id_text} ORDER BY qa_id LIMIT {ROWS_MAX}"
+        "SELECT DISTINCT qa_id, question FROM qa WHERE parent_qa_id = {id_text} AND ({GATED} = false OR {}) \
+         ORDER BY qa_id LIMIT {ROWS_MAX}",
+        app.settings().restricted
     );
     let digests = sql::texts(question.evidence_page_digests.iter().take(ROWS_MAX).map(String::as_str));
     let evidence = format!(
         "SELECT digest, min(url) AS url, min(title) AS title FROM pages WHERE digest IN {digests} GROUP BY digest ORDER BY digest"
     );
-    let attempts = attempts_sql(qa_id);
+    let attempts = attempts_sql(qa_id, app.settings().restricted);
     let (rewritings, children, evidence, rows) = futures::try_join!(
         all::<Rewriting>(app, &rewritings),
         all::<Child>(app, &children),
@@ -229,10 +231,15 @@ fn origin(question: &Question) -> maud::Markup {
     }
 }
 
-fn attempts_sql(qa_id: &str) -> String {
+fn attempts_sql(qa_id: &str, restricted: bool) -> String {
     let id = sql::text(qa_id);
+    // An attempt may be gated where its question is not: another benchmark asks the same.
+    let answer = match restricted {
+        true => "t.answer",
+        false => "CASE WHEN NOT coalesce(t.restricted, false) THEN t.answer END AS answer",
+    };
     format!(
-        "SELECT t.trajectory_id, t.event_time, t.run_id, t.policy_model, t.attempt, t.termination, t.n_turns, t.answer, j.verdict \
+        "SELECT t.trajectory_id, t.event_time, t.run_id, t.policy_model, t.attempt, t.termination, t.n_turns, {answer}, j.verdict \
          FROM (SELECT * FROM current_trajectories WHERE qa_id = {id}) AS t \
          LEFT JOIN (SELECT trajectory_id, verdict FROM current_judgments WHERE stage = 'correctness' AND trajectory_id IN \
            (SELECT trajectory_id FROM trajectories WHERE qa_id = {id})) AS j ON j.trajectory_id = t.trajectory_id \

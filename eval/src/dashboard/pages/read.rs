@@ -1,14 +1,11 @@
 //! Rows of a statement as what they are rows of.
 
-use maud::html;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::dashboard::fault::Fault;
-use crate::dashboard::format;
 use crate::dashboard::state::Dashboard;
 use crate::dashboard::table::Cell;
-use crate::dashboard::text::Text;
 
 /// All rows of a statement. A column that is null is as if it were not there.
 pub(super) async fn all<T: DeserializeOwned>(app: &Dashboard, sql: &str) -> Result<Vec<T>, Fault> {
@@ -41,8 +38,5 @@ pub(super) fn number(row: &Map<String, Value>, name: &str) -> Option<f64> {
 
 /// A cell of a text that others wrote: its beginning, with what cannot be seen made visible.
 pub(super) fn said(text: Option<&str>, characters: usize) -> Cell {
-    let Some(text) = text else { return Cell::missing() };
-    let shown = format::clipped(text, characters);
-    let cell = Cell::marked(text, html! { bdi { (Text(&shown)) } });
-    if shown == text { cell } else { cell.hinted(format::clipped(text, 2_000)) }
+    text.map_or_else(Cell::missing, |text| Cell::long(text, characters))
 }

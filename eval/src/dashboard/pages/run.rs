@@ -13,9 +13,8 @@ use crate::dashboard::fault::Fault;
 use crate::dashboard::page::{self, Answer, Nav, Page, command, facts};
 use crate::dashboard::request::{Asked, Form, path_part, query_of};
 use crate::dashboard::{export, figures, format};
-use crate::report::{Report, agreement, report};
+use crate::report::{Report, agreement};
 use crate::run::Run;
-use crate::votes::RulesAlone;
 
 pub(super) use live::live;
 
@@ -79,7 +78,8 @@ async fn scored(asked: &Asked, id: &str) -> Result<Option<Scored>, Fault> {
     let (app, key, of) = (asked.app.clone(), format!("report {id}"), run.clone());
     let made = asked.app.memo(&key, &board::KINDS, async move {
         let options = app.options(&of);
-        let making = tokio::task::spawn_blocking(move || report(&of, &options, &RulesAlone));
+        let votes = app.votes([of.run_id.as_str()]).await?.remove(&of.run_id).unwrap_or_default();
+        let making = tokio::task::spawn_blocking(move || votes.report(&of, &options));
         making.await.map_err(|error| Fault::failed("the scores cannot be computed", &error))
     });
     let report = Report { agreement, ..made.await?.value.as_ref().clone() };
@@ -207,6 +207,7 @@ fn scores(asked: &Asked, scored: &Scored, page: &mut Page) -> Result<Markup, Fau
     let summary = page.table(figures::scores(report), asked)?;
     let charts: Vec<Markup> = figures::breakdowns(report).into_iter().map(|chart| page.chart(chart, asked)).collect();
     let ends = page.chart(figures::terminations(report), asked);
+    let heat = matrix::heat(asked, &scored.run).map(|heat| page.chart(heat, asked));
     let matrix = matrix::table(asked, &scored.run);
     let matrix = page.table(matrix.sql(crate::attempts::sql(&of_runs([scored.run.run_id.as_str()]))), asked)?;
     let mut others = Vec::new();
@@ -214,10 +215,12 @@ fn scores(asked: &Asked, scored: &Scored, page: &mut Page) -> Result<Markup, Fau
         others.push(page.table(table, asked)?);
     }
     Ok(html! {
-        @for note in &report.notes { p.note { (note) } }
+        @for note in report.told() { p.note { (note) } }
         h2 { "Scores" } (summary)
         @if !charts.is_empty() { h2 { "By kind of question" } div.small { @for chart in &charts { (chart) } } }
-        h2 { "Questions and attempts" } (matrix::withheld(asked, &scored.run)) (matrix)
+        h2 { "Questions and attempts" } (matrix::withheld(asked, &scored.run))
+        @if let Some(heat) = heat { (heat) }
+        (matrix)
         h2 { "Why attempts ended" } (ends)
         h2 { "What it took" } @for table in &others { (table) }
     })

@@ -85,7 +85,12 @@ pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
         let question = question.filter(|_| shown);
         let verdicts: Vec<_> = verdicts
             .into_iter()
-            .map(|verdict| row::Verdict { rationale: verdict.rationale.filter(|_| shown), ..verdict })
+            .map(|verdict| row::Verdict {
+                // Criteria may hold the answer as the judge took it out.
+                criteria: verdict.criteria.filter(|_| shown),
+                rationale: verdict.rationale.filter(|_| shown),
+                ..verdict
+            })
             .collect();
         page.data(json!({
             "trajectory": head, "question": question, "run": run, "attempts": attempts, "verdicts": verdicts,

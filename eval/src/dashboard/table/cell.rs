@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::super::text::Text;
 use super::super::{format, page};
 use crate::stats::mean::Estimate;
 
@@ -49,12 +50,11 @@ impl Cell {
         text.map_or_else(Cell::missing, Cell::text)
     }
 
-    /// A long text: its beginning, the whole on hover.
+    /// A long text: its beginning, with what cannot be seen made visible, the whole on hover.
     pub fn long(text: &str, characters: usize) -> Cell {
         let shown = format::clipped(text, characters);
-        let cut = shown != text;
-        let cell = Cell::new(text, shown);
-        if cut { cell.hinted(format::clipped(text, 2_000)) } else { cell }
+        let cell = Cell::marked(text, html! { bdi { (Text(&shown)) } });
+        if shown == text { cell } else { cell.hinted(format::clipped(text, 2_000)) }
     }
 
     /// An id: its beginning with a copy button, the whole on hover.

@@ -73,17 +73,19 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Takes a slot that nobody had, and says that it is not run.
+    /// Takes a slot that nobody had, for ever, and says that it is not run. Claims decide: were it held by a lease until the
+    /// log has taken the event, a log that is out would leave it to others, who would run it.
     pub(super) async fn skip(&self, state: &mut State, place: Place, reason: String) -> Result<(), ClaimsError> {
+        let Shared { claims, clock, holder, .. } = &self.shared;
         let slot = self.slot(place);
-        let Some(mut lease) = self.claim(&slot, 0).await? else {
+        let claim = Claim { holder: holder.clone(), taken: utc(clock.as_ref()), expires: None };
+        if !claims.take(SLOTS, &slot.id, 0, &claim).await? {
             state.slots.insert(place, self.watched_as(0));
             return Ok(());
-        };
-        let told = Told::of("skipped").because(reason.as_str());
-        self.shared.tell(&slot, told).await.map_err(ClaimsError)?;
-        lease.settle().await?;
+        }
         state.slots.remove(&place);
+        let told = Told::of("skipped").because(reason.as_str());
+        self.shared.tell_if_possible(&slot, told).await;
         state.end(slot, "skipped", Some(reason));
         Ok(())
     }

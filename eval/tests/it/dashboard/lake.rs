@@ -111,7 +111,7 @@ pub(super) const HOSTILE: &str =
 /// A run's first event.
 pub(super) fn started(run: &str, benchmark: &str, policy: &str, web: &str) -> Value {
     let config = json!({
-        "benchmark": {"benchmark": benchmark, "digest": "d1", "title": benchmark}, "policy": policy, "web": web,
+        "benchmark": {"benchmark": benchmark, "digest": "d1", "title": benchmark, "restricted": false}, "policy": policy, "web": web,
         "attempts": 2, "qa_ids": ["q1", "q2", "q3", "q4"],
     });
     json!({"run_id": run, "kind": "eval", "state": "started", "config": config.to_string(), "code_version": "0.1.0", "seed": 7})
@@ -124,7 +124,10 @@ pub(super) fn ended(run: &str, state: &str) -> Value {
 pub(super) fn question(id: &str, benchmark: &str, text: &str, attributes: Value) -> Value {
     let mut all = json!({"benchmark": benchmark});
     all.as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
-    json!({"qa_id": id, "method": "benchmark", "question": text, "answer": "gold", "attributes": all.to_string()})
+    json!({
+        "qa_id": id, "method": "benchmark", "generator": benchmark, "question": text, "answer": "gold",
+        "attributes": all.to_string(),
+    })
 }
 
 pub(super) fn attempt(run: &str, question: &str, number: i64, policy: &str) -> Value {

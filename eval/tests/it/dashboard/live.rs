@@ -12,7 +12,8 @@ use super::lake::{Written, attempt, ended, question, settings, started, verdict}
 
 async fn running() -> Written {
     let mut lake = Written::new();
-    lake.append(Kind::Qa, &[question("q1", "small", "What is q1?", json!({}))]).await;
+    let questions = ["q1", "q2", "q3", "q4"].map(|id| question(id, "small", "What is it?", json!({})));
+    lake.append(Kind::Qa, &questions).await;
     lake.append(Kind::Run, &[started("r1", "small", "endpoint:a", "live")]).await;
     lake.append(Kind::Trajectory, &[attempt("r1", "q1", 0, "alpha"), attempt("r1", "q1", 1, "alpha")]).await;
     lake.append(Kind::Judgment, &[verdict("r1", "q1", 0, true), verdict("r1", "q1", 1, false)]).await;
@@ -32,7 +33,8 @@ async fn a_live_page_is_told_of_progress_and_of_the_end() {
     let first = String::from_utf8(events.next().await.unwrap().unwrap().to_vec()).unwrap();
     let data = first.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
     let told: Value = serde_json::from_str(data).unwrap();
-    // Two of eight attempts in ten minutes.
+    // Two of eight attempts in ten minutes: the six that are still to come are neither made nor without a verdict.
+    assert_eq!(told["unknown"], json!("0"));
     assert_eq!((&told["made"], &told["total"], &told["done"]), (&json!("2"), &json!("8"), &json!("25")));
     assert_eq!((&told["rate"], &told["eta"], &told["score"]), (&json!("0.2"), &json!("30 m 00 s"), &json!("50.0")));
     lake.append(Kind::Run, &[ended("r1", "finished")]).await;

@@ -226,6 +226,17 @@ async fn gated_rows_are_not_to_be_had_by_sql_without_the_right() {
     assert_eq!(lake.browser().page("/sql?format=csv&sql=SELECT+question+FROM+qa").await, "question\n");
     let open = lake.browser_with(Settings { restricted: true, ..settings() });
     assert_eq!(open.json(count).await["rows"], json!([{"n": 1}]));
+    // Nor by a pin that has the text under another name.
+    let now = "2026-01-03T00:00:00Z".parse().unwrap();
+    let renamed = "SELECT question AS q, attributes AS more FROM qa";
+    webdancer_query::pin::create(&lake.engine(), "kept", renamed, now).await.unwrap();
+    let of_pin = "/sql?sql=SELECT+q+FROM+pin(%27kept%27)";
+    let page = lake.browser().page(of_pin).await;
+    assert!(page.contains("role=\"alert\"") && page.contains("pin kept was made of qa with rows of gated"), "{page}");
+    assert!(!page.contains("SECRET"), "{page}");
+    let refused = lake.browser().get(&format!("{of_pin}&format=csv")).await;
+    assert!(refused.status == StatusCode::BAD_REQUEST && !refused.text.contains("SECRET"), "{}", refused.text);
+    assert!(open.page(of_pin).await.contains("SECRET"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::json;
 use webdancer_schemas::kind::Kind;
 
-use super::lake::{Written, attempt, ended, question, settings, started, two_runs, verdict};
+use super::lake::{HOSTILE, Written, attempt, ended, question, settings, started, two_runs, verdict};
 use webdancer_eval::dashboard::Settings;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +36,23 @@ async fn a_trend_has_a_point_for_each_run_and_a_mark_where_something_changed() {
     assert_eq!(values, ["0.375", "0.625"]);
     let svg = browser.page("/benchmarks/small?format=svg&of=trend").await;
     assert!(svg.starts_with("<svg ") && svg.contains("<style>"), "{svg}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_under_way_stands_for_no_policy_and_is_no_point_of_a_trend() {
+    let mut lake = two_runs().await;
+    lake.append(Kind::Run, &[started("r3", "small", "endpoint:a", "live")]).await;
+    lake.append(Kind::Trajectory, &[attempt("r3", "q1", 0, "alpha")]).await;
+    lake.append(Kind::Judgment, &[verdict("r3", "q1", 0, true)]).await;
+    let browser = lake.browser();
+    let cells = browser.json("/").await["cells"].clone();
+    let alpha = cells.as_array().unwrap().iter().find(|cell| cell["policy"] == "alpha").unwrap();
+    assert_eq!((&alpha["run_id"], &alpha["pass_at_1"]), (&json!("r1"), &json!(0.375)));
+    let trend = browser.page("/benchmarks/small?format=csv&of=trend").await;
+    assert_eq!(trend.lines().count(), 3, "{trend}");
+    // It is listed with what is known of it.
+    let runs = browser.page("/benchmarks/small?format=csv&of=runs&f.run_id=%3Dr3").await;
+    assert!(runs.contains("r3,") && runs.contains(",1.0,"), "{runs}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,11 +158,75 @@ async fn an_empty_lake_says_what_fills_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_are_shown_as_they_were_left() {
     let mut lake = Written::new();
-    let slot = |state: &str| json!({"slot_id": "s1", "schedule": "nightly", "state": state, "run_id": "r9"});
-    lake.append(Kind::Slot, &[slot("claimed"), slot("finished")]).await;
-    let csv = lake.browser().page("/schedules?format=csv").await;
+    let slot = |state: &str| json!({"slot_id": "s1", "schedule": "nightly", "state": state});
+    let cell = |state: &str, benchmark: &str, run: &str| json!({"slot_id": "s1", "schedule": "nightly", "state": state, "run_id": run, "policy": "scripted", "benchmark": benchmark, "reason": HOSTILE});
+    let order = json!({"slot_id": "s2", "schedule": "nightly", "state": "paused"});
+    let told = [slot("claimed"), cell("finished", "atlas", "r9"), cell("failed", "gaia", "r8"), slot("failed"), order];
+    lake.append(Kind::Slot, &told).await;
+    let browser = lake.browser();
+    // An order to pause is no slot, and what a cell says is not what the slot says.
+    let csv = browser.page("/schedules?format=csv&cols=state").await;
     assert_eq!(csv.lines().count(), 2, "{csv}");
-    assert!(csv.contains("nightly,") && csv.contains(",finished,r9,"), "{csv}");
+    let twin: Vec<serde_json::Value> =
+        serde_json::from_str(&browser.page("/schedules?format=json&of=slots").await).unwrap();
+    let figures = ["state", "cells_finished", "cells_failed", "slot_id"].map(|name| twin[0][name].clone());
+    assert_eq!(figures, [json!("failed"), json!(1), json!(1), json!("s1")]);
+    assert!(browser.page("/schedules").await.contains("href=\"/schedules/s1\""));
+    let page = browser.page("/schedules/s1").await;
+    for shown in ["href=\"/runs/r9\"", "href=\"/runs/r8\"", "claimed", "Slot of nightly", "&lt;script&gt;"] {
+        assert!(page.contains(shown), "{shown} is not in {page}");
+    }
+    assert!(!page.contains("<script>alert"), "{page}");
+    let twin = browser.json("/schedules/s1").await;
+    assert_eq!((&twin["cells"][1]["run_id"], twin["events"].as_array().unwrap().len()), (&json!("r8"), 4));
+    assert_eq!(browser.get("/schedules/none").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vote_counts_what_a_judge_held_for_the_same_answer() {
+    let mut lake = Written::new();
+    lake.append(Kind::Qa, &[question("q1", "small", "Where?", json!({}))]).await;
+    lake.append(Kind::Run, &[started("v1", "small", "endpoint:a", "live"), ended("v1", "finished")]).await;
+    let given = [("New York", true), ("the big apple", true), ("Boston", false), ("Boston", false), ("NYC", true)];
+    let attempts = (0..).zip(given).map(|(number, (answer, _))| {
+        let mut attempt = attempt("v1", "q1", number, "alpha");
+        attempt["answer"] = json!(answer);
+        attempt
+    });
+    lake.append(Kind::Trajectory, &attempts.collect::<Vec<_>>()).await;
+    let verdicts = (0..).zip(given).map(|(number, (_, right))| verdict("v1", "q1", number, right));
+    lake.append(Kind::Judgment, &verdicts.collect::<Vec<_>>()).await;
+    let browser = lake.browser();
+    let majority = |twin: &serde_json::Value| {
+        twin["report"]["at_k"].as_array().unwrap().last().unwrap()["maj_at_k"]["value"].clone()
+    };
+    // Boston has two votes, and each name of New York one.
+    assert_eq!(majority(&browser.json("/runs/v1").await), json!(0.0));
+    let same = |later: i64, earlier: i64| {
+        let criteria = json!({"with": format!("v1-q1-{earlier}"), "judged_by": {"rules": {"version": 3}}});
+        json!({"trajectory_id": format!("v1-q1-{later}"), "run_id": "v1", "stage": "equivalence", "verdict": "pass", "judge": "same", "rule_version": 3, "criteria": criteria.to_string()})
+    };
+    lake.append(Kind::Judgment, &[same(1, 0), same(4, 0)]).await;
+    let twin = browser.json("/runs/v1").await;
+    assert_eq!(majority(&twin), json!(1.0));
+    assert_eq!(twin["report"]["votes"]["same"], json!(2));
+    assert!(browser.page("/runs/v1").await.contains("same v3 holds 2 pairs of answers for the same"));
+    let cells = browser.json("/").await["cells"].clone();
+    let ours = cells.as_array().unwrap().iter().find(|cell| cell["policy"] == "alpha").unwrap().clone();
+    assert_eq!(ours["maj_at_k"], json!(1.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runs_questions_are_a_heat_map_from_best_to_worst() {
+    let browser = two_runs().await.browser();
+    let page = browser.page("/runs/r1").await;
+    assert!(page.contains("from best to worst answered, n = 4 questions") && page.contains("id=\"matrix\""), "{page}");
+    assert!(
+        page.contains("href=\"/trajectories/r1-q2-1\" tabindex=\"-1\" aria-label=\"q2, attempt 1: wrong\""),
+        "{page}"
+    );
+    let csv = browser.page("/runs/r1?format=csv&of=matrix").await;
+    assert_eq!(csv, "of,attempt_0,attempt_1\nq1,right,right\nq2,right,wrong\nq3,wrong,wrong\nq4,wrong,wrong\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,10 +151,14 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
     }
     let mut free = long("t2", 2);
     free["qa_id"] = json!("q2");
-    lake.append(Kind::Trajectory, &[gated, free]).await;
+    // Another benchmark, a gated one, asks the same as an open question.
+    let mut twin = long("t3", 1);
+    (twin["qa_id"], twin["restricted"], twin["answer"]) = (json!("q2"), json!(true), json!("SECRETB"));
+    lake.append(Kind::Trajectory, &[gated, free, twin]).await;
+    lake.append(Kind::Qa, &[json!({"qa_id": "q2", "method": "crawlqa", "question": "Open?", "answer": "open"})]).await;
     lake.append(
         Kind::Judgment,
-        &[json!({"trajectory_id": "t1", "stage": "correctness", "verdict": "pass", "rationale": "SECRETR"})],
+        &[json!({"trajectory_id": "t1", "stage": "correctness", "verdict": "pass", "rationale": "SECRETR", "criteria": json!({"extracted": "SECRETE"}).to_string()})],
     )
     .await;
     let closed = lake.browser();
@@ -165,6 +169,9 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
         "/trajectories?format=csv",
         "/questions",
         "/questions?format=csv",
+        "/questions/q2",
+        "/questions/q2?format=json",
+        "/lineage/t1?format=json",
         "/search?q=SECRETQ",
     ] {
         let page = closed.page(address).await;

@@ -139,11 +139,14 @@ impl Claims for MemoryClaims {
 
 /// A log whose events are there once, as in the tables.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryLog(Mutex<Vec<Event>>);
+pub(crate) struct MemoryLog(Mutex<Vec<Event>>, AtomicBool);
 
 #[async_trait]
 impl EventLog for MemoryLog {
     async fn append(&self, events: Vec<Event>) -> Result<(), LogError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(LogError::Unavailable("it is out".to_string()));
+        }
         let mut held = self.0.lock();
         for event in events {
             if !held.iter().any(|other| other.id() == event.id()) {
@@ -342,6 +345,11 @@ impl World {
     pub(crate) async fn order(&self, schedule: &str, order: Order) -> Option<DateTime<Utc>> {
         let now = DateTime::<Utc>::from(self.clock.utc());
         Orders::give(&self.claims, self.log.as_ref(), schedule, (order, "ada"), now).await.unwrap()
+    }
+
+    /// From now on the log takes no events, or takes them again.
+    pub(crate) fn cut_log(&self, is_out: bool) {
+        self.log.1.store(is_out, Ordering::Relaxed);
     }
 
     pub(crate) async fn pass(&self, seconds: u64) {

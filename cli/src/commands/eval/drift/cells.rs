@@ -8,6 +8,8 @@ use webdancer_eval::scoring::ScorersPlan;
 use webdancer_schemas::digest::sha256_hex;
 
 use super::Side;
+use webdancer_query::literal;
+
 use crate::args::{DriftArgs, EvalRunArgs};
 use crate::columns::query;
 use crate::commands::eval::plan::EvalPlan;
@@ -205,7 +207,8 @@ pub(super) fn check_policy(side: &Side, made: &Run) -> Result<(), Failure> {
 async fn mean_turns(context: &Context, run: &str) -> Result<f64, Failure> {
     let sql = format!(
         "SELECT CAST(coalesce(sum(n_turns), 0) AS BIGINT) AS turns, count(*) AS attempts FROM trajectories \
-         WHERE run_id = '{run}'"
+         WHERE run_id = {}",
+        literal::text(run)
     );
     let batches = query(context, &sql).await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(0.0) };
@@ -217,8 +220,9 @@ async fn mean_turns(context: &Context, run: &str) -> Result<f64, Failure> {
 pub(super) async fn misses(context: &Context, run: &str) -> Result<Misses, Failure> {
     let sql = format!(
         "SELECT count(*) AS calls, count(*) FILTER (WHERE outcome <> 'done') AS missed FROM ( \
-           SELECT unnest(turn_outcome) AS outcome FROM trajectories WHERE run_id = '{run}' \
-         ) WHERE outcome IN ('done', 'miss', 'unreachable')"
+           SELECT unnest(turn_outcome) AS outcome FROM trajectories WHERE run_id = {} \
+         ) WHERE outcome IN ('done', 'miss', 'unreachable')",
+        literal::text(run)
     );
     let batches = query(context, &sql).await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(Misses::default()) };

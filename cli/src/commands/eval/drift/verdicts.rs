@@ -6,6 +6,8 @@ use webdancer_eval::attempts::verdicts_of;
 use webdancer_eval::scoring::{Answered, ScorerPlan, ScorersPlan, Scoring};
 
 use super::Side;
+use webdancer_query::literal;
+
 use crate::columns::query;
 use crate::commands::eval::plan::EvalPlan;
 use crate::commands::eval::rescore::tell_run;
@@ -111,11 +113,11 @@ async fn missing(context: &Context, scoring: &Scoring, judge: &ScorerPlan) -> Re
          LEFT JOIN (SELECT trajectory_id, count(*) AS failures FROM judgments \
                     WHERE run_id = '{id}' AND verdict = 'error' GROUP BY trajectory_id) AS f \
            ON f.trajectory_id = t.trajectory_id \
-         WHERE t.run_id = '{run}' AND t.termination <> 'error' AND (j.verdict IS NULL OR j.verdict = 'error') \
+         WHERE t.run_id = {run} AND t.termination <> 'error' AND (j.verdict IS NULL OR j.verdict = 'error') \
          ORDER BY t.event_time, t.event_id",
         verdicts = verdicts_of(judge),
         id = scoring.id(),
-        run = scoring.run,
+        run = literal::text(&scoring.run),
     );
     let mut found = Vec::new();
     for batch in &query(context, &sql).await? {

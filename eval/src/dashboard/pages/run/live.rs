@@ -122,7 +122,10 @@ impl Watch {
 }
 
 fn progress(entry: Option<&board::Entry>, started: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Progress {
-    let made = entry.map_or(0, |entry| entry.report.coverage.attempts);
+    // What is still to come counts among the attempts, as one without a verdict.
+    let missing_yet = entry.map_or(0, |entry| entry.report.unknown.missing);
+    let made = entry.map_or(0, |entry| entry.report.coverage.attempts.saturating_sub(missing_yet));
+    let unknown = entry.map_or(0, |entry| entry.report.coverage.unknown.saturating_sub(missing_yet));
     let total = total(entry);
     let minutes = started.map(|started| (now - started).num_milliseconds() as f64 / 60_000.0);
     let rate = minutes.filter(|minutes| *minutes > 0.0 && made > 0).map(|minutes| made as f64 / minutes);
@@ -139,6 +142,6 @@ fn progress(entry: Option<&board::Entry>, started: Option<DateTime<Utc>>, now: D
         rate: rate.map_or_else(missing, |rate| format!("{rate:.1}")),
         eta: rate.zip(left).map_or_else(missing, |(rate, left)| format::duration_ms((left / rate * 60_000.0).max(0.0))),
         score: format::estimate(entry.and_then(|entry| entry.report.pass_at_1.as_ref())),
-        unknown: format::count(entry.map_or(0, |entry| entry.report.coverage.unknown)),
+        unknown: format::count(unknown),
     }
 }

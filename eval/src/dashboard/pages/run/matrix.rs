@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use crate::attempts::{Attempt, Outcome};
+use crate::dashboard::chart::{Chart, Heat};
 use crate::dashboard::fault::Fault;
 use crate::dashboard::format;
 use crate::dashboard::request::{Asked, path_part};
@@ -12,6 +13,8 @@ use crate::run::{Question, Run};
 
 /// Attempts of a question that have a column each.
 const COLUMNS_MAX: usize = 16;
+/// Attempts that are drawn; the table has all.
+const DRAWN_MAX: usize = 3_000;
 /// What questions differ in and the table has a column for, if any question has it.
 const FACETS: [&str; 6] = ["level", "difficulty", "type", "language", "domain", "hops"];
 
@@ -61,31 +64,67 @@ pub(super) fn table(asked: &Asked, run: &Run) -> Table {
         cells.push(Cell::number(mean(|attempt| Some(attempt.calls as f64)), 1));
         cells.push(Cell::quantity(mean(|attempt| Some(attempt.output_tokens? as f64))));
         cells.push(Cell::duration_ms(mean(|attempt| Some(attempt.wall_ms? as f64))));
-        let first = question.attempts.first().map(|attempt| trajectory(&attempt.trajectory_id));
+        let made = question.attempts.iter().find(|attempt| !attempt.trajectory_id.is_empty());
+        let first = made.map(|attempt| trajectory(&attempt.trajectory_id));
         table.row(first, cells);
     }
     table
+}
+
+/// The same as a heat map, the questions that are answered best first; None where no question may be shown.
+pub(super) fn heat(asked: &Asked, run: &Run) -> Option<Chart> {
+    let mut questions: Vec<&Question> = open(asked, run).collect();
+    let attempts = questions.iter().map(|question| question.attempts.len()).max()?.min(COLUMNS_MAX);
+    // Those that nobody judged come last; of equal ones the order is that of the table.
+    questions.sort_by(|a, b| b.mean().unwrap_or(-1.0).total_cmp(&a.mean().unwrap_or(-1.0)));
+    let (all, drawn_max) = (questions.len(), DRAWN_MAX / attempts.max(1));
+    questions.truncate(drawn_max);
+    let drawn: Vec<(String, Vec<Option<Heat>>)> = questions
+        .iter()
+        .map(|question| {
+            (question.qa_id.clone(), question.attempts.iter().take(attempts).map(|a| Some(square(a))).collect())
+        })
+        .collect();
+    let more = if all > drawn.len() { format!("; the first {} are drawn", drawn.len()) } else { String::new() };
+    let caption = format!("Questions across, attempts down, from best to worst answered, n = {all} questions{more}");
+    let names: Vec<String> = (0..attempts).map(|at| at.to_string()).collect();
+    Some(Chart::heat("matrix", &caption, &names, &drawn))
+}
+
+fn square(attempt: &Attempt) -> Heat {
+    let (class, mark, told) = sign(attempt.outcome);
+    let hint = format!("{}, attempt {}: {told}", attempt.qa_id, attempt.number);
+    // An attempt that was not made has no page.
+    let href = (!attempt.trajectory_id.is_empty()).then(|| trajectory(&attempt.trajectory_id));
+    Heat { class, mark, hint, href }
 }
 
 fn trajectory(id: &str) -> String {
     format!("/trajectories/{}", path_part(id))
 }
 
-fn attempt(attempt: &Attempt) -> Cell {
-    let (class, mark, told) = match attempt.outcome {
+/// The class of an outcome, the mark that says the same without colour, and its name.
+fn sign(outcome: Outcome) -> (&'static str, &'static str, &'static str) {
+    match outcome {
         Outcome::Correct => ("right", "✓", "right"),
         Outcome::Wrong => ("wrong", "✗", "wrong"),
         Outcome::JudgeFailed => ("unknown", "!", "the judge failed"),
         Outcome::Outage => ("unknown", "!", "an endpoint or a tool was out"),
         Outcome::Unjudged => ("unknown", "?", "not judged"),
         Outcome::Missing => ("unknown", "–", "not made"),
-    };
+    }
+}
+
+fn attempt(attempt: &Attempt) -> Cell {
+    let (class, mark, told) = sign(attempt.outcome);
     let by_hand = if attempt.overridden { ", by a person" } else { "" };
     let answer =
         attempt.answer.as_deref().map_or_else(|| "no answer".to_string(), |answer| format::clipped(answer, 200));
     let hint = format!("{told}{by_hand}: {answer} (ended by {})", attempt.termination);
     let shown = html! { span.mark.(class) { (mark) } };
-    Cell::marked(told, shown).hinted(hint).linked(trajectory(&attempt.trajectory_id))
+    let cell = Cell::marked(told, shown).hinted(hint);
+    // An attempt that was not made has no page.
+    if attempt.trajectory_id.is_empty() { cell } else { cell.linked(trajectory(&attempt.trajectory_id)) }
 }
 
 /// The questions with their attempts.
