@@ -204,6 +204,12 @@ impl Material {
             questions.restricted,
             questions.unusable
         ));
+        if questions.validation.is_empty() && config.early_stop.patience > 0 {
+            return Err(usage(
+                "early_stop.patience: there is no accuracy to wait for, since no group of questions is small enough to be \
+                 kept back: give 0, or a higher validation.share",
+            ));
+        }
         let pin_id = pins.first().map(|pin| pin.digest().to_string());
         let mut identities: Vec<String> = pins.iter().map(|pin| pin.digest().to_string()).collect();
         if let Some(pages) = &job.pages {

@@ -438,6 +438,9 @@ fn what_is_missing_is_one_line() {
     assert!(wrong.ends_with("the pin has no column url: it is not of pages"), "{wrong}");
     let long = fails(&DAPO.replace("calls_max = 3", "calls_max = 3\ncot = \"long\""), &SAMPLED);
     assert!(long.contains("rollouts.agent.cot: must be short"), "{long}");
+    let few = format!("{}[early_stop]\npatience = 2\n", DAPO.replace("share = 0.2", "share = 0.01"));
+    let none = fails(&few, &SAMPLED);
+    assert!(none.starts_with("error: early_stop.patience: there is no accuracy to wait for"), "{none}");
     let empty = folder.path().join("empty.ndjson");
     File::create(&empty).unwrap();
     let none = fails(DAPO, &["--replay", empty.to_str().unwrap()]);
