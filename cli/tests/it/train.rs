@@ -315,7 +315,7 @@ fn a_run_that_is_made_again_is_told_the_date_of_the_first() {
     let told = ok(folder, &["sql", "--format", "ndjson", "SELECT config FROM runs WHERE state = 'started'"]);
     let row: Value = serde_json::from_str(&told).unwrap();
     let mut plan: Value =
-        row["config"].as_str().map_or(row["config"].clone(), |text| serde_json::from_str(text).unwrap());
+        row["config"].as_str().map_or_else(|| row["config"].clone(), |text| serde_json::from_str(text).unwrap());
     let past = "0190a6b2-7c3d-7e4f-8a1b-2c3d4e5f6071";
     (plan["run_id"], plan["started"]) = (past.into(), "2024-02-29T23:59:00Z".into());
     let event = |kind: &str, data: Value| {
