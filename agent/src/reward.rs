@@ -22,6 +22,9 @@ use crate::tool::Tools;
 /// What marks an observation. An agent that writes one makes it up.
 pub const OBSERVATION_MARKS: [&str; 2] = ["<tool_response>", "</tool_response>"];
 
+/// Ends by the agent's own budget.
+const SPENT: [&str; 4] = ["calls", "tokens", "time", "malformed"];
+
 /// What a reward is computed by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -103,7 +106,9 @@ pub fn reward(
     if output.termination == "error" {
         return Err(Withheld::AttemptFailed);
     }
-    let answered = output.answer.is_some_and(|answer| !answer.trim().is_empty());
+    // Whoever spent its budget has not answered, whatever stands in the row.
+    let spent = SPENT.contains(&output.termination);
+    let answered = !spent && output.answer.is_some_and(|answer| !answer.trim().is_empty());
     let answer = match verdict {
         _ if !answered => false,
         Some(Verdict::Pass) => true,
@@ -215,12 +220,20 @@ mod tests {
 
     #[test]
     fn no_answer_is_a_reward_of_0_whatever_the_judge() {
-        for termination in ["calls", "tokens", "time", "answer"] {
-            for answer in [None, Some(" \n".to_string())] {
-                let row = with(|row| (row.termination, row.answer) = (termination.to_string(), answer.clone()));
-                for verdict in [None, Some(Verdict::Fail), Some(Verdict::Error), Some(Verdict::Pass)] {
-                    assert_eq!(parts(&row, verdict), Ok((0.0, 0.0, 0.0)), "{termination} {verdict:?}");
-                }
+        let blank = || Some(" \n".to_string());
+        for (termination, answer) in [
+            ("answer", None),
+            ("answer", blank()),
+            ("forced", None),
+            ("calls", blank()),
+            ("calls", Some("Paris".to_string())),
+            ("tokens", Some("Paris".to_string())),
+            ("time", Some("Paris".to_string())),
+            ("malformed", Some("Paris".to_string())),
+        ] {
+            let row = with(|row| (row.termination, row.answer) = (termination.to_string(), answer.clone()));
+            for verdict in [None, Some(Verdict::Fail), Some(Verdict::Error), Some(Verdict::Pass)] {
+                assert_eq!(parts(&row, verdict), Ok((0.0, 0.0, 0.0)), "{termination} {verdict:?}");
             }
         }
     }

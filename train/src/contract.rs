@@ -18,7 +18,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 
 use crate::events::RunIdentity;
 
@@ -88,6 +88,9 @@ pub struct DapoJob {
     /// with their rewards
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,
+    /// The date that the agent is told, such as 2026-01-02 [default: that of --started]
+    #[arg(long, value_name = "DATE")]
+    pub date: Option<NaiveDate>,
 }
 
 impl DapoJob {
@@ -99,7 +102,15 @@ impl DapoJob {
                 arguments.extend([name.into(), path.into()]);
             }
         }
+        if let Some(date) = self.date {
+            arguments.extend(["--date".into(), date.to_string().into()]);
+        }
         arguments
+    }
+
+    /// The date that the agent is told. A run that makes another one again is given the other's: prompts hold it.
+    pub fn date(&self) -> NaiveDate {
+        self.date.unwrap_or_else(|| self.job.started.date_naive())
     }
 }
 
@@ -131,12 +142,15 @@ mod tests {
             out: "runs/r1".into(),
             resume: false,
         };
-        for (pages, init, replay) in
-            [(Some("p q".into()), Some("c".into()), None), (None, None, Some("events.ndjson".into()))]
+        let earlier = NaiveDate::from_ymd_opt(2020, 2, 29);
+        for (pages, init, replay, date) in
+            [(Some("p q".into()), Some("c".into()), None, None), (None, None, Some("events.ndjson".into()), earlier)]
         {
-            let job = DapoJob { job: job.clone(), pages, init, replay };
+            let job = DapoJob { job: job.clone(), pages, init, replay, date };
             let arguments = [OsString::from("trainer")].into_iter().chain(job.arguments());
             assert_eq!(DapoCommand::try_parse_from(arguments).unwrap().job, job);
+            let told = job.date().to_string();
+            assert_eq!(told, if date.is_some() { "2020-02-29" } else { "2023-11-14" });
         }
     }
 

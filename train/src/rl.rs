@@ -18,6 +18,7 @@
 
 mod collect;
 mod job;
+mod numbers;
 mod record;
 mod run;
 pub mod stored;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{start, text, webdancer};
 
@@ -23,6 +23,7 @@ while [ $# -gt 0 ]; do
     --pages) pages=$2; shift 2 ;;
     --init) init=$2; shift 2 ;;
     --replay) replay=$2; shift 2 ;;
+    --date) date=$2; shift 2 ;;
     --resume) resume=yes; shift ;;
     *) echo "unknown argument $1" >&2; exit 64 ;;
   esac
@@ -335,6 +336,50 @@ event checkpoint c2 "{\"digest\":\"$(digest)\",\"step\":2,\"uri\":\"file:///c2\"
     assert!(
         message.ends_with("1 of 2 checkpoints are not identical: another machine, libtorch or model to begin with"),
         "{message}"
+    );
+}
+
+#[test]
+fn a_run_that_is_made_again_is_told_the_date_of_the_first() {
+    // What it comes to depends on the date that it is told.
+    let folder =
+        lake(r#"event checkpoint "c$date" "{\"digest\":\"of ${date:-today}\",\"step\":1,\"uri\":\"file:///c\"}""#);
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("own")).unwrap();
+    ok(folder, &["pin", "create", "pages", "--sql", PAGES]);
+    let dapo = ["--json", "train", "dapo", "--pin", "train", "--config", "own.toml", "--trainer=./trainer"];
+    let (code, _, message) = train(folder, &[&dapo[..], &["--web", "closed:pages", "--init", "own"]].concat());
+    assert_eq!(code, Some(0), "{message}");
+    assert_eq!(sql(folder, "SELECT digest FROM checkpoints"), ["of today"]);
+
+    // The same run, of a day long past.
+    let told = ok(folder, &["sql", "--format", "ndjson", "SELECT config FROM runs WHERE state = 'started'"]);
+    let row: Value = serde_json::from_str(&told).unwrap();
+    let mut plan: Value =
+        row["config"].as_str().map_or_else(|| row["config"].clone(), |text| serde_json::from_str(text).unwrap());
+    let past = "0190a6b2-7c3d-7e4f-8a1b-2c3d4e5f6071";
+    (plan["run_id"], plan["started"]) = (past.into(), "2024-02-29T23:59:00Z".into());
+    let event = |kind: &str, data: Value| {
+        let kind_of = format!("webdancer.{kind}.v1");
+        json!({"specversion": "1.0", "id": format!("{kind}-{past}"), "source": "test", "type": kind_of, "runid": past,
+            "time": "2024-02-29T23:59:00Z", "data": data})
+        .to_string()
+    };
+    let events = [
+        event("run", json!({"kind": "dapo", "state": "started", "config": plan})),
+        event("checkpoint", json!({"digest": "of 2024-02-29", "step": 1, "uri": "file:///c"})),
+    ];
+    let appended = webdancer(folder, &["--lake", "l", "append"], events.join("\n").as_bytes());
+    assert_eq!(appended.status.code(), Some(0), "{}", text(&appended.stderr));
+    let again = |run: &str| -> Value { serde_json::from_str(&ok(folder, &["--json", "reproduce", run])).unwrap() };
+    let made = again(past);
+    assert_eq!(made["identical"], true, "{made}");
+    // And so is one that makes this one again.
+    let twice = again(made["made_again"].as_str().unwrap());
+    assert_eq!(
+        (&twice["identical"], &twice["checkpoints"]["1"]["now"]),
+        (&json!(true), &json!("of 2024-02-29")),
+        "{twice}"
     );
 }
 

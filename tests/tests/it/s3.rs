@@ -93,11 +93,12 @@ fn a_trainer_works_in_a_folder_of_this_machine_with_a_copy_of_the_pin() {
     site.ok(&["pin", "create", "few", "--sql", "SELECT * FROM metrics"]);
     // It looks for what a trainer reads: the manifest, and the files that it names beside it.
     let trainer = r#"#!/bin/sh
-while [ $# -gt 0 ]; do case $1 in --pin) pin=$2 ;; --out) out=$2 ;; esac; shift; done
+while [ $# -gt 0 ]; do case $1 in --run) run=$2 ;; --pin) pin=$2 ;; --out) out=$2 ;; esac; shift; done
 for file in $(grep -o '[^"/]*\.parquet' "$pin"); do
   head -c 4 "$(dirname "$pin")/$file" | grep -q PAR1 && echo whole > "$out/$file.seen"
 done
-ls "$out"/*.seen > /dev/null
+ls "$out"/*.seen > /dev/null || exit 1
+echo "{\"specversion\":\"1.0\",\"id\":\"$run\",\"source\":\"stub\",\"type\":\"webdancer.checkpoint.v1\",\"runid\":\"$run\",\"data\":{\"digest\":\"abc\",\"step\":1,\"uri\":\"file:///c\"}}"
 "#;
     std::fs::write(site.path("trainer"), trainer).unwrap();
     std::fs::set_permissions(site.path("trainer"), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -126,6 +127,12 @@ ls "$out"/*.seen > /dev/null
     );
     let told = site.sql("SELECT state FROM run_state WHERE kind = 'sft'");
     assert_eq!(told, [json!({"state": "finished"})]);
+    // Made again, it lies beside the first.
+    let first: Value = serde_json::from_str(&done.stdout).unwrap();
+    let again = site.ok(&["reproduce", first["run_id"].as_str().unwrap(), "--json"]);
+    let again: Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(again["identical"], true, "{again}");
+    assert!(site.path(again["made_again"].as_str().unwrap()).join("config.toml").is_file(), "{again}");
     assert!(
         !objects(server, "training").iter().any(|object| object.starts_with("training/runs/")),
         "checkpoints stay here"

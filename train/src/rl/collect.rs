@@ -69,6 +69,23 @@ pub(super) struct Collected {
     pub(super) finished: BTreeMap<(u64, i32), Finished>,
 }
 
+/// Why nothing can be learnt from attempts, though they were made: what withheld the reward of all of them, or a judge that
+/// answered to none. An attempt without an answer has its reward of 0 without a judge, and says nothing of it.
+pub(super) fn outage<'a>(finished: impl Iterator<Item = &'a Finished> + Clone) -> Option<Withheld> {
+    let reason = finished.clone().find_map(|finished| finished.reward.as_ref().err().copied())?;
+    let is_judged = |parts: &RewardParts| parts.answer || parts.format;
+    let decided = |finished: &Finished| {
+        let verdict = finished.decision.as_ref().map(|decision| decision.verdict);
+        matches!(verdict, Some(Verdict::Pass | Verdict::Fail)) || finished.reward.as_ref().is_ok_and(is_judged)
+    };
+    if finished.clone().any(decided) {
+        return None;
+    }
+    let judge_failed = finished.clone().any(|finished| finished.reward == Err(Withheld::JudgeFailed));
+    let all_withheld = finished.clone().all(|finished| finished.reward.is_err());
+    if judge_failed { Some(Withheld::JudgeFailed) } else { all_withheld.then_some(reason) }
+}
+
 /// A round being sampled.
 pub(super) struct Collector<'a> {
     pub(super) config: &'a DapoConfig,
@@ -215,6 +232,31 @@ mod tests {
 
     fn questions(count: usize) -> Vec<Question> {
         (0..count).map(|at| Question { qa_id: format!("q{at}"), ..Question::default() }).collect()
+    }
+
+    #[test]
+    fn a_judge_that_answers_to_nobody_is_an_outage_though_some_attempts_need_none() {
+        let finished = |reward: Result<(bool, bool), Withheld>, decision: Option<Decision>| {
+            let parts = |(format, answer)| RewardParts { format, answer, reward: 0.0, fault: None };
+            Finished { trajectory: Trajectory::default(), decision, reward: reward.map(parts), failure: None }
+        };
+        let unanswered = || finished(Ok((false, false)), None);
+        let unjudged = || finished(Err(Withheld::JudgeFailed), Some(Decision::error("down")));
+        let failed = || finished(Err(Withheld::AttemptFailed), None);
+        let wrong = || finished(Ok((false, false)), Some(Decision::fail("")));
+        let recorded = || finished(Ok((true, false)), None);
+        for (attempts, expected) in [
+            (vec![], None),
+            (vec![unanswered()], None),
+            (vec![unanswered(), unjudged()], Some(Withheld::JudgeFailed)),
+            (vec![failed(), unjudged()], Some(Withheld::JudgeFailed)),
+            (vec![failed(), failed()], Some(Withheld::AttemptFailed)),
+            (vec![failed(), unanswered()], None),
+            (vec![unjudged(), wrong()], None),
+            (vec![unjudged(), recorded()], None),
+        ] {
+            assert_eq!(outage(attempts.iter()), expected, "{attempts:?}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::contract::DapoJob;
 use crate::data::Pin;
 use crate::device;
 use crate::error::{TrainError, guard};
-use crate::events::{self, EVENTS_FILE, Events, RunIdentity};
+use crate::events::{self, EVENTS_FILE, Events};
 use crate::generate::{Engine, EngineConfig};
 use crate::input::{InputError, read_file};
 use crate::job::{CHECKPOINTS, LOCK_WAIT};
@@ -115,7 +115,7 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|error| usage(format!("no threads: {error}")))?;
-    let source = material.source(job, &config, &identity, &renderer, &runtime, recorded)?;
+    let source = material.source(job, &config, &renderer, &runtime, recorded)?;
     let own = EngineConfig::default();
     let engine = EngineConfig {
         // What a prompt computes differs in its last bits by how much of it is read from a cache, and a run that goes on
@@ -170,7 +170,17 @@ impl Material {
     fn read(job: &DapoJob, config: &DapoConfig, say: &mut impl FnMut(String)) -> Result<Material, TrainError> {
         let bytes_max = config.rollouts.file_bytes_max;
         if let Some(place) = &job.replay {
-            let groups = stored::groups(place, stored::read(place, bytes_max)?)?;
+            let (stored, others): (Vec<_>, Vec<_>) =
+                stored::read(place, bytes_max)?.into_iter().partition(Stored::is_of_the_whole_distribution);
+            // Attempts to validate on are in no group, and nobody expects them here.
+            let others = others.iter().filter(|stored| stored.group.is_some()).count();
+            if others > 0 {
+                say(format!(
+                    "{others} recorded attempts left out: they were sampled otherwise than at temperature 1 from the whole \
+                     distribution, and their log-probabilities are not those that they were drawn by"
+                ));
+            }
+            let groups = stored::groups(place, stored)?;
             let episodes = groups.iter().map(Vec::len).sum::<usize>();
             say(format!("{episodes} recorded episodes in {} groups; nothing is sampled", groups.len()));
             let pins = job.job.pins.iter().map(|place| Pin::open(place)).collect::<Result<Vec<_>, InputError>>()?;
@@ -194,6 +204,12 @@ impl Material {
             questions.restricted,
             questions.unusable
         ));
+        if questions.validation.is_empty() && config.early_stop.patience > 0 {
+            return Err(usage(
+                "early_stop.patience: there is no accuracy to wait for, since no group of questions is small enough to be \
+                 kept back: give 0, or a higher validation.share",
+            ));
+        }
         let pin_id = pins.first().map(|pin| pin.digest().to_string());
         let mut identities: Vec<String> = pins.iter().map(|pin| pin.digest().to_string()).collect();
         if let Some(pages) = &job.pages {
@@ -238,7 +254,6 @@ impl Material {
         self,
         job: &DapoJob,
         config: &DapoConfig,
-        identity: &RunIdentity,
         renderer: &Arc<Renderer>,
         runtime: &tokio::runtime::Runtime,
         recorded: Vec<Stored>,
@@ -252,7 +267,7 @@ impl Material {
         let limits = &config.rollouts;
         let web: Arc<dyn Web> = web::closed(pages, &profile.observations, limits.pages_max, limits.file_bytes_max)?;
         let judge = judge_of(&config.judge, config.seed)?;
-        let date = identity.started.date_naive();
+        let date = job.date();
         let agent = |temperature: f64, top_p: f64| {
             let sampling = Sampling { temperature: Some(temperature), top_p: Some(top_p), ..Sampling::default() };
             let react = ReactConfig { sampling, ..config.rollouts.agent.clone() };

@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 use webdancer_agent::chat::Policy;
 use webdancer_agent::reward::Withheld;
 
-use super::collect::{Collected, Collector, Prompts, replay};
+use super::collect::{Collected, Collector, Prompts, outage, replay};
+use super::numbers::{Means, times};
 use super::record::Scoring;
 use super::stored::Stored;
 use super::trial::{COVERAGE_MIN, Trial, TrialScore};
@@ -157,6 +158,9 @@ impl<W: Write, S: FnMut(String)> Run<'_, W, S> {
         let round = self.state.round;
         let best_round = self.state.best_round.unwrap_or(round);
         let best = self.folder(best_round);
+        if let Some(reason) = self.why(end) {
+            (self.say)(format!("round {round}: {reason}"));
+        }
         if end != Some(DapoEnd::Interrupted) {
             self.tell(round, &[(BEST_STEP, best_round as f64, "")])?;
             (self.say)(format!("round {round}: the checkpoint to use is {}", best.display()));
@@ -179,6 +183,23 @@ impl<W: Write, S: FnMut(String)> Run<'_, W, S> {
         }
     }
 
+    /// Why it ended before all was done, in words; none where it did not, or where whoever reads it asked for it.
+    fn why(&self, end: Option<DapoEnd>) -> Option<String> {
+        let state = &self.state;
+        match end? {
+            DapoEnd::OutOfPatience => Some(format!(
+                "it ends early: the validation accuracy has not become higher {} times (early_stop.patience)",
+                state.validations_since_best
+            )),
+            DapoEnd::NothingToLearn => Some(format!(
+                "it ends early: no group of the last {} rounds had both correct and wrong answers \
+                 (groups.empty_batches_max): choose questions that the policy answers at times, or begin with a better one",
+                state.empty_rounds
+            )),
+            DapoEnd::Complete | DapoEnd::Interrupted => None,
+        }
+    }
+
     /// One round. False: it was interrupted, and nothing of it remains.
     fn round(&mut self) -> Result<bool, TrainError> {
         let began = Instant::now();
@@ -190,10 +211,9 @@ impl<W: Write, S: FnMut(String)> Run<'_, W, S> {
         let tools = self.tool_time().saturating_sub(tools);
         // What happened in a round is told under the number that the policy has behind it; its episodes name the policy.
         let round = self.state.round + 1;
-        if let Some(reason) = withheld_from_all(&collected.batch.examined) {
+        if let Some(reason) = outage(collected.finished.values()) {
             // Nothing of the round is told: a run that goes on tries again.
-            let remedy = "see to the judge and the tools, then go on with the run";
-            return Err(TrainError::Usage(format!("round {round}: no attempt has a reward: {reason}; {remedy}")));
+            return Err(unjudged(&format!("round {round}"), reason));
         }
         self.tell_episodes(&collected)?;
         let mut numbers = statistics::of(&collected.batch);
@@ -343,6 +363,11 @@ impl<W: Write, S: FnMut(String)> Run<'_, W, S> {
         };
         // A trial that is cut short says nothing; it is short enough to be waited for.
         rollouts.run(&mut self.engine, &mut trial, &AtomicBool::new(false))?;
+        let (score, reason) = (trial.score(), outage(trial.finished.iter()));
+        let (Some(score), None) = (score, reason) else {
+            // Nothing of it is told: a run that goes on tries again.
+            return Err(unjudged(&format!("validation at round {round}"), reason.unwrap_or(Withheld::NotJudged)));
+        };
         let scoring = Scoring { judge: sampled.agent.judge(), rewards: sampled.agent.rewards() };
         let now = Utc::now();
         trial.finished.sort_by(|a, b| a.trajectory.trajectory_id.cmp(&b.trajectory.trajectory_id));
@@ -351,11 +376,6 @@ impl<W: Write, S: FnMut(String)> Run<'_, W, S> {
             scoring.tell(&mut self.events, finished, None, now)?;
         }
         self.events.commit()?;
-        let Some(score) = trial.score() else {
-            return Err(TrainError::Usage(format!(
-                "no attempt at the questions kept back could be judged at round {round}: see to the judge and the tools"
-            )));
-        };
         let TrialScore { accuracy, format, reward, written_tokens, coverage } = score;
         (self.say)(format!("round {round}: validation accuracy {accuracy:.3}, format {format:.3}"));
         if !score.is_comparable() {
@@ -441,60 +461,8 @@ fn policy(name: &str, renderer: &Arc<Renderer>, version: u64) -> Arc<PolicyModel
     Arc::new(PolicyModel { name: name.to_string(), renderer: renderer.clone(), policy })
 }
 
-/// Where the time of a round went. Tools run beside the engine: their time is summed over calls.
-fn times(time: &RolloutTime, tools: Duration, updating: Duration, round: Duration) -> Vec<statistics::Named> {
-    let seconds = |of: Duration| of.as_secs_f64();
-    let whole = seconds(round).max(f64::MIN_POSITIVE);
-    let outside = round.saturating_sub(time.model).saturating_sub(updating);
-    let mut numbers = vec![
-        ("time.round", seconds(round), "s"),
-        ("time.update", seconds(updating), "s"),
-        ("time.outside_model", seconds(outside) / whole, "1"),
-    ];
-    if time.tokens > 0 {
-        numbers.extend([
-            ("time.model", seconds(time.model), "s"),
-            ("time.tools", seconds(tools), "s"),
-            ("time.idle", seconds(time.idle), "s"),
-            ("time.rollout", seconds(time.total), "s"),
-            ("rollout_tokens", time.tokens as f64, "token"),
-            ("rollout_tokens_per_second", time.tokens as f64 / seconds(time.total), "token/s"),
-        ]);
-    }
-    numbers
-}
-
-/// Means of numbers by name. What is told of trainer and sampler is one of numbers, and not of weights, in the first
-/// update alone: of that the first value is kept.
-#[derive(Debug, Default)]
-struct Means {
-    order: Vec<(&'static str, &'static str)>,
-    sums: HashMap<&'static str, (f64, f64)>,
-}
-
-impl Means {
-    fn add(&mut self, name: &'static str, value: f64, unit: &'static str) {
-        match self.sums.get_mut(name) {
-            None => {
-                self.order.push((name, unit));
-                self.sums.insert(name, (value, 1.0));
-            }
-            Some(_) if name.starts_with("mismatch") => {}
-            Some((sum, count)) => (*sum, *count) = (*sum + value, *count + 1.0),
-        }
-    }
-
-    fn named(&self) -> Vec<statistics::Named> {
-        let mean = |(name, unit): &(&'static str, &'static str)| {
-            let (sum, count) = self.sums.get(name).copied()?;
-            Some((*name, sum / count, *unit))
-        };
-        self.order.iter().filter_map(mean).collect()
-    }
-}
-
-/// Why nothing can be learnt from a round though much was tried: the reason of the first, where no episode has a reward.
-fn withheld_from_all(groups: &[Group]) -> Option<Withheld> {
-    let none = groups.iter().all(|group| group.scored.is_empty());
-    groups.iter().flat_map(|group| &group.withheld).next().filter(|_| none).map(|(_, reason)| *reason)
+/// That nobody could say what attempts are worth.
+fn unjudged(what: &str, reason: Withheld) -> TrainError {
+    let remedy = "see to the judge and the tools, then go on with the run";
+    TrainError::Usage(format!("{what}: no answer could be judged: {reason}; {remedy}"))
 }

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! In whatever order rows lie, a run's groups are gone through in the order of their rounds and prompts. A turn whose ids or
-//! log-probabilities have a null among them has none: it is left out, and counted.
+//! log-probabilities have a null among them has none: it is left out, and counted. So is an attempt that was not sampled at
+//! temperature 1 from the whole distribution: log-probabilities are recorded at temperature 1, and a ratio to them would
+//! say nothing of how its tokens were drawn.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,8 +19,10 @@ use std::path::Path;
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type};
+use serde_json::Value;
 use webdancer_agent::judge::{Decision, Verdict};
 use webdancer_agent::reward::{RewardParameters, RewardParts};
+use webdancer_schemas::column::JsonText;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::rows::{Judgment, Reward, Trajectory};
 use webdancer_schemas::wire;
@@ -47,6 +51,21 @@ impl Stored {
         let weigh = |part: bool, weight: f64| if part { weight } else { 0.0 };
         let reward = weigh(format, parameters.format_weight) + weigh(answer, parameters.answer_weight);
         Some(RewardParts { format, answer, reward, fault: None })
+    }
+
+    /// Whether its tokens were drawn by the probabilities that are recorded: at temperature 1, without cuts or penalties,
+    /// as far as its sampling parameters tell.
+    pub fn is_of_the_whole_distribution(&self) -> bool {
+        let Some(JsonText(parameters)) = &self.trajectory.sampling_parameters else { return true };
+        let is = |name: &str, allowed: &[f64]| {
+            let value = parameters.get(name).and_then(Value::as_f64);
+            value.is_none_or(|value| allowed.contains(&value))
+        };
+        // A top_k of 0 or −1 cuts nothing.
+        is("temperature", &[1.0])
+            && is("top_p", &[1.0])
+            && is("repetition_penalty", &[1.0])
+            && is("top_k", &[0.0, -1.0])
     }
 }
 
@@ -173,7 +192,7 @@ const EPISODES: RowKind = RowKind {
         "format",
         "answer_reward",
     ],
-    optional: &["qa_id", "attempt", "output_tokens"],
+    optional: &["qa_id", "attempt", "output_tokens", "restricted", "sampling_parameters"],
 };
 
 fn of_pin(pin: &Pin, file_bytes_max: u64) -> Result<Vec<Stored>, InputError> {
@@ -198,6 +217,7 @@ fn rows_of(columns: &Columns<'_>) -> Result<Vec<Stored>, InputError> {
     let completion = lists("turn_completion_token_ids", list_of(DataType::Int32))?;
     let log_probs = lists("turn_log_probs", list_of(DataType::Float32))?;
     let versions = lists("turn_policy_version", DataType::Int64)?;
+    let (restricted, sampling) = (columns.cast_to("restricted", &DataType::Boolean)?, text("sampling_parameters")?);
     let share = |column: &Option<arrow::array::ArrayRef>, row: usize| {
         let column = column.as_ref()?.as_primitive_opt::<Float64Type>()?;
         column.is_valid(row).then(|| column.value(row) > 0.5)
@@ -225,6 +245,11 @@ fn rows_of(columns: &Columns<'_>) -> Result<Vec<Stored>, InputError> {
             let column = written.as_ref()?.as_primitive_opt::<Int64Type>()?;
             column.is_valid(row).then(|| column.value(row))
         };
+        let restricted_at = || {
+            let column = restricted.as_ref()?.as_boolean_opt()?;
+            column.is_valid(row).then(|| column.value(row))
+        };
+        let sampling_at = || serde_json::from_str(&text_at(sampling.as_ref(), row)?).ok().map(JsonText);
         let trajectory = Trajectory {
             trajectory_id: text_at(id.as_ref(), row).unwrap_or_default(),
             qa_id: text_at(qa.as_ref(), row).unwrap_or_default(),
@@ -232,6 +257,8 @@ fn rows_of(columns: &Columns<'_>) -> Result<Vec<Stored>, InputError> {
             termination: text_at(termination.as_ref(), row).unwrap_or_default(),
             tokenizer_digest: text_at(tokenizer.as_ref(), row),
             output_tokens: written_at(),
+            restricted: restricted_at(),
+            sampling_parameters: sampling_at(),
             n_turns: i32::try_from(turn_thought.len()).unwrap_or(i32::MAX),
             turn_thought,
             turn_context_token_ids: ids_at(context.as_ref(), row),
@@ -260,6 +287,35 @@ mod tests {
         let stored = ids.iter().enumerate().map(|(at, id)| episode(id, &at.to_string())).collect();
         let groups = groups(Path::new("p"), stored).unwrap();
         groups.into_iter().map(|group| group.into_iter().map(|of| of.trajectory.trajectory_id).collect()).collect()
+    }
+
+    #[test]
+    fn only_what_was_drawn_by_the_recorded_probabilities_is_replayed() {
+        let sampled = |parameters: Option<&str>| {
+            let mut stored = episode("g", "t");
+            stored.trajectory.sampling_parameters =
+                parameters.map(|parameters| JsonText(serde_json::from_str(parameters).unwrap()));
+            stored.is_of_the_whole_distribution()
+        };
+        for whole in [
+            None,
+            Some("{}"),
+            Some(
+                r#"{"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1, "seed": 7, "cot": "short"}"#,
+            ),
+            Some(r#"{"temperature": null, "top_k": 0}"#),
+        ] {
+            assert!(sampled(whole), "{whole:?}");
+        }
+        for cut in [
+            r#"{"temperature": 0.6, "top_p": 1.0}"#,
+            r#"{"temperature": 1.0, "top_p": 0.95}"#,
+            r#"{"top_k": 20}"#,
+            r#"{"repetition_penalty": 1.1}"#,
+            r#"{"temperature": 0}"#,
+        ] {
+            assert!(!sampled(Some(cut)), "{cut}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `webdancer train sft` with the native trainer: a run that is finished, and runs that fail, as the tables have them.
+//! `webdancer train` with the native trainer: runs that finish, fail, are killed, and are made again, as the tables have them.
 //!
 //! The command lies beside the trainer once the workspace was built (`make test-train` does that). Where it is not, these
 //! tests say so and pass, unless `WEBDANCER_REQUIRE_COMMAND` is 1 or `CI` is true.
@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use webdancer_train::checkpoint;
+
+use crate::dapo_runs::{DAPO, WORLD};
 
 const TRAINER: &str = env!("CARGO_BIN_EXE_webdancer-train");
 const SETTINGS: &str = r#"
@@ -64,18 +66,16 @@ impl Site {
         self.folder.path().join(name)
     }
 
+    fn command(&self, within: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.command);
+        command.arg("--lake").arg(self.path("l")).args(arguments).current_dir(within);
+        command.env("XDG_STATE_HOME", self.path("state")).env_remove("WEBDANCER_LAKE").env_remove("WEBDANCER_LOG");
+        command
+    }
+
     /// Exit code, what was said on standard output and on standard error.
     fn call(&self, within: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let output = Command::new(&self.command)
-            .arg("--lake")
-            .arg(self.path("l"))
-            .args(arguments)
-            .current_dir(within)
-            .env("XDG_STATE_HOME", self.path("state"))
-            .env_remove("WEBDANCER_LAKE")
-            .env_remove("WEBDANCER_LOG")
-            .output()
-            .unwrap();
+        let output = self.command(within, arguments).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     }
@@ -84,6 +84,11 @@ impl Site {
         let (code, said, error) = self.call(self.folder.path(), arguments);
         assert_eq!(code, Some(0), "{arguments:?}: {error}");
         said
+    }
+
+    /// What a command comes to.
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[&["--json"], arguments].concat())).unwrap()
     }
 
     /// Lines of the result of a query.
@@ -181,6 +186,79 @@ fn a_run_that_has_no_memory_says_so() {
     let large = large.replace("intermediate_size = 64", "intermediate_size = 32768");
     let error = site.failure(&site.begin(&format!("{SETTINGS}{large}"), &["--trainer", "./limited"]));
     assert!(error.contains(" / error: out of memory: ") && !error.contains("batch.tokens"), "{error}");
+}
+
+/// A run that is under way in none of these folders, as soon as it has told of a reward.
+fn rewarded(runs: &Path, known: &[&str]) -> Option<String> {
+    let tells =
+        |run: &str| fs::read_to_string(runs.join(run).join("events.ndjson")).is_ok_and(|t| t.contains(".reward."));
+    let entries = fs::read_dir(runs).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    entries.filter(|run| !known.contains(&run.as_str())).find(|run| tells(run))
+}
+
+#[test]
+fn what_was_learnt_by_trying_is_the_same_made_again_replayed_from_a_pin_and_gone_on_with_after_a_kill() {
+    let Some(site) = Site::new() else { return };
+    let question = |number: usize| {
+        let answer = if number.is_multiple_of(2) { "yes" } else { "no" };
+        let data = json!({"qa_id": format!("q{number}"), "method": "import", "answer": answer,
+            "question": format!("Is it so, number {number}?")});
+        let id = format!("qa-{number}");
+        format!(
+            "{}\n",
+            json!({"specversion": "1.0", "id": id, "source": "test", "type": "webdancer.qa.v1", "data": data})
+        )
+    };
+    fs::write(site.path("qa.ndjson"), (0..20).map(question).collect::<String>()).unwrap();
+    site.ok(&["append", "qa.ndjson"]);
+    site.ok(&["pin", "create", "questions", "--sql", "SELECT qa_id, question, answer FROM qa"]);
+    let pages = "SELECT concat('https://so.example/', qa_id) AS url, question AS title, \
+        concat('It is so, says page ', qa_id, '.') AS text FROM qa";
+    site.ok(&["pin", "create", "pages", "--sql", pages]);
+    fs::write(site.path("dapo.toml"), DAPO.replace("steps_max = 10", "steps_max = 4")).unwrap();
+    let init = WORLD.checkpoint.display().to_string();
+    let dapo = ["train", "dapo", "--config", "dapo.toml", "--init", &init];
+    let tries = [&dapo[..], &["--pin", "questions", "--web", "closed:pages"]].concat();
+    let last = |run: &Value| run["checkpoints"].as_array().unwrap().last().unwrap()["digest"].clone();
+    let first = site.json(&tries);
+    let run = first["run_id"].as_str().unwrap();
+
+    let again = site.json(&["reproduce", run]);
+    assert_eq!(again["identical"], true, "{again}");
+    assert!(again["checkpoints"].as_object().unwrap().len() > 1, "{again}");
+
+    let episodes = format!(
+        "SELECT t.*, r.group_id, r.format, r.answer AS answer_reward FROM trajectories t \
+         JOIN rewards r ON r.trajectory_id = t.trajectory_id WHERE t.run_id = '{run}' ORDER BY t.policy_version, t.attempt"
+    );
+    site.ok(&["pin", "create", "episodes", "--sql", &episodes]);
+    let replayed = site.json(&[&dapo[..], &["--pin", "episodes", "--replay"]].concat());
+    assert_eq!(last(&replayed), last(&first), "{replayed}");
+
+    let known = [run, again["made_again"].as_str().unwrap(), replayed["run_id"].as_str().unwrap()];
+    let mut child =
+        site.command(site.folder.path(), &tries).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let killed = loop {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+        match rewarded(&site.path("l/runs"), &known) {
+            Some(run) => break run,
+            None => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The trainer, which nobody listens to any more, ends by itself, and the next one waits for that.
+    let resumed = site.json(&["train", "dapo", "--resume", &killed]);
+    assert_eq!((&resumed["state"], last(&resumed)), (&json!("finished"), last(&first)), "{resumed}");
+    for table in ["trajectories", "judgments", "rewards", "metrics"] {
+        let of = |run: &str| {
+            site.sql(&format!("SELECT count(*), count(DISTINCT event_id) FROM {table} WHERE run_id = '{run}'"))
+        };
+        let (found, expected) = (of(&killed), of(run));
+        assert_eq!(found, expected, "{table}");
+        let (rows, ids) = found[0].split_once(',').unwrap();
+        assert!(rows == ids && rows != "0", "{table}: {found:?}");
+    }
 }
 
 /// Attempts short enough for a model that has learnt nothing.

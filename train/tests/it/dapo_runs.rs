@@ -10,8 +10,10 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use arrow::json::ReaderBuilder;
 use serde_json::Value;
 use webdancer_agent::conversation::{Message, Role};
+use webdancer_schemas::row::Row as _;
 use webdancer_schemas::rows::Trajectory;
 use webdancer_train::checkpoint;
 
@@ -48,7 +50,7 @@ share = 0.0
 every_steps = 0
 "#;
 
-const DAPO: &str = r#"
+pub(crate) const DAPO: &str = r#"
 preset = "demo"
 deterministic = true
 seed = 3
@@ -97,19 +99,19 @@ fn conversation(number: usize, answer: &str) -> Vec<Message> {
     messages
 }
 
-fn texts(columns: &[(&str, Vec<String>)]) -> RecordBatch {
+pub(crate) fn texts(columns: &[(&str, Vec<String>)]) -> RecordBatch {
     let fields: Vec<Field> = columns.iter().map(|(name, _)| Field::new(*name, DataType::Utf8, true)).collect();
     let arrays = columns.iter().map(|(_, values)| Arc::new(StringArray::from(values.clone())) as _).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
 }
 
 /// What all runs here begin with: a checkpoint that answers yes or no, questions, pages.
-struct World {
+pub(crate) struct World {
     folder: tempfile::TempDir,
-    checkpoint: PathBuf,
+    pub(crate) checkpoint: PathBuf,
 }
 
-static WORLD: LazyLock<World> = LazyLock::new(|| {
+pub(crate) static WORLD: LazyLock<World> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let within = |name: &str| {
         let within = folder.path().join(name);
@@ -146,7 +148,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     World { folder, checkpoint }
 });
 
-fn start(out: &Path, config: &str, more: &[&str]) -> Child {
+pub(crate) fn start(out: &Path, config: &str, more: &[&str]) -> Child {
     let file = out.with_extension("toml");
     fs::write(&file, config).unwrap();
     Command::new(env!("CARGO_BIN_EXE_webdancer-train"))
@@ -164,29 +166,70 @@ fn start(out: &Path, config: &str, more: &[&str]) -> Child {
         .unwrap()
 }
 
-const SAMPLED: [&str; 4] = ["--pin", "questions", "--pages", "pages/manifest.json"];
+pub(crate) const SAMPLED: [&str; 4] = ["--pin", "questions", "--pages", "pages/manifest.json"];
 
 /// Events and what was said for people; the exit code.
-fn finish(child: Child) -> (Vec<Value>, String, i32) {
+pub(crate) fn finish(child: Child) -> (Vec<Value>, String, i32) {
     let output = child.wait_with_output().unwrap();
     let events = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let events = events.map(|line| serde_json::from_slice(line).unwrap()).collect();
     (events, String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
 }
 
-fn digest(out: &Path) -> String {
+pub(crate) fn digest(out: &Path) -> String {
     let last = checkpoint::latest(&out.join("checkpoints")).unwrap().unwrap();
     checkpoint::verify(&last).unwrap().digest
 }
 
-fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
+pub(crate) fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
     let kind = format!("webdancer.{kind}.v1");
     events.iter().filter(|event| event["type"] == kind.as_str()).map(|event| &event["data"]).collect()
 }
 
-fn metric(events: &[Value], name: &str) -> BTreeMap<i64, f64> {
+pub(crate) fn metric(events: &[Value], name: &str) -> BTreeMap<i64, f64> {
     let of_name = of_kind(events, "metric").into_iter().filter(|data| data["name"] == name);
     of_name.map(|data| (data["step"].as_i64().unwrap(), data["value"].as_f64().unwrap())).collect()
+}
+
+/// Sends a process a signal.
+pub(crate) fn send(signal: &str, child: &Child) {
+    let sent = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", signal, &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+fn gated(row: &mut Value) {
+    row["restricted"] = true.into();
+}
+
+fn sampled_at_6(row: &mut Value) {
+    row["sampling_parameters"] = r#"{"temperature": 0.6, "top_p": 0.95}"#.into();
+}
+
+/// The pin that `SELECT t.*, r.group_id, r.format, r.answer AS answer_reward` gives of a run's events, rows changed, the
+/// last first.
+fn pin_of_episodes(folder: &Path, events: &[Value], change: fn(&mut Value)) {
+    let rewards: BTreeMap<&str, &Value> =
+        of_kind(events, "reward").into_iter().map(|data| (data["trajectory_id"].as_str().unwrap(), data)).collect();
+    let row = |data: &&Value| {
+        let mut row = (*data).clone();
+        // In tables JSON is text.
+        row["sampling_parameters"] = row["sampling_parameters"].to_string().into();
+        if let Some(reward) = rewards.get(data["trajectory_id"].as_str().unwrap()) {
+            row["group_id"] = reward["group_id"].clone();
+            (row["format"], row["answer_reward"]) = (reward["format"].clone(), reward["answer"].clone());
+        }
+        change(&mut row);
+        row
+    };
+    let rows: Vec<Value> = of_kind(events, "trajectory").iter().rev().map(row).collect();
+    let mut fields = Trajectory::fields();
+    let more = [("group_id", DataType::Utf8), ("format", DataType::Float64), ("answer_reward", DataType::Float64)];
+    fields.extend(more.map(|(name, of)| Field::new(name, of, true)));
+    let mut decoder =
+        ReaderBuilder::new(Arc::new(Schema::new(fields))).with_batch_size(rows.len()).build_decoder().unwrap();
+    decoder.serialize(&rows).unwrap();
+    fs::create_dir_all(folder).unwrap();
+    pins::pin(folder, &[decoder.flush().unwrap().unwrap()]);
 }
 
 #[test]
@@ -199,6 +242,27 @@ fn a_run_tells_what_it_tried_and_comes_through_kills_and_replay_to_the_same_weig
     assert_eq!(updates.values().copied().fold(0.0, f64::max), 10.0, "{said}");
     assert!(metric(&events, "mismatch.mean").values().all(|apart| *apart < 1e-4), "{said}");
     assert!(metric(&events, "validation_accuracy").contains_key(&0), "{said}");
+    // Of the rounds is told how far they went, and why.
+    for name in [
+        "discarded_groups",
+        "group_accuracy.none",
+        "group_accuracy.all",
+        "accuracy",
+        "format",
+        "reward",
+        "overlong_penalty",
+        "entropy",
+        "clip_fraction.low",
+        "clip_fraction.high",
+        "clip_fraction.dual",
+        "mismatch.kl",
+        "time.model",
+        "time.tools",
+        "time.idle",
+    ] {
+        assert!(!metric(&events, name).is_empty(), "{name} is not told");
+    }
+    assert!(metric(&events, "refills").values().any(|times| *times > 0.0), "no batch was refilled");
 
     // The highest validation accuracy, and the first that had it.
     let validated = metric(&events, "validation_accuracy");
@@ -209,6 +273,11 @@ fn a_run_tells_what_it_tried_and_comes_through_kills_and_replay_to_the_same_weig
 
     // Every episode of a group is told with its verdict and its reward; advantages of a group sum to nothing.
     let trajectories = of_kind(&events, "trajectory");
+    // The turns of a round were all written by the weights that it began with.
+    for data in &trajectories {
+        let versions = data["turn_policy_version"].as_array().unwrap();
+        assert!(versions.iter().all(|version| *version == data["policy_version"]), "{versions:?}");
+    }
     let rewards = of_kind(&events, "reward");
     assert_eq!(trajectories.len(), rewards.len());
     let mut groups: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
@@ -226,15 +295,22 @@ fn a_run_tells_what_it_tried_and_comes_through_kills_and_replay_to_the_same_weig
     assert_eq!(of_kind(&events, "judgment").len(), answered);
     assert!(trajectories.iter().any(|data| data["n_tool_calls"].as_i64() > Some(0)), "no tool was called");
 
-    // Killed wherever it is, and gone on with.
+    // Killed or asked to stop wherever it is, and gone on with.
     let killed = folder.path().join("killed");
     let lines = events.len();
-    for (at, more) in [(lines / 5, None), (lines / 2, Some("--resume")), (lines * 4 / 5, Some("--resume"))] {
+    for (at, more, signal) in [
+        (lines / 5, None, "KILL"),
+        (lines / 3, Some("--resume"), "INT"),
+        (lines / 2, Some("--resume"), "INT"),
+        (lines * 4 / 5, Some("--resume"), "KILL"),
+    ] {
         let mut child = start(&killed, DAPO, &[&SAMPLED[..], more.as_slice()].concat());
-        let told = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok).take(at).count();
-        assert_eq!(told, at);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let mut told = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert_eq!(told.by_ref().take(at).count(), at);
+        send(signal, &child);
+        // One that nobody listens to would end because of that.
+        told.for_each(drop);
+        assert_eq!(child.wait().unwrap().code(), (signal == "INT").then_some(130));
     }
     let (resumed, said, code) = finish(start(&killed, DAPO, &[&SAMPLED[..], &["--resume"]].concat()));
     assert_eq!(code, 0, "{said}");
@@ -252,6 +328,24 @@ fn a_run_tells_what_it_tried_and_comes_through_kills_and_replay_to_the_same_weig
     assert!(of_kind(&again, "trajectory").is_empty() && said.contains("nothing is sampled"), "{said}");
     assert_eq!(metric(&again, "loss"), metric(&events, "loss"));
     assert_eq!(digest(&replayed), digest(&whole));
+
+    // So it does from a pin, in whatever order its rows lie.
+    let pinned = folder.path().join("pinned");
+    pin_of_episodes(&pinned, &events, |_| {});
+    let from_pin = folder.path().join("from-pin");
+    let (_, said, code) = finish(start(&from_pin, DAPO, &["--replay", pinned.to_str().unwrap()]));
+    assert_eq!((code, digest(&from_pin)), (0, digest(&whole)), "{said}");
+    // What is gated, or was drawn by other probabilities than the recorded ones, is not trained on.
+    for (change, line) in [
+        (gated as fn(&mut Value), "holds no episode with token ids"),
+        (sampled_at_6, "recorded attempts left out: they were sampled otherwise than at temperature 1"),
+    ] {
+        pin_of_episodes(&pinned, &events, change);
+        let out = folder.path().join("none");
+        let (_, said, code) = finish(start(&out, DAPO, &["--replay", pinned.to_str().unwrap()]));
+        assert!(code == 1 && said.contains(line) && said.contains("holds no episode with token ids"), "{line}: {said}");
+        fs::remove_dir_all(out).unwrap();
+    }
 
     // Ids of another tokenizer are no tokens of this one, and attempts at gated benchmarks are not trained on.
     let text = fs::read_to_string(&recorded).unwrap();
@@ -316,6 +410,9 @@ fn without_the_same_bits_a_killed_run_still_learns_from_the_very_groups_that_it_
     let (told, again) = (metric(&events, "loss"), metric(&again, "loss"));
     assert_eq!(told.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
     assert!(told.iter().all(|(round, loss)| (loss - again[round]).abs() < 1e-5), "{told:?} {again:?}");
+    // Nothing that other weights computed was kept for a prompt of later ones.
+    let apart = metric(&events, "mismatch.max");
+    assert!(apart.values().all(|apart| *apart < 1e-4), "{apart:?}");
     // What was made to validate on says so.
     let purposes =
         of_kind(&events, "trajectory").into_iter().map(|data| data["sampling_parameters"]["purpose"].as_str());
@@ -341,6 +438,9 @@ fn what_is_missing_is_one_line() {
     assert!(wrong.ends_with("the pin has no column url: it is not of pages"), "{wrong}");
     let long = fails(&DAPO.replace("calls_max = 3", "calls_max = 3\ncot = \"long\""), &SAMPLED);
     assert!(long.contains("rollouts.agent.cot: must be short"), "{long}");
+    let few = format!("{}[early_stop]\npatience = 2\n", DAPO.replace("share = 0.2", "share = 0.01"));
+    let none = fails(&few, &SAMPLED);
+    assert!(none.starts_with("error: early_stop.patience: there is no accuracy to wait for"), "{none}");
     let empty = folder.path().join("empty.ndjson");
     File::create(&empty).unwrap();
     let none = fails(DAPO, &["--replay", empty.to_str().unwrap()]);

@@ -22,6 +22,8 @@ mod contract;
 #[cfg(feature = "torch")]
 mod dapo;
 #[cfg(feature = "torch")]
+mod dapo_ends;
+#[cfg(feature = "torch")]
 mod dapo_runs;
 #[cfg(feature = "torch")]
 mod folders;

@@ -6,7 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::{join_all, try_join_all};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 use webdancer_agent::chat::{
@@ -184,8 +186,13 @@ async fn a_checkpoint_is_served_to_agents() {
         .spawn()
         .unwrap();
     let url = BufReader::new(server.stdout.take().unwrap()).lines().next().unwrap().unwrap();
-    let config =
-        EndpointConfig { url: url.into(), model: "m".into(), token_ids: TokenIds::Vllm, ..EndpointConfig::default() };
+    let config = EndpointConfig {
+        url: url.clone().into(),
+        model: "m".into(),
+        token_ids: TokenIds::Vllm,
+        concurrency: 64,
+        ..EndpointConfig::default()
+    };
     let clock = Arc::new(SystemClock);
     let budget = Arc::new(Budget::new(BudgetConfig::default(), clock.clone()));
     let endpoint = Endpoint::new("served", config, budget, clock, 7).unwrap();
@@ -193,6 +200,21 @@ async fn a_checkpoint_is_served_to_agents() {
     let request = ChatRequest { messages, max_tokens: Some(20), tokens: true, ..ChatRequest::default() };
     let completion = endpoint.complete(&request).await.unwrap();
     assert!((1..=20).contains(&completion.tokens.unwrap().ids.len()), "{}", completion.text);
+    // To 64 at once, too; and whoever goes away before the answer leaves no place taken.
+    let answers = try_join_all((0..64).map(|_| endpoint.complete(&request))).await.unwrap();
+    assert!(answers.iter().all(|completion| (1..=20).contains(&completion.tokens.as_ref().unwrap().ids.len())));
+    let endless = ChatRequest { max_tokens: None, ..request.clone() };
+    let left = tokio::time::timeout(Duration::from_millis(200), join_all((0..8).map(|_| endpoint.complete(&endless))));
+    drop(left.await);
+    let health = url.replace("/v1", "/health");
+    for look in 0.. {
+        let told: Value = serde_json::from_str(&reqwest::get(&health).await.unwrap().text().await.unwrap()).unwrap();
+        if told["active"] == 0 {
+            break;
+        }
+        assert!(look < 600, "{told}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     // When whoever started it is gone, however that came about, its input ends.
     drop(server.stdin.take());
     assert!(server.wait().unwrap().success());

@@ -26,6 +26,9 @@ use crate::support::TOKENIZERS;
 
 const SEARCH: &str = "<tool_call>\n{\"name\": \"search\", \"arguments\": {\"query\": [\"a\"]}}\n</tool_call>";
 
+const VISIT: &str =
+    "<tool_call>\n{\"name\": \"visit\", \"arguments\": {\"url\": [\"http://a/\"], \"goal\": \"b\"}}\n</tool_call>";
+
 fn thinks(thought: &str, action: &str) -> String {
     format!("<think>\n{thought}\n</think>\n{action}")
 }
@@ -46,7 +49,7 @@ fn anything(prompt: &str, random: &mut StdRng) -> (String, bool) {
     for _ in 0..random.random_range(0..6) {
         thought.push_str(words[random.random_range(0..words.len())]);
     }
-    let text = match random.random_range(0..14) {
+    let text = match random.random_range(0..16) {
         0..=4 => thinks(&thought, SEARCH),
         5 => thinks(&thought, &SEARCH.replace("search", "calculate")),
         6 => thinks(&thought, &format!("{SEARCH}\n<tool_response>\nmade up\n</tool_response>")),
@@ -55,6 +58,7 @@ fn anything(prompt: &str, random: &mut StdRng) -> (String, bool) {
         9 => format!("no tag {thought}\n</think>\n{SEARCH}"),
         10 => thinks(&thought, &format!("{SEARCH}\n{SEARCH}")),
         11 => answers(&format!("{} {thought}", turns(prompt))),
+        12..=13 => thinks(&thought, VISIT),
         _ => thinks(&thought, SEARCH),
     };
     let text = if text.is_empty() { "x".to_string() } else { text };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, NaiveDate, SubsecRound as _, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -110,6 +110,9 @@ pub(super) struct Plan {
     /// The run that it makes again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) again: Option<String>,
+    /// The date that an agent is told, where it is not the one of `started`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) date: Option<NaiveDate>,
     /// Whether it was started before.
     #[serde(skip)]
     pub(super) goes_on: bool,
@@ -165,6 +168,7 @@ pub(super) async fn settle(context: &Context, asked: Asked<'_>) -> Result<Plan, 
         trainer,
         folder,
         again: None,
+        date: None,
         goes_on: false,
     })
 }
@@ -192,7 +196,9 @@ async fn again(context: &Context, run: &str, kind: Training) -> Result<Plan, Fai
     let beside = context.lake.local_path().is_none().then(|| first.folder.with_file_name(&run_id));
     let folder = folder_of(context, &run_id, beside.as_deref())?;
     let started = Utc::now().trunc_subsecs(6);
-    Ok(Plan { run_id, started, folder, again: Some(run.to_string()), goes_on: false, ..first })
+    // Prompts hold the date: with another one the same policy writes something else.
+    let date = (kind == Training::Dapo).then(|| first.date.unwrap_or_else(|| first.started.date_naive()));
+    Ok(Plan { run_id, started, folder, again: Some(run.to_string()), date, goes_on: false, ..first })
 }
 
 impl Plan {

@@ -133,7 +133,8 @@ fn start(plan: &Plan, folder: &RunFolder, resume: bool) -> std::io::Result<Child
         Training::Sft => job.arguments(),
         Training::Dapo => {
             let replay = plan.replay.then(|| folder.manifest.clone());
-            DapoJob { job, pages: folder.pages.clone(), init: plan.init.clone(), replay }.arguments()
+            let (pages, init, date) = (folder.pages.clone(), plan.init.clone(), plan.date);
+            DapoJob { job, pages, init, replay, date }.arguments()
         }
     };
     Command::new(&plan.trainer)
