@@ -167,7 +167,7 @@ async fn fine_tuning_that_comes_to_nothing_fails_the_demo() {
     let output = quick(folder.path(), &model.url(), "0.5");
     assert_eq!(output.status.code(), Some(1));
     let message = text(&output.stderr);
-    let expected = "webdancer: fine-tuning came to nothing: Pass@1 is 0.0 %, and 0.0 % without it";
+    let expected = "webdancer: fine-tuning came to nothing: the mean reward is 0.000, and 0.000 without it";
     assert_eq!(message.lines().last(), Some(expected));
 }
 

@@ -61,7 +61,7 @@ impl Demo<'_> {
         judging::judge(&self.context, &args).await?;
         reward::reward(&self.context).await?;
         let scores = self.tell_scores(&arms).await?;
-        Self::check_gain(&scores)?;
+        self.check_gain(&arms, &scores).await?;
         let runs: serde_json::Map<String, Value> =
             arms.iter().map(|arm| (arm.name.to_string(), Value::from(arm.run.as_str()))).collect();
         let mut told = json!(scores::by_metric(&scores));
@@ -134,15 +134,31 @@ impl Demo<'_> {
         Ok(scores)
     }
 
-    /// That fine-tuning came to something.
-    fn check_gain(scores: &[Score]) -> Result<(), Failure> {
-        let first = |name: &str| scores.iter().find(|score| score.arm == name).map_or(0.0, Score::pass_at_1);
-        let (base, sft) = (first("base"), first("sft"));
-        if sft > base {
-            return Ok(());
+    /// That fine-tuning came to something: right answers, or where its steps do not suffice for these, reward, a tenth of
+    /// which is for the format.
+    async fn check_gain(&self, arms: &[Arm], scores: &[Score]) -> Result<(), Failure> {
+        let (what, base, sft) = if self.budget.answers {
+            let of = |name: &str| scores.iter().find(|score| score.arm == name).map_or(0.0, Score::pass_at_1);
+            ("Pass@1", of("base"), of("sft"))
+        } else {
+            ("the mean reward", self.mean_reward(arms, "base").await?, self.mean_reward(arms, "sft").await?)
+        };
+        if sft <= base {
+            return Err(Failure::failed(format!(
+                "fine-tuning came to nothing: {what} is {sft:.3}, and {base:.3} without it"
+            )));
         }
-        let (base, sft) = (base * 100.0, sft * 100.0);
-        Err(Failure::failed(format!("fine-tuning came to nothing: Pass@1 is {sft:.1} %, and {base:.1} % without it")))
+        self.tell(&format!("{what}: base {base:.3}, sft {sft:.3}"));
+        Ok(())
+    }
+
+    async fn mean_reward(&self, arms: &[Arm], name: &str) -> Result<f64, Failure> {
+        let run = arms.iter().find(|arm| arm.name == name).map_or("", |arm| arm.run.as_str());
+        let sql = format!(
+            "SELECT avg(r.reward) AS mean FROM current_trajectories AS t JOIN current_rewards AS r \
+             ON r.trajectory_id = t.trajectory_id WHERE t.run_id = '{run}'"
+        );
+        Ok(scores::number(&query(&self.context, &sql).await?, "mean", 0).unwrap_or(0.0))
     }
 }
 
