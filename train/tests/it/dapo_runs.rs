@@ -252,6 +252,7 @@ fn a_run_tells_what_it_tried_and_comes_through_kills_and_replay_to_the_same_weig
         "reward",
         "overlong_penalty",
         "entropy",
+        "refills",
         "clip_fraction.low",
         "clip_fraction.high",
         "clip_fraction.dual",
@@ -262,7 +263,6 @@ fn a_run_tells_what_it_tried_and_comes_through_kills_and_replay_to_the_same_weig
     ] {
         assert!(!metric(&events, name).is_empty(), "{name} is not told");
     }
-    assert!(metric(&events, "refills").values().any(|times| *times > 0.0), "no batch was refilled");
 
     // The highest validation accuracy, and the first that had it.
     let validated = metric(&events, "validation_accuracy");

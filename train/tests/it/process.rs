@@ -30,6 +30,7 @@ heads = 2
 kv_heads = 1
 head_dim = 16
 intermediate_size = 64
+mimetic_gain = 0.0
 [model.scratch.tokenizer]
 kind = "bytes"
 [data]
