@@ -213,7 +213,7 @@ fn pages() -> Value {
     json!([
         {"path": "/", "shows": ["webdancer"]},
         {"path": "/runs", "shows": ["run-a", "run-b", "train-1"]},
-        {"path": "/runs/run-a", "shows": [script, "Questions across, attempts down", "U+202E", "1 of 4 questions are left out"]},
+        {"path": "/runs/run-a", "shows": [script, "Questions across, attempts down", "1 of 4 questions are left out"]},
         {"path": "/compare?before=run-a&after=run-b", "shows": ["Questions fixed", "can't tell"]},
         {"path": "/schedules/slot-1", "shows": [script, "model-one", "claimed"]},
         {"path": "/trajectories", "shows": ["16", "model-one", "▲ pass", "▼ fail"]},
