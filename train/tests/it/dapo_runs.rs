@@ -314,10 +314,15 @@ fn a_run_tells_what_it_tried_and_comes_through_kills_and_replay_to_the_same_weig
     }
     let (resumed, said, code) = finish(start(&killed, DAPO, &[&SAMPLED[..], &["--resume"]].concat()));
     assert_eq!(code, 0, "{said}");
-    let ids = |events: &[Value]| events.iter().map(|event| event["id"].to_string()).collect::<Vec<_>>();
-    let unique: HashSet<String> = ids(&resumed).into_iter().collect();
+    let unique: HashSet<String> = resumed.iter().map(|event| event["id"].to_string()).collect();
     assert_eq!(unique.len(), resumed.len(), "an event was told twice");
-    assert_eq!(unique, ids(&events).into_iter().collect());
+    // Who is asked to stop keeps a checkpoint more, wherever that is.
+    let ids = |events: &[Value]| -> HashSet<String> {
+        let others = events.iter().filter(|event| event["type"] != "webdancer.checkpoint.v1");
+        others.map(|event| format!("{} {}", event["type"], event["id"])).collect()
+    };
+    let (of_whole, of_resumed) = (ids(&events), ids(&resumed));
+    assert_eq!(of_whole.symmetric_difference(&of_resumed).collect::<Vec<_>>(), Vec::<&String>::new());
     assert_eq!(digest(&killed), digest(&whole));
 
     // From what was recorded, without a question and without a web.
