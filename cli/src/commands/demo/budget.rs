@@ -65,7 +65,7 @@ impl Budget {
         lesson: Hops { one: 250, two: 0 },
         practice: Hops { one: 60, two: 0 },
         sft: "[validation]\nevery_steps = 100\ntrajectories_max = 16\n",
-        sft_steps: 180,
+        sft_steps: 220,
         dapo: "[groups]\nprompts = 4\nsize = 4\nrefills_max = 1\nempty_batches_max = 1\n[batch]\ngroups = 4\n\
                [schedule]\nsteps_max = 3\n",
         more_steps: 10,
