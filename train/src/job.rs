@@ -108,12 +108,12 @@ fn load<'a>(
     match &config.model {
         ModelSource { folder: Some(folder), .. } => Ok((folder, Qwen::read(folder, kind, device)?)),
         ModelSource { scratch: Some(shape), .. } => {
-            let config_of = ModelConfig::scratch(shape, tokens)?;
-            let parameters = guard(|| Parameters::draw(&config_of, config.seed, kind, device))?;
+            let architecture = ModelConfig::scratch(shape, tokens)?;
+            let parameters = guard(|| Parameters::draw(&architecture, config.seed, kind, device))?;
             if shape.mimetic_gain > 0.0 {
-                parameters.mimic(&config_of, shape.mimetic_gain)?;
+                parameters.mimic(&architecture, shape.mimetic_gain)?;
             }
-            Ok((scratch, Qwen::new(config_of, parameters)?))
+            Ok((scratch, Qwen::new(architecture, parameters)?))
         }
         ModelSource { .. } => Err(TrainError::Usage("model: give folder, or a [model.scratch]".into())),
     }
