@@ -1,9 +1,9 @@
 //! Tokenizers for models that begin with random weights: fixed pieces, or bytes.
 //!
 //! What such a model must learn is to find a name in a page and copy it. So names are cut in one way wherever they stand:
-//! a space is a token of its own, and letters come in pieces of a few from the left (of two: `Ar ge nt in a`). What is said in every
-//! trajectory is one token each: the tags of the format, the punctuation of calls, frequent words. Whatever is rare is
-//! left to its bytes, since a token that is never trained is never learnt.
+//! a space is a token of its own, and letters come in pieces of a few from the left (of two: `Ar ge nt in a`). What is
+//! said in every trajectory is one token each: the tags of the format, the punctuation of calls, frequent words. Whatever
+//! is rare is left to its bytes, since a token that is never trained is never learnt.
 //!
 //! The result is a Hugging Face folder like any other: `tokenizer.json`, and `tokenizer_config.json` with a template of
 //! the bare ChatML frame.
