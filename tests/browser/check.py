@@ -5,7 +5,7 @@
                                "keyboard": {"list", "opens", "attempt", "next"}}; the last two may be left out
     check.py --available       exit 0 where there is a browser
 
-Every page is opened with scripts in both themes, and without them. A link to the same host is opened too, one of each form
+Every page is opened with scripts, looked at in both themes, and opened without scripts. A link to the same host is opened too, one of each form
 (ids left out), so that none leads nowhere. Findings go to stdout as a JSON list of
 {"page", "how", "what"}; exit 0 where there are none, 1 where there are, 2 where the check itself failed.
 """
@@ -38,17 +38,21 @@ class Check:
         self.browser = browser
         self.findings = []
         self.opened = {}
-        self.windows = {how: context(browser, how) for how in ("light", "dark")}
-        self.windows[SCRIPTS_OFF] = context(browser, "light", scripts=False)
+        # One page each, since a window costs a browser more than a page does.
+        self.windows = {"light": context(browser).new_page(), SCRIPTS_OFF: context(browser, scripts=False).new_page()}
+        self.path, self.weight = "", []
+        for how, page in self.windows.items():
+            self.watch(page, how, lambda: self.path)
+            page.on("requestfinished", lambda r: self.weight.append(r))
 
     def found(self, page, how, what):
         finding = {"page": page, "how": how, "what": what}
         if finding not in self.findings:
             self.findings.append(finding)
 
-    def watch(self, page, path, how):
-        """Reports whatever the browser says of a page from now on."""
-        tell = lambda what: self.found(path, how, what)
+    def watch(self, page, how, path):
+        """Reports whatever the browser says from now on, as of the page that `path` gives."""
+        tell = lambda what: self.found(path(), how, what)
         page.on("console", lambda m: m.type in ("error", "warning") and tell(f"console {m.type}: {m.text}"))
         page.on("pageerror", lambda error: tell(f"script error: {error}"))
         # What is left for another page before all of it came has not failed.
@@ -66,35 +70,31 @@ class Check:
         return response
 
     def page(self, path, shows, named):
-        """A page that was named in both themes and without scripts, any other in one; gives the links of the first."""
+        """A page with scripts, and one that was named without them, too; gives its links."""
         links = []
         for how in self.windows if named else ["light"]:
-            self.visit(path, how, how != SCRIPTS_OFF, shows, links)
+            self.visit(path, how, shows, links)
         return links
 
-    def visit(self, path, how, scripts, shows, links):
-        page = self.windows[how].new_page()
-        weight = []
-        page.on("requestfinished", lambda r: weight.append(r))
-        self.watch(page, path, how)
+    def visit(self, path, how, shows, links):
+        page = self.windows[how]
+        self.path, self.weight = path, []
         try:
+            page.emulate_media(color_scheme="light")
             response = self.open(page, path)
             if "text/html" not in response.headers.get("content-type", ""):
                 return
             self.text(page, path, how, shows)
-            if scripts:
+            if how != SCRIPTS_OFF:
                 self.hostile(page, path, how)
-                self.accessible(page, path, how)
-            if how == "light":
                 self.layout(page, path, how)
-                bytes_in = sum(r.sizes()["responseBodySize"] for r in weight if r.response())
+                self.accessible(page, path)
+                bytes_in = sum(r.sizes()["responseBodySize"] for r in self.weight if r.response())
                 if bytes_in > WEIGHT_MAX:
                     self.found(path, how, f"{bytes_in} bytes on the wire, at most {WEIGHT_MAX} are good")
                 links.extend(page.eval_on_selector_all("a[href]", LINKS))
         except (Error, TimeoutError) as error:
             self.found(path, how, f"not opened: {str(error).splitlines()[0]}")
-        finally:
-            page.close()
 
     def text(self, page, path, how, shows):
         title, heading = page.title(), page.locator("h1").count()
@@ -121,13 +121,17 @@ class Check:
             if urlsplit(link).scheme not in ("http", "https") or not same_host(self.base, link):
                 self.found(path, how, f"a live link out of the page: {link}")
 
-    def accessible(self, page, path, how):
+    def accessible(self, page, path):
+        """What axe finds; a theme changes colours and nothing else."""
         page.evaluate(AXE.read_text())
-        result = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
-        for violation in result["violations"]:
-            if violation["impact"] in SERIOUS:
-                at = "; ".join(" ".join(node["target"][:1]) for node in violation["nodes"][:3])
-                self.found(path, how, f"axe {violation['impact']}: {violation['id']}: {violation['help']} at {at}")
+        for theme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+            page.emulate_media(color_scheme=theme)
+            options = json.dumps({"resultTypes": ["violations"], **rules})
+            result = page.evaluate(f"() => axe.run(document, {options})")
+            for violation in result["violations"]:
+                if violation["impact"] in SERIOUS:
+                    at = "; ".join(" ".join(node["target"][:1]) for node in violation["nodes"][:3])
+                    self.found(path, theme, f"axe {violation['impact']}: {violation['id']}: {violation['help']} at {at}")
 
     def layout(self, page, path, how):
         wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -168,7 +172,7 @@ class Check:
         window = context(self.browser)
         page = window.new_page()
         how = "keyboard"
-        self.watch(page, entry["list"], how)
+        self.watch(page, how, lambda: entry["list"])
         tell = lambda what: self.found(entry["list"], how, what)
         try:
             self.open(page, entry["list"])

@@ -67,7 +67,7 @@ cp "$config" "seen-$kind.toml"
 event() { echo "{\"specversion\":\"1.0\",\"id\":\"$run-$2\",\"source\":\"stub\",\"type\":\"webdancer.$1.v1\",\"runid\":\"$run\",\"data\":$3}"; }
 loss() { event metric "m$1" "{\"name\":\"validation_loss\",\"step\":$1,\"value\":$2}"; }
 checkpoint() { mkdir -p "$out/checkpoints/step-$1"; event checkpoint "c$1" "{\"digest\":\"$kind-$1\",\"step\":$1,\"uri\":\"$out/checkpoints/step-$1\"}"; }
-loss 0 6.5; checkpoint 0; loss 40 ${STUB_LOSS:-0.5}; checkpoint 40
+loss 0 6.5; checkpoint 0; loss 40 0.5; checkpoint 40
 "#;
 
 /// The answers of the lake's questions.
@@ -89,14 +89,14 @@ fn policy(folder: &Path, known: &OnceLock<HashMap<String, String>>, asked: &Aske
 }
 
 /// `demo --quick` with the trainer, in a folder whose `webdancer.toml` names the demo's lake.
-fn quick(folder: &Path, url: &str, loss: &str) -> std::process::Output {
+fn quick(folder: &Path, url: &str) -> std::process::Output {
     let program = folder.join("trainer");
     std::fs::write(&program, TRAINER).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     Command::new(env!("CARGO_BIN_EXE_webdancer"))
         .args(["--json", "--quiet", "demo", "--quick", "--folder", "d", "--trainer", "./trainer"])
         .current_dir(folder)
-        .envs([("STUB_URL", url), ("STUB_LOSS", loss)])
+        .env("STUB_URL", url)
         .output()
         .unwrap()
 }
@@ -108,7 +108,7 @@ async fn the_demo_goes_on_to_the_scores_of_what_it_trained() {
     std::fs::write(place.join("webdancer.toml"), "[lake]\nuri = \"d/lake\"\n").unwrap();
     let (known, of_model) = (OnceLock::new(), place.clone());
     let model = StubModel::scripted(move |asked, _| policy(&of_model, &known, asked)).await;
-    let output = quick(&place, &model.url(), "0.5");
+    let output = quick(&place, &model.url());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     for metric in ["pass_at_1", "pass_at_3", "maj_at_3"] {
@@ -150,25 +150,6 @@ async fn the_demo_goes_on_to_the_scores_of_what_it_trained() {
         assert_eq!(sql(&place, &trained)[0]["n"], 0);
     }
     assert!(served[0].starts_with("serve --listen 127.0.0.1:0 --until-input-ends --sequences-max 64 --checkpoint "));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_loss_that_does_not_fall_fails_the_demo() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = quick(folder.path(), "http://127.0.0.1:9/v1", "6.6");
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(text(&output.stderr).lines().last(), Some("webdancer: the validation loss did not fall: 6.500 → 6.600"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn fine_tuning_that_comes_to_nothing_fails_the_demo() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = StubModel::scripted(|_, _| Answer::says("hm")).await;
-    let output = quick(folder.path(), &model.url(), "0.5");
-    assert_eq!(output.status.code(), Some(1));
-    let message = text(&output.stderr);
-    let expected = "webdancer: fine-tuning came to nothing: the mean reward is 0.000, and 0.000 without it";
-    assert_eq!(message.lines().last(), Some(expected));
 }
 
 #[test]

@@ -142,17 +142,19 @@ async fn a_score_leads_to_its_weights_their_pin_its_trajectories_their_questions
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_leads_down_to_the_scores_that_rest_on_it_by_whatever_it_is_called() {
     let (engine, digest) = loop_of_data().await;
-    for id in ["d2", "page:d2", "https://a.example/2", "page:https://a.example/2"] {
-        let found = lineage(&engine, id, &LineageLimits { down_max: 8, ..LineageLimits::default() }).await.unwrap();
-        let down = reached(&found, Direction::Down);
-        let weights = format!("checkpoint:{WEIGHTS}");
-        for due in ["question:q2", "trajectory:t2", &format!("pin:{digest}"), &weights, &format!("score:{SCORED}")] {
-            assert!(down.contains(due), "{id}: {due} is not among {down:?}");
-        }
-        assert_eq!(reached(&found, Direction::Up), BTreeSet::from(["run:crawl-1".to_string()]), "{id}");
+    let found = lineage(&engine, "d2", &LineageLimits { down_max: 8, ..LineageLimits::default() }).await.unwrap();
+    let down = reached(&found, Direction::Down);
+    let weights = format!("checkpoint:{WEIGHTS}");
+    for due in ["question:q2", "trajectory:t2", &format!("pin:{digest}"), &weights, &format!("score:{SCORED}")] {
+        assert!(down.contains(due), "{due} is not among {down:?}");
+    }
+    assert_eq!(reached(&found, Direction::Up), BTreeSet::from(["run:crawl-1".to_string()]));
+    let named = LineageLimits { up_max: 0, down_max: 0, ..LineageLimits::default() };
+    for id in ["page:d2", "https://a.example/2", "page:https://a.example/2"] {
+        assert_eq!(lineage(&engine, id, &named).await.unwrap().roots, found.roots, "{id}");
     }
     for id in ["train", &digest, &format!("checkpoint:{}", &WEIGHTS[..8]), "t1", "q1", "j1", "crawl-1"] {
-        assert_eq!(of(&engine, id).await.roots.len(), 1, "{id}");
+        assert_eq!(lineage(&engine, id, &named).await.unwrap().roots.len(), 1, "{id}");
     }
     let nothing = lineage(&engine, "it's", &LineageLimits::default()).await.unwrap_err();
     assert!(matches!(&nothing, QueryError::NotFound(told) if told.contains("\"it's\"")), "{nothing}");

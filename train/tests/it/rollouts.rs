@@ -325,7 +325,7 @@ fn small_model(tokenizer: &ChatTokenizer) -> Qwen {
     Qwen::new(config, parameters).unwrap()
 }
 
-fn sampled(episodes_max: usize, lockstep: bool, tool_ms: u64) -> (Engine, Vec<Trajectory>) {
+fn sampled(episodes: u64, episodes_max: usize, lockstep: bool, tool_ms: u64) -> (Engine, Vec<Trajectory>) {
     let tokenizer = &TOKENIZERS[0];
     let mut stage = Stage::new(tokenizer);
     (stage.episodes_max, stage.lockstep) = (episodes_max, lockstep);
@@ -336,7 +336,7 @@ fn sampled(episodes_max: usize, lockstep: bool, tool_ms: u64) -> (Engine, Vec<Tr
         tokio::time::sleep(std::time::Duration::from_millis(tool_ms * (arguments.len() as u64 % 5))).await;
         ("a page".to_string(), Outcome::Done)
     }));
-    let mut attempts = Listed::new((0..12).map(|at| attempt(at, &format!("Question {at}?"), "yes")));
+    let mut attempts = Listed::new((0..episodes).map(|at| attempt(at, &format!("Question {at}?"), "yes")));
     stage.run(&mut engine, web, &mut attempts);
     attempts.ended.sort_by_key(|(attempt, _)| attempt.group);
     (engine, attempts.ended.into_iter().map(|(_, finished)| finished.trajectory).collect())
@@ -344,7 +344,7 @@ fn sampled(episodes_max: usize, lockstep: bool, tool_ms: u64) -> (Engine, Vec<Tr
 
 #[test]
 fn the_log_probabilities_of_the_sampler_are_those_of_the_trainer() {
-    let (engine, rows) = sampled(5, false, 0);
+    let (engine, rows) = sampled(6, 5, false, 0);
     let mut compared = 0;
     for row in &rows {
         for (context, completion, log_probs) in columns(row) {
@@ -360,16 +360,16 @@ fn the_log_probabilities_of_the_sampler_are_those_of_the_trainer() {
             }
         }
     }
-    assert!(compared > 500, "{compared}");
+    assert!(compared > 250, "{compared}");
 }
 
 #[test]
 fn who_is_written_beside_an_episode_does_not_change_its_draws() {
     let texts = |rows: &[Trajectory]| rows.iter().map(|row| row.turn_raw.clone()).collect::<Vec<_>>();
-    let alone = texts(&sampled(1, false, 0).1);
-    assert_eq!(alone, texts(&sampled(12, false, 1).1));
+    let alone = texts(&sampled(5, 1, false, 0).1);
+    assert_eq!(alone, texts(&sampled(5, 5, false, 1).1));
     assert!(alone.iter().enumerate().all(|(at, turns)| !alone[..at].contains(turns)), "streams of their own");
     // In lockstep not even the last bit depends on how long tools take.
     let bits = |rows: &[Trajectory]| rows.iter().map(|row| format!("{:?}", row.turn_log_probs)).collect::<Vec<_>>();
-    assert_eq!(bits(&sampled(4, true, 2).1), bits(&sampled(4, true, 0).1));
+    assert_eq!(bits(&sampled(6, 4, true, 2).1), bits(&sampled(6, 4, true, 0).1));
 }

@@ -143,12 +143,7 @@ impl Demo<'_> {
         } else {
             ("the mean reward", self.mean_reward(arms, "base").await?, self.mean_reward(arms, "sft").await?)
         };
-        if sft <= base {
-            return Err(Failure::failed(format!(
-                "fine-tuning came to nothing: {what} is {sft:.3}, and {base:.3} without it"
-            )));
-        }
-        self.tell(&format!("{what}: base {base:.3}, sft {sft:.3}"));
+        self.tell(&gained(what, base, sft)?);
         Ok(())
     }
 
@@ -162,6 +157,14 @@ impl Demo<'_> {
     }
 }
 
+/// A score without fine-tuning and with it; that it is no higher is a failure of the demo.
+fn gained(what: &str, base: f64, sft: f64) -> Result<String, Failure> {
+    if sft > base {
+        return Ok(format!("{what}: base {base:.3}, sft {sft:.3}"));
+    }
+    Err(Failure::failed(format!("fine-tuning came to nothing: {what} is {sft:.3}, and {base:.3} without it")))
+}
+
 /// The server as an endpoint of the settings.
 fn endpoint(name: &str, served: &Served, checkpoint: &Artifact) -> EndpointConfig {
     EndpointConfig {
@@ -172,5 +175,18 @@ fn endpoint(name: &str, served: &Served, checkpoint: &Artifact) -> EndpointConfi
         checkpoint_digest: checkpoint.digest.clone(),
         concurrency: SEQUENCES,
         ..EndpointConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fine_tuning_that_comes_to_nothing_fails_the_demo() {
+        assert_eq!(gained("Pass@1", 0.0, 0.25).unwrap(), "Pass@1: base 0.000, sft 0.250");
+        let failure = gained("the mean reward", 0.1, 0.1).unwrap_err();
+        let expected = "fine-tuning came to nothing: the mean reward is 0.100, and 0.100 without it";
+        assert_eq!(failure.to_string(), expected);
     }
 }

@@ -133,16 +133,11 @@ impl Demo<'_> {
     /// That the loss on questions which were not trained on fell.
     async fn check_loss(&self, run: &str) -> Result<(), Failure> {
         let (before, after) = self.first_and_last(run, "validation_loss").await?;
-        match before.zip(after) {
-            Some((before, after)) if after < before => {
-                self.tell(&format!("validation loss: {before:.3} → {after:.3} nats a token"));
-                Ok(())
-            }
-            Some((before, after)) => {
-                Err(Failure::failed(format!("the validation loss did not fall: {before:.3} → {after:.3}")))
-            }
-            None => Err(Failure::failed(format!("run {run} told no validation loss"))),
-        }
+        let Some((before, after)) = before.zip(after) else {
+            return Err(Failure::failed(format!("run {run} told no validation loss")));
+        };
+        self.tell(&fallen(before, after)?);
+        Ok(())
     }
 
     /// A metric of a run, as it was told first and last.
@@ -156,7 +151,29 @@ impl Demo<'_> {
     }
 }
 
+/// A validation loss before and after, nats a token; that it did not fall is a failure of the demo.
+fn fallen(before: f64, after: f64) -> Result<String, Failure> {
+    if after < before {
+        return Ok(format!("validation loss: {before:.3} → {after:.3} nats a token"));
+    }
+    Err(Failure::failed(format!("the validation loss did not fall: {before:.3} → {after:.3}")))
+}
+
 /// Checkpoints are told by their place.
 pub(super) fn folder_of(checkpoint: &Artifact) -> PathBuf {
     PathBuf::from(checkpoint.uri.strip_prefix("file://").unwrap_or(&checkpoint.uri))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_does_not_fall_fails_the_demo() {
+        assert_eq!(fallen(6.5, 0.5).unwrap(), "validation loss: 6.500 → 0.500 nats a token");
+        for (after, told) in [(6.6, "6.600"), (6.5, "6.500"), (f64::NAN, "NaN")] {
+            let failure = fallen(6.5, after).unwrap_err();
+            assert_eq!(failure.to_string(), format!("the validation loss did not fall: 6.500 → {told}"));
+        }
+    }
 }
