@@ -18,7 +18,7 @@ use super::answer::{Answer, estimate_prompt, parse_chunk, read_stream};
 use super::budget::{Bill, Budget};
 use super::config::{EndpointConfig, SettingsError};
 use super::fault::{Fault, Kind, back_off, clip};
-use super::limit::Gate;
+use super::limit::{Gate, Place};
 use super::request;
 use super::{ChatError, ChatModel, ChatRequest, Completion, Policy};
 use crate::clock::Clock;
@@ -158,20 +158,19 @@ impl Endpoint {
         self.budget.check()?;
         let written = request.max_tokens.or(self.config.max_tokens).unwrap_or_default();
         let reserved = estimate_prompt(request) + u64::from(written);
-        let _permit = self.budget.within(async { Ok(self.gate.enter(reserved).await) }).await?;
+        let place = self.budget.within(async { Ok(self.gate.enter(reserved).await) }).await?;
         // Others may have spent it meanwhile.
         self.budget.check()?;
         let limit = self.config.attempt_timeout();
         let too_slow = || Fault::lasting(format!("no whole answer within {} ms", limit.as_millis()));
         let answer = async {
-            tokio::time::timeout(limit, self.exchange(request, body)).await.unwrap_or_else(|_| Err(too_slow()))
+            tokio::time::timeout(limit, self.exchange(request, body, place)).await.unwrap_or_else(|_| Err(too_slow()))
         };
-        let completion = self.budget.within(answer).await?;
-        self.gate.settle(reserved, completion.usage.input_tokens + completion.usage.output_tokens);
-        Ok(completion)
+        self.budget.within(answer).await
     }
 
-    async fn exchange(&self, request: &ChatRequest, body: &Bytes) -> Result<Completion, Fault> {
+    /// Keeps its place until it has the answer, or none.
+    async fn exchange(&self, request: &ChatRequest, body: &Bytes, place: Place<'_>) -> Result<Completion, Fault> {
         let start = Instant::now();
         let patience = self.config.first_byte_timeout();
         let first_by = tokio::time::Instant::now() + patience;
@@ -189,7 +188,7 @@ impl Endpoint {
             return Err(self.refusal(response, first_by).await);
         }
         let mut answer = Answer::to(request);
-        let mut bill = Bill::open(&self.budget, self.config.prices());
+        let mut bill = Bill::open(&self.budget, self.config.prices(), place);
         match Media::of(response.headers()) {
             Media::Events => self.read_events(response, first_by, &mut answer, &mut bill).await?,
             Media::Unsaid if self.config.stream => {

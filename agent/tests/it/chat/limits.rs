@@ -42,6 +42,26 @@ async fn requests_and_tokens_keep_to_their_rates() {
 }
 
 #[tokio::test]
+async fn tokens_that_a_failed_or_cancelled_request_did_not_use_are_free_again() {
+    let server = StubModel::scripted(|_, number| match number {
+        0 => Answer::status(500),
+        1 => Answer::parts([Part::Bytes(events(&[delta("Paris, on")])), Part::Hang]),
+        _ => counted(8, 2),
+    })
+    .await;
+    // 10 s hold 100 tokens, and a request reserves all: 8 for the prompt and 92 to write.
+    let setup = Setup::of(server, BudgetConfig::default(), |config| {
+        (config.tokens_per_minute, config.max_tokens, config.attempts_max) = (Some(600), Some(92), 1);
+    });
+    setup.error().await;
+    assert!(tokio::time::timeout(Duration::from_secs(1), setup.ask()).await.is_err());
+    assert!(setup.clock.waits().is_empty(), "the request that failed used nothing");
+    setup.ask().await;
+    // 8 tokens read and 3 written, of 10 a second; a millisecond is for rounding.
+    assert_eq!(setup.clock.waits(), [Duration::from_millis(1_101)]);
+}
+
+#[tokio::test]
 async fn work_stops_when_the_tokens_are_spent() {
     let setup = limited(counted(4, 5), BudgetConfig { tokens: Some(10), ..BudgetConfig::default() }, |_| {}).await;
     setup.ask().await;
