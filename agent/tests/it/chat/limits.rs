@@ -117,6 +117,33 @@ async fn a_request_that_is_given_up_is_charged_and_makes_room() {
 }
 
 #[tokio::test]
+async fn time_that_ends_before_an_answer_begins_is_the_endpoints_fault_and_not_the_policys() {
+    use webdancer_agent::profile::Profile;
+    use webdancer_agent::react::{React, ReactConfig};
+    use webdancer_agent::web::Without;
+
+    let begun = || Part::Bytes(events(&[delta("<think>\nI")]));
+    for (answers, termination, attempts) in [
+        (vec![Answer::parts([begun(), Part::Hang])], "time", 1),
+        (vec![Answer::silence()], "error", 1),
+        // What was begun before, and broke off, is no answer.
+        (vec![Answer::parts([begun(), Part::Cut]), Answer::silence()], "error", 2),
+    ] {
+        let setup = Setup::new(answers).await;
+        let config = ReactConfig { time_ms_max: 1_000, ..ReactConfig::default() };
+        let agent =
+            React::new(Arc::new(setup.endpoint), Arc::new(Without::default()), Arc::new(Profile::compact()), config);
+        let attempted = agent.attempt(&crate::scripted::task("Where?")).await;
+        assert_eq!(attempted.trajectory.termination, termination);
+        let failure = attempted.failure.map(|failure| failure.to_string());
+        let unavailable =
+            format!("m (endpoints.stub): unavailable after {attempts} attempts: nothing was answered within the ");
+        assert_eq!(failure.is_some_and(|failure| failure.starts_with(&unavailable)), termination == "error");
+        assert_eq!(setup.server.asked().len(), attempts);
+    }
+}
+
+#[tokio::test]
 async fn roles_share_endpoints_and_the_budget() {
     let servers = [StubModel::in_order([counted(4, 5)]).await, StubModel::in_order([counted(2, 1)]).await];
     let endpoints = BTreeMap::from([
