@@ -43,6 +43,12 @@ pub trait ChatModel: Send + Sync + std::fmt::Debug {
     /// The next message of the conversation. Retries what may pass; what it returns as an error is final for this call.
     async fn complete(&self, request: &ChatRequest) -> Result<Completion, ChatError>;
 
+    /// The next message, if it is there within `limit`, waits and retries included. None if the model was still writing it:
+    /// one that cannot tell is taken to have been. One that had begun no answer was unavailable.
+    async fn complete_within(&self, request: &ChatRequest, limit: Duration) -> Result<Option<Completion>, ChatError> {
+        tokio::time::timeout(limit, self.complete(request)).await.map_or(Ok(None), |completed| completed.map(Some))
+    }
+
     /// What is known of the weights that answer now.
     fn policy(&self) -> Policy {
         Policy::default()

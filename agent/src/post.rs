@@ -27,7 +27,7 @@ impl Post {
         config: ServiceConfig,
     ) -> Result<Post, ServiceError> {
         let key = key.map(|key| (key, AUTHORIZATION, "Bearer "));
-        Ok(Post { service: Service::new(name, config, key)?, url: url.to_string() })
+        Ok(Post { service: Service::new(name, url, config, key)?, url: url.to_string() })
     }
 
     /// Posts a document; returns when the service has taken it, after retries. `seed` spreads the waits between them.

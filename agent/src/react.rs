@@ -13,7 +13,7 @@
 //! | model calls spent, or the context full | one more turn, which is asked for the answer | `forced`; without an answer `calls`, `tokens` |
 //! | tokens to write spent | the end | `tokens` |
 //! | time spent, also within a call | the end | `time` |
-//! | model or tool fail after their retries | the end | `error` |
+//! | model or tool fail after their retries; time spent while the model had begun no answer | the end | `error` |
 //!
 //! [`render_messages`](crate::conversation::render_messages) of the row gives the very messages of the conversation. In
 //! [long](Cot::Long) mode these are not what the model was sent: it saw its past actions without the thoughts.
@@ -59,7 +59,8 @@ pub struct ReactConfig {
     pub written_tokens_max: Option<u64>,
     /// Tokens that the model may write in one turn.
     pub turn_tokens_max: Option<u32>,
-    /// Wall-clock time. 1,800,000 by default.
+    /// Wall-clock time. 1,800,000 by default. Where it runs out while a model has not begun to answer (it is waited for, or
+    /// asked again), the model was unavailable.
     pub time_ms_max: u64,
     /// Turns without a thought and one action that are answered; one more ends the trajectory. A call whose JSON is bad
     /// is a wrong call, and none of these. 3 by default.
@@ -351,12 +352,11 @@ impl Episode<'_> {
             tokens: config.tokens,
             turn: self.record.turns(),
         };
-        let completing = tokio::time::timeout(self.remaining()?, self.agent.model.complete(&request));
-        match completing.await {
-            Err(_) => Err(End::Spent(Budget::Time)),
-            Ok(Ok(completion)) => Ok(Some(completion)),
-            Ok(Err(ChatError::ContextFull { .. })) => Ok(None),
-            Ok(Err(error)) => Err(End::Failed(error.into())),
+        match self.agent.model.complete_within(&request, self.remaining()?).await {
+            Ok(Some(completion)) => Ok(Some(completion)),
+            Ok(None) => Err(End::Spent(Budget::Time)),
+            Err(ChatError::ContextFull { .. }) => Ok(None),
+            Err(error) => Err(End::Failed(error.into())),
         }
     }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
+use url::{Url, form_urlencoded};
 
 /// What stands where a secret was.
 const REDACTED: &str = "***";
@@ -14,6 +15,8 @@ const REDACTED: &str = "***";
 const SECRET_BYTES_MIN: usize = 4;
 /// Bytes of a key file.
 const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
+/// What a name in a query holds whose value is a key.
+const KEY_NAMES: [&str; 7] = ["key", "token", "secret", "sig", "auth", "code", "pass"];
 
 /// Text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,6 +72,46 @@ impl<'de> Deserialize<'de> for Secret {
         // The library's own message would show the value.
         String::deserialize(deserializer).map(Secret).map_err(|_| serde::de::Error::custom("must be a string"))
     }
+}
+
+/// What a URL holds that is a secret: its user and password, and what stands in its query under a name that keys have; each in
+/// every form that a server may repeat: as it is written, decoded with `+` as a space or as itself, and encoded again.
+pub(crate) fn keys_in_url(url: &str) -> Vec<Secret> {
+    let Ok(url) = Url::parse(url) else { return Vec::new() };
+    let mut keys = Vec::new();
+    let mut add = |written: &str, value: String| {
+        let encoded: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
+        let spaced = value.replace('+', " ");
+        let forms = [lower_escapes(&encoded), lower_escapes(written), encoded, written.to_string(), spaced, value];
+        keys.extend(forms.map(Secret::new));
+    };
+    let decoded =
+        |text: &str| -> Vec<(String, String)> { form_urlencoded::parse(text.as_bytes()).into_owned().collect() };
+    for written in [url.username(), url.password().unwrap_or_default()] {
+        // No name stands before it, and nothing in it parts pairs.
+        let whole = written.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+        decoded(&whole).into_iter().for_each(|(value, _)| add(written, value));
+    }
+    for pair in url.query().unwrap_or_default().split('&') {
+        for (name, value) in decoded(pair).into_iter().chain(decoded(&pair.replace('+', "%2B"))) {
+            let name = name.to_ascii_lowercase();
+            if KEY_NAMES.iter().any(|part| name.contains(part)) {
+                add(pair.split_once('=').map_or(pair, |(_, written)| written), value);
+            }
+        }
+    }
+    keys
+}
+
+/// Percent-encoded text with the digits of its escapes in lower case, as some servers write them.
+fn lower_escapes(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut lower = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        lower.extend(["%", &digits.to_ascii_lowercase(), rest]);
+    }
+    lower
 }
 
 /// Takes secrets out of text.

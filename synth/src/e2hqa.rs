@@ -200,8 +200,10 @@ struct Chain {
     question: String,
     answer: String,
     qa_id: String,
-    /// Entities that were described away, and those of the root.
+    /// The root's entities, then those that were described away.
     entities: Vec<String>,
+    /// Entities that were described away, those of the root too that its question does not name any more.
+    gone: Vec<String>,
     evidence: Vec<Arc<Page>>,
 }
 
@@ -227,6 +229,7 @@ impl E2hqa<'_> {
             answer: root.answer.clone(),
             qa_id: root.qa_id.clone(),
             entities: root.entity_chain.clone(),
+            gone: root.entity_chain.iter().filter(|entity| !leaks(&root.question, entity)).cloned().collect(),
             evidence: evidence.clone(),
         };
         let mut events = Vec::new();
@@ -251,7 +254,10 @@ impl E2hqa<'_> {
             if !invariant {
                 return Ok(Rewritten { events, rewrites: step - 1, stopped: Stop::NotInvariant });
             }
-            chain.entities.push(draft.entity);
+            if !holds(&chain.entities, &draft.entity) {
+                chain.entities.push(draft.entity.clone());
+            }
+            chain.gone.push(draft.entity);
             let parent = std::mem::replace(&mut chain.qa_id, new_id.clone());
             chain = Chain { question: draft.question, evidence, ..chain };
             let row = self.row(root, &chain, &parent, step - made);
@@ -294,7 +300,7 @@ impl E2hqa<'_> {
 
     /// A rewrite of the question as it is, if there is an entity that can be described.
     async fn draft(&self, chain: &Chain) -> Result<Option<Draft>, ChatError> {
-        let mut left: Vec<String> = chain.entities.clone();
+        let mut left = chain.gone.clone();
         for _ in 0..ENTITIES_MAX {
             let asked = format!("Question: {}\nAnswer: {}\nLeave: {}", chain.question, chain.answer, left.join("; "));
             let reply = self.write(CHOOSE, &asked).await?;
@@ -303,8 +309,10 @@ impl E2hqa<'_> {
             let Some((object, entity)) = chosen.as_ref().zip(entity) else { return Ok(None) };
             let query = text_of(object, "query").unwrap_or_else(|| entity.clone());
             left.push(entity.clone());
-            let known = chain.entities.iter().any(|other| normalised(other) == normalised(&entity));
-            if known || !leaks(&chain.question, &entity) || normalised(&entity) == normalised(&chain.answer) {
+            if holds(&chain.gone, &entity)
+                || !leaks(&chain.question, &entity)
+                || normalised(&entity) == normalised(&chain.answer)
+            {
                 continue;
             }
             let pages = self.finder.find(&query, self.config.pages_max).await;
@@ -368,6 +376,10 @@ impl E2hqa<'_> {
         };
         Ok(self.models.writer.complete(&request).await?.text)
     }
+}
+
+fn holds(entities: &[String], entity: &str) -> bool {
+    entities.iter().any(|other| normalised(other) == normalised(entity))
 }
 
 fn rewrite_event(

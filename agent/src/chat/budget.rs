@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Usage;
 use super::fault::{Fault, Kind};
+use super::limit::Place;
 use crate::clock::Clock;
 
 /// `[budget]`: what a run may spend. What is absent is unlimited.
@@ -148,19 +149,21 @@ fn spent_out(reason: String) -> Fault {
     Fault::new(Kind::BudgetSpent, reason)
 }
 
-/// What one attempt uses. It is charged when dropped, so that an answer that is cut off or cancelled counts, too.
+/// What one attempt uses. It is charged when dropped, and its place at the gate settled by it, so that an answer that is
+/// cut off or cancelled counts, too.
 #[derive(Debug)]
 pub(super) struct Bill<'a> {
     /// As far as it is known; None before anything was answered.
     pub(super) usage: Option<Usage>,
     budget: &'a Budget,
     prices: Prices,
+    place: Place<'a>,
 }
 
 impl<'a> Bill<'a> {
     /// For an attempt that nothing was answered to yet.
-    pub(super) fn open(budget: &'a Budget, prices: Prices) -> Bill<'a> {
-        Bill { usage: None, budget, prices }
+    pub(super) fn open(budget: &'a Budget, prices: Prices, place: Place<'a>) -> Bill<'a> {
+        Bill { usage: None, budget, prices, place }
     }
 }
 
@@ -168,6 +171,7 @@ impl Drop for Bill<'_> {
     fn drop(&mut self) {
         if let Some(usage) = &self.usage {
             self.budget.charge(usage, &self.prices);
+            self.place.used = usage.input_tokens + usage.output_tokens;
         }
     }
 }
@@ -175,6 +179,7 @@ impl Drop for Bill<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::limit::Gate;
     use crate::clock::manual::ManualClock;
 
     fn usage(input_tokens: u64, cached_input_tokens: u64, output_tokens: u64) -> Usage {
@@ -210,12 +215,14 @@ mod tests {
         assert_eq!(time.check().unwrap_err().reason, "the 60 s that budget.time_s allows are over");
     }
 
-    #[test]
-    fn a_bill_is_charged_when_it_is_dropped() {
-        let budget = Budget::new(BudgetConfig::default(), Arc::new(ManualClock::new()));
-        drop(Bill::open(&budget, Prices::default()));
+    #[tokio::test]
+    async fn a_bill_is_charged_when_it_is_dropped() {
+        let clock = Arc::new(ManualClock::new());
+        let budget = Budget::new(BudgetConfig::default(), clock.clone());
+        let gate = Gate::new(1, None, None, clock);
+        drop(Bill::open(&budget, Prices::default(), gate.enter(9).await));
         assert_eq!(budget.spent(), Spent::default());
-        let mut bill = Bill::open(&budget, Prices::default());
+        let mut bill = Bill::open(&budget, Prices::default(), gate.enter(9).await);
         bill.usage = Some(usage(7, 0, 0));
         bill.usage = Some(Usage { estimated: true, ..usage(7, 0, 3) });
         drop(bill);

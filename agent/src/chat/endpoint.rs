@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -18,8 +19,9 @@ use super::answer::{Answer, estimate_prompt, parse_chunk, read_stream};
 use super::budget::{Bill, Budget};
 use super::config::{EndpointConfig, SettingsError};
 use super::fault::{Fault, Kind, back_off, clip};
-use super::limit::Gate;
+use super::limit::{Gate, Place};
 use super::request;
+use super::wire::Media;
 use super::{ChatError, ChatModel, ChatRequest, Completion, Policy};
 use crate::clock::Clock;
 use crate::secret::{Scrubber, Secret};
@@ -48,6 +50,16 @@ pub struct Endpoint {
     reach: Mutex<Reach>,
     /// What the last answer said about the weights behind it.
     policy: Mutex<Policy>,
+}
+
+/// A request under way.
+struct Call<'a> {
+    request: &'a ChatRequest,
+    body: Bytes,
+    /// Attempts begun.
+    attempts: AtomicU32,
+    /// The attempt under way has been answered in part.
+    answering: AtomicBool,
 }
 
 /// Whether anybody is there.
@@ -153,29 +165,48 @@ impl Endpoint {
         &self.config
     }
 
+    fn call<'a>(&self, request: &'a ChatRequest) -> Result<Call<'a>, ChatError> {
+        let body = serde_json::to_vec(&request::body(&self.config, request));
+        let body = body.map_err(|e| self.error(0, &Fault::new(Kind::Refused, format!("the request as JSON: {e}"))))?;
+        Ok(Call { request, body: body.into(), attempts: AtomicU32::new(0), answering: AtomicBool::new(false) })
+    }
+
+    /// Attempt after attempt.
+    async fn finish(&self, call: &Call<'_>) -> Result<Completion, ChatError> {
+        loop {
+            let attempts = call.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+            let begun = self.clock.now();
+            let fault = match self.attempt(call).await {
+                Ok(completion) => return Ok(completion),
+                Err(fault) => fault,
+            };
+            call.answering.store(false, Ordering::Relaxed);
+            let wait = self.wait_after(attempts, begun, fault).map_err(|fault| self.error(attempts, &fault))?;
+            self.clock.sleep(wait).await;
+        }
+    }
+
     /// One attempt: waits for its turn, asks, reads the answer.
-    async fn attempt(&self, request: &ChatRequest, body: &Bytes) -> Result<Completion, Fault> {
+    async fn attempt(&self, call: &Call<'_>) -> Result<Completion, Fault> {
         self.budget.check()?;
-        let written = request.max_tokens.or(self.config.max_tokens).unwrap_or_default();
-        let reserved = estimate_prompt(request) + u64::from(written);
-        let _permit = self.budget.within(async { Ok(self.gate.enter(reserved).await) }).await?;
+        let written = call.request.max_tokens.or(self.config.max_tokens).unwrap_or_default();
+        let reserved = estimate_prompt(call.request) + u64::from(written);
+        let place = self.budget.within(async { Ok(self.gate.enter(reserved).await) }).await?;
         // Others may have spent it meanwhile.
         self.budget.check()?;
         let limit = self.config.attempt_timeout();
         let too_slow = || Fault::lasting(format!("no whole answer within {} ms", limit.as_millis()));
-        let answer = async {
-            tokio::time::timeout(limit, self.exchange(request, body)).await.unwrap_or_else(|_| Err(too_slow()))
-        };
-        let completion = self.budget.within(answer).await?;
-        self.gate.settle(reserved, completion.usage.input_tokens + completion.usage.output_tokens);
-        Ok(completion)
+        let answer =
+            async { tokio::time::timeout(limit, self.exchange(call, place)).await.unwrap_or_else(|_| Err(too_slow())) };
+        self.budget.within(answer).await
     }
 
-    async fn exchange(&self, request: &ChatRequest, body: &Bytes) -> Result<Completion, Fault> {
+    /// Keeps its place until it has the answer, or none.
+    async fn exchange(&self, call: &Call<'_>, place: Place<'_>) -> Result<Completion, Fault> {
         let start = Instant::now();
         let patience = self.config.first_byte_timeout();
         let first_by = tokio::time::Instant::now() + patience;
-        let post = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body.clone());
+        let post = self.client.post(self.url.clone()).headers(self.headers.clone()).body(call.body.clone());
         let response = tokio::time::timeout_at(first_by, post.send())
             .await
             .map_err(|_| no_answer(patience))?
@@ -188,14 +219,17 @@ impl Endpoint {
         if response.status() != 200 {
             return Err(self.refusal(response, first_by).await);
         }
-        let mut answer = Answer::to(request);
-        let mut bill = Bill::open(&self.budget, self.config.prices());
-        match Media::of(response.headers()) {
-            Media::Events => self.read_events(response, first_by, &mut answer, &mut bill).await?,
-            Media::Unsaid if self.config.stream => {
-                self.read_events(response, first_by, &mut answer, &mut bill).await?;
+        let mut answer = Answer::to(call.request);
+        let mut bill = Bill::open(&self.budget, self.config.prices(), place);
+        match Media::of(response.headers(), self.config.stream) {
+            Media::Events => {
+                let read = |answer: &Answer<'_>| {
+                    call.answering.store(true, Ordering::Relaxed);
+                    bill.usage = Some(answer.usage());
+                };
+                read_stream(self.pieces(response, first_by), &mut answer, read).await?;
             }
-            Media::Json | Media::Unsaid => {
+            Media::Json => {
                 let (whole, _) = collect(self.pieces(response, first_by), usize::MAX).await?;
                 answer.push(parse_chunk(&whole)?)?;
             }
@@ -210,16 +244,6 @@ impl Endpoint {
             self.policy.lock().clone_from(answer.policy());
         }
         answer.complete(start.elapsed())
-    }
-
-    async fn read_events(
-        &self,
-        response: Response,
-        first_by: tokio::time::Instant,
-        answer: &mut Answer<'_>,
-        bill: &mut Bill<'_>,
-    ) -> Result<(), Fault> {
-        read_stream(self.pieces(response, first_by), answer, |answer| bill.usage = Some(answer.usage())).await
     }
 
     /// What an answer other than 200 says.
@@ -380,19 +404,18 @@ impl ChatModel for Endpoint {
     }
 
     async fn complete(&self, request: &ChatRequest) -> Result<Completion, ChatError> {
-        let body = serde_json::to_vec(&request::body(&self.config, request));
-        let body = body.map_err(|e| self.error(0, &Fault::new(Kind::Refused, format!("the request as JSON: {e}"))))?;
-        let body = Bytes::from(body);
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let begun = self.clock.now();
-            let fault = match self.attempt(request, &body).await {
-                Ok(completion) => return Ok(completion),
-                Err(fault) => fault,
-            };
-            let wait = self.wait_after(attempts, begun, fault).map_err(|fault| self.error(attempts, &fault))?;
-            self.clock.sleep(wait).await;
+        self.finish(&self.call(request)?).await
+    }
+
+    async fn complete_within(&self, request: &ChatRequest, limit: Duration) -> Result<Option<Completion>, ChatError> {
+        let call = self.call(request)?;
+        match tokio::time::timeout(limit, self.finish(&call)).await {
+            Ok(completed) => completed.map(Some),
+            Err(_) if call.answering.load(Ordering::Relaxed) => Ok(None),
+            Err(_) => {
+                let reason = format!("nothing was answered within the {} ms that were left", limit.as_millis());
+                Err(self.error(call.attempts.load(Ordering::Relaxed), &Fault::lasting(reason)))
+            }
         }
     }
 }
@@ -454,27 +477,6 @@ async fn collect(pieces: impl Stream<Item = Result<Bytes, Fault>>, bytes_max: us
         }
     }
     Ok((body, false))
-}
-
-/// What an answer says that it is.
-enum Media {
-    Events,
-    Json,
-    Unsaid,
-    Other(String),
-}
-
-impl Media {
-    fn of(headers: &HeaderMap) -> Media {
-        let value = headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let value = value.unwrap_or_default();
-        match value.split(';').next().unwrap_or_default().trim() {
-            "" => Media::Unsaid,
-            events if events.eq_ignore_ascii_case("text/event-stream") => Media::Events,
-            json if json.eq_ignore_ascii_case("application/json") => Media::Json,
-            other => Media::Other(other.to_string()),
-        }
-    }
 }
 
 fn no_answer(patience: Duration) -> Fault {

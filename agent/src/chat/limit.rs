@@ -52,22 +52,22 @@ impl Gate {
         Gate { permits, queue: tokio::sync::Mutex::new(()), state: Mutex::new(state), clock }
     }
 
-    /// Waits for its turn; the request is in until the permit is dropped.
-    pub(super) async fn enter(&self, tokens: u64) -> Option<SemaphorePermit<'_>> {
+    /// Waits for its turn, and reserves so many tokens; the request is in until its place is dropped.
+    pub(super) async fn enter(&self, tokens: u64) -> Place<'_> {
         // It is never closed, so there always is a permit.
         let permit = self.permits.acquire().await.ok();
         let _first = self.queue.lock().await;
         loop {
             let wait = self.state.lock().enter_or_wait(self.clock.now(), tokens as f64);
             match wait {
-                None => return permit,
+                None => return Place { used: 0, reserved: tokens, gate: self, _permit: permit },
                 Some(wait) => self.clock.sleep(wait.saturating_add(MARGIN)).await,
             }
         }
     }
 
     /// Corrects what was reserved by what was used.
-    pub(super) fn settle(&self, reserved: u64, used: u64) {
+    fn settle(&self, reserved: u64, used: u64) {
         if let Some(bucket) = &mut self.state.lock().tokens {
             bucket.level = (bucket.level + reserved as f64 - used as f64).min(bucket.capacity);
         }
@@ -102,6 +102,23 @@ impl State {
             }
         }
         None
+    }
+}
+
+/// A request's place behind the gate. Dropped, it makes room, and what was reserved is corrected by what was used, however
+/// the request ended.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    /// Tokens, as far as they are known: 0 before anything was answered.
+    pub(super) used: u64,
+    reserved: u64,
+    gate: &'a Gate,
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.gate.settle(self.reserved, self.used);
     }
 }
 
@@ -144,9 +161,14 @@ mod tests {
     async fn seconds_for(gate: &Gate, clock: &ManualClock, requests: u64, tokens: u64) -> u64 {
         let before = clock.passed();
         for _ in 0..requests {
-            drop(gate.enter(tokens).await);
+            use_place(gate, tokens, tokens).await;
         }
         (clock.passed() - before).as_secs()
+    }
+
+    async fn use_place(gate: &Gate, reserved: u64, used: u64) {
+        let mut place = gate.enter(reserved).await;
+        place.used = used;
     }
 
     fn gate(requests: Option<u32>, tokens: Option<u64>) -> (Gate, Arc<ManualClock>) {
@@ -179,11 +201,17 @@ mod tests {
     #[tokio::test]
     async fn tokens_that_were_not_used_are_given_back() {
         let (gate, clock) = gate(None, Some(6_000));
-        drop(gate.enter(1_000).await);
-        gate.settle(1_000, 100);
+        use_place(&gate, 1_000, 100).await;
         assert_eq!(seconds_for(&gate, &clock, 1, 900).await, 0);
-        gate.settle(0, 1_000);
+        use_place(&gate, 0, 1_000).await;
         assert_eq!(seconds_for(&gate, &clock, 1, 100).await, 11);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_nothing_was_answered_to_gives_back_all_that_it_reserved() {
+        let (gate, clock) = gate(None, Some(6_000));
+        drop(gate.enter(1_000).await);
+        assert_eq!(seconds_for(&gate, &clock, 1, 1_000).await, 0);
     }
 
     #[tokio::test]

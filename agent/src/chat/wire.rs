@@ -3,6 +3,7 @@
 //! Servers differ in what they leave out, set to null or add. What matters is read in every form that is known; the rest
 //! is passed over.
 
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -10,6 +11,29 @@ use super::Usage;
 
 /// How vLLM writes a token as its id.
 const TOKEN_ID: &str = "token_id:";
+
+/// What an answer says that it is.
+#[derive(Debug)]
+pub(super) enum Media {
+    Events,
+    Json,
+    Other(String),
+}
+
+impl Media {
+    /// Where it does not say, it is what it was asked for.
+    pub(super) fn of(headers: &HeaderMap, stream: bool) -> Media {
+        let value = headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let value = value.unwrap_or_default();
+        match value.split(';').next().unwrap_or_default().trim() {
+            "" if stream => Media::Events,
+            "" => Media::Json,
+            events if events.eq_ignore_ascii_case("text/event-stream") => Media::Events,
+            json if json.eq_ignore_ascii_case("application/json") => Media::Json,
+            other => Media::Other(other.to_string()),
+        }
+    }
+}
 
 /// A chunk of a stream, or a whole answer.
 #[derive(Debug, Default, Deserialize)]

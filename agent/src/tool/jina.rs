@@ -41,7 +41,7 @@ impl Jina {
     /// The key cannot be sent, or there is no HTTP client here.
     pub fn new(url: &str, key: Option<Secret>, config: ServiceConfig) -> Result<Jina, ServiceError> {
         let key = key.map(|key| (key, AUTHORIZATION, "Bearer "));
-        Ok(Jina { service: Service::new("jina", config, key)?, url: format!("{}/", url.trim_end_matches('/')) })
+        Ok(Jina { service: Service::new("jina", url, config, key)?, url: format!("{}/", url.trim_end_matches('/')) })
     }
 
     fn read(&self, answer: &Answer) -> Result<PageText, PageFailed> {

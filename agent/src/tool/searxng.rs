@@ -42,14 +42,15 @@ impl Searxng {
     /// # Errors
     /// `url` is no http or https URL, or there is no HTTP client here.
     pub fn new(url: &str, config: ServiceConfig) -> Result<Searxng, ServiceError> {
-        let wrong =
-            || ServiceError(format!("searxng: {url:?} is no http or https URL; give the instance's start page"));
+        // It is not repeated: there may be a password in it.
+        let wrong = || ServiceError("searxng: its URL is none of http or https; give the instance's start page".into());
         let mut base = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(wrong)?;
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
+        let service = Service::new("searxng", url, config, None)?;
         let url = base.join("search").map_err(|_| wrong())?;
-        Ok(Searxng { service: Service::new("searxng", config, None)?, url, language: None })
+        Ok(Searxng { service, url, language: None })
     }
 
     /// Searches in this language, such as `en` or `zh-CN`.

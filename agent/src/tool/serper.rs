@@ -47,7 +47,7 @@ impl Serper {
     pub fn new(url: &str, key: Secret, config: ServiceConfig) -> Result<Serper, ServiceError> {
         let key = Some((key, HeaderName::from_static("x-api-key"), ""));
         Ok(Serper {
-            service: Service::new("serper", config, key)?,
+            service: Service::new("serper", url, config, key)?,
             url: url.to_string(),
             country: None,
             language: None,

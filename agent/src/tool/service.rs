@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::fetch::USER_AGENT;
 use crate::fetch::transport::{backoff, describe, read, retry_after};
 use crate::format::clip;
-use crate::secret::{Scrubber, Secret};
+use crate::secret::{Scrubber, Secret, keys_in_url};
 
 /// Characters of a service's own words in an error.
 const REASON_CHARS_MAX: usize = 200;
@@ -93,14 +93,16 @@ enum Attempt {
 }
 
 impl Service {
-    /// `header` is where the key goes, with what stands before it.
+    /// A service at `url`; a key comes with the header that it goes into, and what stands before it. What of key and URL a
+    /// server repeats is in no error.
     pub(crate) fn new(
         name: &'static str,
+        url: &str,
         config: ServiceConfig,
         key: Option<(Secret, HeaderName, &str)>,
     ) -> Result<Service, ServiceError> {
         let mut headers = HeaderMap::new();
-        let scrubber = Scrubber::new(key.iter().map(|(key, ..)| key));
+        let scrubber = Scrubber::new(key.iter().map(|(key, ..)| key).chain(&keys_in_url(url)));
         if let Some((key, header, prefix)) = key {
             let mut value = HeaderValue::from_str(&format!("{prefix}{}", key.expose()))
                 .map_err(|_| ServiceError(format!("{name}: the key holds what no header may; check its file")))?;

@@ -156,8 +156,25 @@ async fn searxng_is_asked_for_json_and_says_when_it_has_no_engine() {
     ] {
         assert_eq!(engine.search("a", 10).await.unwrap_err().to_string(), expected);
     }
-    let error = Searxng::new("localhost:8888", quick()).unwrap_err().to_string();
-    assert_eq!(error, "searxng: \"localhost:8888\" is no http or https URL; give the instance's start page");
+    for url in ["localhost:8888", "ftp://keeper:pw-Zq38@h/?key=k-99871", "keeper:pw-Zq38@h", "//keeper:pw-Zq38@h"] {
+        let error = Searxng::new(url, quick()).unwrap_err().to_string();
+        assert_eq!(error, "searxng: its URL is none of http or https; give the instance's start page");
+    }
+}
+
+#[tokio::test]
+async fn what_a_service_repeats_of_the_keys_in_its_url_is_not_shown() {
+    let said = "no: keeper p@s+Zq38 p%40s+Zq38 p%40s%2bZq38 k-99871 a&b";
+    let (site, _) = stub(&[(403, said)]).await;
+    let url = site.url("/").replace("http://", "http://keeper:p%40s+Zq38@");
+    let error = Searxng::new(&url, quick()).unwrap().search("a", 10).await.unwrap_err().to_string();
+    let expected = "no: *** *** *** *** k-99871 a&b; add json to search.formats in its settings.yml";
+    assert_eq!(error, format!("searxng: status 403: {expected}"));
+    let (site, _) = stub(&[(403, said)]).await;
+    let url = site.url("/?lang=a%26b&api-key=k-99871");
+    let engine = Serper::new(&url, Secret::new("key-123456"), quick()).unwrap();
+    let error = engine.search("a", 10).await.unwrap_err().to_string();
+    assert_eq!(error, "serper: status 403: no: keeper p@s+Zq38 p%40s+Zq38 p%40s%2bZq38 *** a&b");
 }
 
 #[tokio::test]

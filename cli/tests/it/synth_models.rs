@@ -17,7 +17,7 @@ fn reply(asked: &Asked) -> Value {
         // Behind the pages stand examples, about places of the same names.
         let (place, designer, _) = of(said.split("Type: ").next().unwrap()).unwrap();
         let question = format!("Who designed the bridge that stands at {place}?");
-        return json!({"question": question, "answer": designer, "chain": [format!("Bridge at {place}")], "pages": [1]});
+        return json!({"question": question, "answer": designer, "chain": [place, designer], "pages": [1]});
     }
     let (question, described) = (line("Question: "), line("Description: "));
     if instructions.contains("Name one entity") {

@@ -243,6 +243,8 @@ fn root() -> Qa {
         answer: "Ida Storm".to_string(),
         r#type: Some("generic".to_string()),
         rewrites: Some(0),
+        // As CRAWLQA writes it: what the question names is in it, and what it asks for.
+        entity_chain: vec!["Osby Bridge".to_string(), "Ida Storm".to_string()],
         ..Qa::default()
     }
 }
@@ -252,12 +254,16 @@ fn fresh() -> Root {
 }
 
 async fn rewrite(reader: Arc<Played>, rewrites: u32) -> (Vec<Qa>, Vec<Rewrite>, Stop) {
+    rewrite_root(root(), reader, rewrites).await
+}
+
+async fn rewrite_root(question: Qa, reader: Arc<Played>, rewrites: u32) -> (Vec<Qa>, Vec<Rewrite>, Stop) {
     let pages = ["Osby Bridge", "Lund"].map(|name| Arc::new(page(name, &format!("About {name}."), &[])));
     let finder = Titles(pages.to_vec());
     let models = Models { writer: rewriting_writer(ENTITIES), reader, judge: Arc::new(SameWords) };
     let config = E2hqaConfig { rewrites, ..E2hqaConfig::default() };
     let work = E2hqa { models: &models, finder: &finder, config: &config };
-    let begun = Root { evidence: pages[..1].to_vec(), ..fresh() };
+    let begun = Root { question, evidence: pages[..1].to_vec(), ..fresh() };
     let rewritten = work.rewrite(&begun, &run_of()).await.unwrap();
     let of = |kind| rewritten.events.iter().filter(move |event| event.kind() == kind);
     let qa: Vec<Qa> = of(Kind::Qa).map(|event| serde_json::from_str(event.data.get()).unwrap()).collect();
@@ -298,6 +304,10 @@ async fn each_rewrite_replaces_an_entity_and_keeps_the_answer() {
         [Some("qa-root"), Some(qa[0].qa_id.as_str())]
     );
     assert_eq!(qa[1].evidence_page_digests, ["digest-Osby Bridge", "digest-Lund"]);
+    assert_eq!(
+        [&qa[0].entity_chain[..], &qa[1].entity_chain[..]],
+        [&["Osby Bridge", "Ida Storm"][..], &["Osby Bridge", "Ida Storm", "Lund"][..]]
+    );
     let told: Vec<_> =
         steps.iter().map(|step| (step.step, step.entity.as_str(), step.query.as_deref(), step.invariant)).collect();
     assert_eq!(
@@ -313,6 +323,16 @@ async fn each_rewrite_replaces_an_entity_and_keeps_the_answer() {
     let (qa, _, stopped) = rewrite(Played::new("reader", good_reader), 1).await;
     assert_eq!((qa.len(), stopped), (1, Stop::Enough));
     assert!(rewrite(Played::new("reader", good_reader), 0).await.0.is_empty());
+}
+
+#[tokio::test]
+async fn an_entity_of_the_root_that_its_question_does_not_name_is_not_described() {
+    // The first description names it again.
+    let chain = ["Osby Bridge", "Lund", "Ida Storm"].map(str::to_string).to_vec();
+    let begun = Qa { entity_chain: chain.clone(), ..root() };
+    let (qa, steps, stopped) = rewrite_root(begun, Played::new("reader", good_reader), 4).await;
+    assert_eq!((qa.len(), stopped), (1, Stop::NoEntityLeft));
+    assert_eq!((steps[0].entity.as_str(), &qa[0].entity_chain), ("Osby Bridge", &chain));
 }
 
 #[tokio::test]
@@ -389,7 +409,7 @@ async fn what_was_rewritten_before_the_budget_ended_is_kept_and_nothing_is_begun
     let report = work.run(vec![later], &log, &run_of(), |_| {}).await.unwrap();
     assert_eq!((report.rewrites, report.chains_by_rewrites), (1, [(2, 1)].into()));
     let last: Qa = serde_json::from_str(log.events(Kind::Qa)[1].data.get()).unwrap();
-    assert_eq!((last.rewrites, last.entity_chain), (Some(2), vec!["Osby Bridge".to_string(), "Lund".to_string()]));
+    assert_eq!((last.rewrites, last.entity_chain.join(", ").as_str()), (Some(2), "Osby Bridge, Ida Storm, Lund"));
     assert_eq!(last.attributes.unwrap().0["root_qa_id"], "qa-root");
     let step: Rewrite = serde_json::from_str(log.events(Kind::Rewrite)[1].data.get()).unwrap();
     assert_eq!((step.step, step.entity.as_str()), (2, "Lund"));

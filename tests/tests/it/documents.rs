@@ -8,8 +8,10 @@
 //!   and readers have suites of their own (`kafka`, `s3`, `readers`).
 //! - In a guide, a `webdancer` without `--lake demo-lake/lake` is an example for the reader's own lake, models and web.
 //!
-//! A command that ends in any other way than by 0 is a failure, but for the two of which the README says so.
+//! A command that ends in any other way than by 0 is a failure, but for the two of which the README says so. So is a query
+//! of the guide's walk that finds nothing: the ids in it are those of the demo's lake.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,6 +19,11 @@ use crate::harness::{Site, repository};
 
 /// Seconds that a block may take.
 const BLOCK_LIMIT_S: &str = "300";
+
+/// The section that follows one page through the demo's lake.
+const WALK: &str = "## From one page to one accepted trajectory";
+/// Lines of a table before its rows.
+const TABLE_HEAD_LINES: usize = 2;
 
 /// The blocks of a language, and the line that each begins after.
 fn blocks(document: &str, language: &str) -> Vec<(usize, String)> {
@@ -36,6 +43,13 @@ fn blocks(document: &str, language: &str) -> Vec<(usize, String)> {
     blocks
 }
 
+/// The lines of the section with this heading; none where there is no such section.
+fn section(document: &str, heading: &str) -> Range<usize> {
+    let Some(start) = document.lines().position(|line| line == heading) else { return 0..0 };
+    let length = document.lines().skip(start + 1).position(|line| line.starts_with("## "));
+    start + 1..length.map_or(usize::MAX, |length| start + 2 + length)
+}
+
 /// A folder that looks like the repository's root after `make demo`.
 fn after_the_demo() -> Site {
     let site = Site::new("");
@@ -45,8 +59,8 @@ fn after_the_demo() -> Site {
     site
 }
 
-/// Runs a block; what failed in it, as `status: command`.
-fn failures_of(site: &Site, block: &str) -> Vec<String> {
+/// Runs a block; what failed in it, as `status: command`, and what it printed.
+fn run_block(site: &Site, block: &str) -> (Vec<String>, String) {
     let failed = site.path("failed");
     let _ = std::fs::remove_file(&failed);
     let script = format!(
@@ -68,7 +82,7 @@ fn failures_of(site: &Site, block: &str) -> Vec<String> {
     if !failures.is_empty() {
         crate::harness::say(&String::from_utf8_lossy(&output.stderr));
     }
-    failures
+    (failures, String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn read(document: &str) -> String {
@@ -81,9 +95,13 @@ fn run_all(site: &Site, document: &str) -> (usize, Vec<String>) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let text = read(document).replace("127.0.0.1:8750", &format!("127.0.0.1:{port}"));
     let (run, passed): (Vec<_>, Vec<_>) = blocks(&text, "sh").into_iter().partition(|(_, block)| !calls_deploy(block));
+    let walk = section(&text, WALK);
     let mut failures = Vec::new();
     for (line, block) in run {
-        let failed = failures_of(site, &block);
+        let (mut failed, printed) = run_block(site, &block);
+        if walk.contains(&line) && printed.lines().count() <= TABLE_HEAD_LINES {
+            failed.push("finds nothing".to_string());
+        }
         failures.extend(failed.into_iter().map(|failure| format!("{document}, block after line {line}: {failure}")));
     }
     (passed.len(), failures)
@@ -107,6 +125,9 @@ fn every_command_of_the_readme_and_of_the_guides_works() {
 
     assert_eq!(run_all(&site, "docs/evaluation.md"), (0, Vec::new()));
     let guide = "docs/data-construction.md";
+    let walk = section(&read(guide), WALK);
+    let steps = blocks(&read(guide), "sh").into_iter().filter(|(line, _)| walk.contains(line));
+    assert_eq!(steps.count(), 8, "queries of the walk");
     assert_eq!(run_all(&site, guide), (0, Vec::new()));
     // The guide's pins and the ids in its SQL are examples: the statements must run, whatever they find.
     site.ok(&["--lake", "demo-lake/lake", "filter", "pin", "train"]);
@@ -126,12 +147,19 @@ fn blocks_are_found_by_their_language() {
 }
 
 #[test]
+fn a_section_ends_before_the_next_heading() {
+    let text = "# a\n## b\n```sh\n```\n### c\n## d\ne\n";
+    assert_eq!([section(text, "## b"), section(text, "## d"), section(text, "## e")], [2..6, 6..usize::MAX, 0..0]);
+}
+
+#[test]
 fn a_command_that_fails_is_seen_and_one_for_another_lake_is_not_run() {
     let site = Site::new("");
     std::os::unix::fs::symlink("/bin/false", site.path("webdancer")).unwrap();
     let block =
         "webdancer crawl https://example.org/\ntrue | webdancer --lake demo-lake/lake sql \"\n  SELECT 1\"\ntrue";
-    let failures = failures_of(&site, block);
+    let (failures, _) = run_block(&site, block);
     assert_eq!(failures, ["1: webdancer --lake demo-lake/lake sql \"", "  SELECT 1\""]);
-    assert_eq!(failures_of(&site, "./webdancer atlas & wait $!"), ["1: wait $!"]);
+    assert_eq!(run_block(&site, "./webdancer atlas & wait $!").0, ["1: wait $!"]);
+    assert_eq!(run_block(&site, "echo a; echo b"), (Vec::new(), "a\nb\n".to_string()));
 }

@@ -3,13 +3,10 @@
 use std::fmt;
 
 use serde::Deserialize;
-use url::{Url, form_urlencoded};
+use url::Url;
 
 use super::EndpointConfig;
-use crate::secret::Secret;
-
-/// What a name in a query holds whose value is a key.
-const KEY_NAMES: [&str; 7] = ["key", "token", "secret", "sig", "auth", "code", "pass"];
+use crate::secret::{Secret, keys_in_url};
 
 /// A base URL. Its `Debug` leaves out the query, in which some services want their key.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
@@ -57,38 +54,10 @@ impl EndpointConfig {
         Url::parse(&self.url.0)
     }
 
-    /// What stands in the query of the URL under a name that keys have, in every form that a server may repeat: as it is
-    /// written, decoded with `+` as a space or as itself, and encoded again.
+    /// The keys that stand in it.
     pub(in crate::chat) fn keys_in_url(&self) -> Vec<Secret> {
-        let Ok(url) = self.base_url() else { return Vec::new() };
-        let decoded =
-            |text: &str| -> Vec<(String, String)> { form_urlencoded::parse(text.as_bytes()).into_owned().collect() };
-        let mut keys = Vec::new();
-        for pair in url.query().unwrap_or_default().split('&') {
-            for (name, value) in decoded(pair).into_iter().chain(decoded(&pair.replace('+', "%2B"))) {
-                let name = name.to_ascii_lowercase();
-                if KEY_NAMES.iter().any(|part| name.contains(part)) {
-                    let encoded: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
-                    let written = pair.split_once('=').map_or(pair, |(_, written)| written).to_string();
-                    let spaced = value.replace('+', " ");
-                    let forms = [lower_escapes(&encoded), lower_escapes(&written), encoded, written, spaced, value];
-                    keys.extend(forms.map(Secret::new));
-                }
-            }
-        }
-        keys
+        keys_in_url(&self.url.0)
     }
-}
-
-/// Percent-encoded text with the digits of its escapes in lower case, as some servers write them.
-fn lower_escapes(text: &str) -> String {
-    let mut parts = text.split('%');
-    let mut lower = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2).unwrap_or((part, ""));
-        lower.extend(["%", &digits.to_ascii_lowercase(), rest]);
-    }
-    lower
 }
 
 #[cfg(test)]

@@ -42,6 +42,26 @@ async fn requests_and_tokens_keep_to_their_rates() {
 }
 
 #[tokio::test]
+async fn tokens_that_a_failed_or_cancelled_request_did_not_use_are_free_again() {
+    let server = StubModel::scripted(|_, number| match number {
+        0 => Answer::status(500),
+        1 => Answer::parts([Part::Bytes(events(&[delta("Paris, on")])), Part::Hang]),
+        _ => counted(8, 2),
+    })
+    .await;
+    // 10 s hold 100 tokens, and a request reserves all: 8 for the prompt and 92 to write.
+    let setup = Setup::of(server, BudgetConfig::default(), |config| {
+        (config.tokens_per_minute, config.max_tokens, config.attempts_max) = (Some(600), Some(92), 1);
+    });
+    setup.error().await;
+    assert!(tokio::time::timeout(Duration::from_secs(1), setup.ask()).await.is_err());
+    assert!(setup.clock.waits().is_empty(), "the request that failed used nothing");
+    setup.ask().await;
+    // 8 tokens read and 3 written, of 10 a second; a millisecond is for rounding.
+    assert_eq!(setup.clock.waits(), [Duration::from_millis(1_101)]);
+}
+
+#[tokio::test]
 async fn work_stops_when_the_tokens_are_spent() {
     let setup = limited(counted(4, 5), BudgetConfig { tokens: Some(10), ..BudgetConfig::default() }, |_| {}).await;
     setup.ask().await;
@@ -94,6 +114,33 @@ async fn a_request_that_is_given_up_is_charged_and_makes_room() {
     assert!(given_up.is_err());
     assert_eq!(setup.budget.spent().estimated_tokens, 11);
     assert_eq!(setup.ask().await.text, "Paris");
+}
+
+#[tokio::test]
+async fn time_that_ends_before_an_answer_begins_is_the_endpoints_fault_and_not_the_policys() {
+    use webdancer_agent::profile::Profile;
+    use webdancer_agent::react::{React, ReactConfig};
+    use webdancer_agent::web::Without;
+
+    let begun = || Part::Bytes(events(&[delta("<think>\nI")]));
+    for (answers, termination, attempts) in [
+        (vec![Answer::parts([begun(), Part::Hang])], "time", 1),
+        (vec![Answer::silence()], "error", 1),
+        // What was begun before, and broke off, is no answer.
+        (vec![Answer::parts([begun(), Part::Cut]), Answer::silence()], "error", 2),
+    ] {
+        let setup = Setup::new(answers).await;
+        let config = ReactConfig { time_ms_max: 1_000, ..ReactConfig::default() };
+        let agent =
+            React::new(Arc::new(setup.endpoint), Arc::new(Without::default()), Arc::new(Profile::compact()), config);
+        let attempted = agent.attempt(&crate::scripted::task("Where?")).await;
+        assert_eq!(attempted.trajectory.termination, termination);
+        let failure = attempted.failure.map(|failure| failure.to_string());
+        let unavailable =
+            format!("m (endpoints.stub): unavailable after {attempts} attempts: nothing was answered within the ");
+        assert_eq!(failure.is_some_and(|failure| failure.starts_with(&unavailable)), termination == "error");
+        assert_eq!(setup.server.asked().len(), attempts);
+    }
 }
 
 #[tokio::test]
