@@ -54,7 +54,7 @@ fn sft(model: &Qwen, documents: &[Vec<i64>], steps: usize) -> Result<(usize, f64
         let weights = update.weights(Aggregation::TokenMean);
         let targets = Targets::new(&update.batches[0], &weights[0]);
         loss = loss::backward(model, &update.batches[0], &targets, optimizer.gradient()).double_value(&[]);
-        let _ = optimizer.step(model.parameters(), 1e-3);
+        let _ = optimizer.step(model.parameters(), 1e-3)?;
     }
     Ok((steps * update.batches[0].tokens(), begun.elapsed().as_secs_f64(), loss))
 }

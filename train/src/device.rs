@@ -4,6 +4,7 @@ use tch::{Cuda, Kind};
 
 use crate::config::{Device, Dtype};
 use crate::error::TrainError;
+use crate::shim::{self, DeviceMemory};
 
 /// The device asked for, if it is there.
 ///
@@ -61,7 +62,7 @@ pub fn open_cuda() {
 }
 
 /// The most memory this process has had, in bytes: resident on the processor. 0 where the system does not say.
-pub fn peak_memory_bytes() -> u64 {
+fn peak_memory_bytes() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|text| {
@@ -71,10 +72,25 @@ pub fn peak_memory_bytes() -> u64 {
         .map_or(0, |kib| kib * 1024)
 }
 
-/// The name of the metric that [`peak_memory_bytes`] is where a model computes on this device. A GPU has memory of its own,
-/// which libtorch does not tell through tch.
-pub fn memory_metric(device: tch::Device) -> &'static str {
-    if device == tch::Device::Cpu { "peak_memory" } else { "host_memory" }
+/// The metrics of the memory that a model takes where it computes: names, bytes, unit.
+///
+/// `peak_memory` is on a processor the most this process has had so far, and on a GPU the most that its tensors have had
+/// there since this was asked before. Of a GPU also `allocated_memory`, what they have there now, and `host_memory`, the
+/// most this process has had beside it.
+///
+/// # Errors
+///
+/// libtorch does not know the GPU.
+pub fn memory(device: tch::Device) -> Result<Vec<(&'static str, f64, &'static str)>, TrainError> {
+    let host = peak_memory_bytes() as f64;
+    let bytes = match device {
+        tch::Device::Cuda(number) => {
+            let DeviceMemory { allocated, peak } = shim::device_memory(number)?;
+            vec![("peak_memory", peak as f64), ("allocated_memory", allocated as f64), ("host_memory", host)]
+        }
+        _ => vec![("peak_memory", host)],
+    };
+    Ok(bytes.into_iter().map(|(name, bytes)| (name, bytes, "byte")).collect())
 }
 
 #[cfg(test)]
@@ -85,5 +101,15 @@ mod tests {
     fn bits_are_promised_on_a_processor_alone() {
         let refused = be_deterministic(tch::Device::Cuda(0)).unwrap_err().to_string();
         assert!(refused.starts_with("deterministic: ") && refused.ends_with("give device = \"cpu\""), "{refused}");
+    }
+
+    #[test]
+    fn the_memory_of_a_processor_is_the_peak_of_the_process() {
+        let before = memory(tch::Device::Cpu).unwrap();
+        assert!(matches!(before.as_slice(), [("peak_memory", bytes, "byte")] if *bytes > 0.0), "{before:?}");
+        // Written, so that it is resident.
+        let held = tch::Tensor::ones([64 << 20], (Kind::Uint8, tch::Device::Cpu));
+        assert!(memory(tch::Device::Cpu).unwrap()[0].1 >= (64 << 20) as f64);
+        drop(held);
     }
 }

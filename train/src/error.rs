@@ -77,8 +77,8 @@ fn of_tch(panic: &(dyn Any + Send)) -> Option<&str> {
     panic.downcast_ref::<String>()?.strip_prefix(UNWRAPPED)
 }
 
-/// `Torch("first line\nException raised from …\n…")`: the first line, as an error.
-fn of_exception(text: &str) -> TrainError {
+/// `Torch("first line\nException raised from …\n…")`, as tch has it, or bare: the first line, as an error.
+pub(crate) fn of_exception(text: &str) -> TrainError {
     let text = text.replace("\\n", "\n");
     let line = text.lines().next().unwrap_or_default();
     let line = line.trim_start_matches("Torch(\"").trim_end_matches("\")").to_string();

@@ -59,3 +59,5 @@ pub mod rollout;
 pub mod serve;
 #[cfg(feature = "torch")]
 pub mod sft;
+#[cfg(feature = "torch")]
+mod shim;

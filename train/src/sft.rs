@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::batch::{BatchSource, Update};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::SftConfig;
-use crate::device::{memory_metric, peak_memory_bytes};
+use crate::device::memory;
 use crate::error::{TrainError, guard};
 use crate::loss::{self, Targets};
 use crate::model::Qwen;
@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
             self.state.tokens += batch.tokens() as u64;
         }
         let learning_rate = self.schedule.at(self.state.step);
-        self.window.norm = self.optimizer.step(self.model.parameters(), learning_rate);
+        self.window.norm = self.optimizer.step(self.model.parameters(), learning_rate)?;
         self.window.steps += 1;
         self.state.step += 1;
         Ok(())
@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
                  lower the learning rate, or look at the data of this step"
             )));
         }
-        for (name, value, unit) in [
+        let told = [
             ("loss", loss, "nat"),
             ("grad_norm", norm, ""),
             ("learning_rate", learning_rate, ""),
@@ -306,8 +306,8 @@ impl<'a> Run<'a> {
             ("trained_tokens", window.trained as f64, "token"),
             ("tokens_per_second", window.tokens as f64 / seconds, "token/s"),
             ("mfu", window.flops / seconds / self.peak_flops, "1"),
-            (memory_metric(self.model.head().device()), peak_memory_bytes() as f64, "byte"),
-        ] {
+        ];
+        for (name, value, unit) in told.into_iter().chain(memory(self.model.head().device())?) {
             self.reporter.metric(step, name, value, unit)?;
         }
         Ok(())

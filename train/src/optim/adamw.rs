@@ -1,20 +1,17 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter, 2019), over the flat buffer of the parameters.
 //!
-//! Gradients, both moments and, for weights in bf16, their masters are fp32 buffers of the same layout. An update walks
-//! over them in pieces that fit the cache, so that each is read from memory once and not once an operation.
+//! Gradients, both moments and, for weights in bf16, their masters are fp32 buffers of the same layout. An update is ATen's
+//! fused kernel over them: each is read from memory once and not once an operation. The gradient is cut as the kernel reads
+//! it, by a divisor that stays on the device.
 
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::config::OptimizerConfig;
 use crate::error::{TrainError, guard};
 use crate::model::{Parameters, weights};
-
-/// Elements updated at a time on a processor: six fp32 buffers of so many fit a second-level cache.
-const PIECE_CPU: i64 = 64 << 10;
-/// And on a GPU, where launches count and temporary memory must stay small: 256 MiB.
-const PIECE_CUDA: i64 = 64 << 20;
+use crate::shim::{self, Rates};
 
 /// The optimiser's state.
 #[derive(Debug)]
@@ -67,53 +64,35 @@ impl AdamW {
 
     /// Updates the weights by the gradients summed so far and sets these to zero. Gives the length of the gradient before
     /// it was cut, a scalar on the device; nothing here waits for the device.
-    pub fn step(&mut self, parameters: &Parameters, learning_rate: f64) -> Tensor {
+    ///
+    /// A gradient that is no number makes weights of the kind, so that the next loss tells of it.
+    ///
+    /// # Errors
+    ///
+    /// libtorch has no fused AdamW for the device.
+    pub fn step(&mut self, parameters: &Parameters, learning_rate: f64) -> Result<Tensor, TrainError> {
         tch::no_grad(|| {
             self.steps += 1;
-            let norm = self.gradient.norm();
-            // As torch.nn.utils.clip_grad_norm_: never longer, only shorter.
-            let clip = self.config.grad_clip;
-            let shorten = (clip > 0.0).then(|| ((&norm + 1e-6).reciprocal() * clip).clamp_max(1.0));
             let weights = self.master.as_ref().unwrap_or(parameters.flat());
+            let step = Tensor::full([], self.steps as f64, (Kind::Float, weights.device()));
+            let norm = self.gradient.norm();
+            // As torch.nn.utils.clip_grad_norm_, the other way up: never longer, only shorter.
+            let clip = self.config.grad_clip;
+            let divisor = (clip > 0.0).then(|| ((&norm + 1e-6) / clip).clamp_min(1.0));
             let (total, decayed) = (weights.numel() as i64, parameters.decayed());
-            let piece = if weights.device() == Device::Cpu { PIECE_CPU } else { PIECE_CUDA };
-            for (from, to, decay) in [(0, decayed, self.config.weight_decay), (decayed, total, 0.0)] {
-                for at in (from..to).step_by(piece as usize) {
-                    let part = |buffer: &Tensor| buffer.narrow(0, at, piece.min(to - at));
-                    let [first, second] = &self.moments;
-                    let parts = [part(weights), part(&self.gradient), part(first), part(second)];
-                    self.update(parts, shorten.as_ref(), learning_rate, decay);
-                }
+            for (from, to, weight_decay) in [(0, decayed, self.config.weight_decay), (decayed, total, 0.0)] {
+                let [first, second] = &self.moments;
+                let parts = [weights, &self.gradient, first, second].map(|buffer| buffer.narrow(0, from, to - from));
+                let OptimizerConfig { betas, eps, .. } = self.config;
+                let rates = Rates { learning_rate, betas, eps, weight_decay };
+                shim::fused_adamw(parts.each_ref(), &step, divisor.as_ref(), rates)?;
             }
+            let _ = self.gradient.zero_();
             if let Some(master) = &self.master {
                 parameters.flat().shallow_clone().copy_(master);
             }
-            norm
+            Ok(norm)
         })
-    }
-
-    /// One piece of weights, gradient and moments, in place.
-    fn update(&self, parts: [Tensor; 4], shorten: Option<&Tensor>, learning_rate: f64, decay: f64) {
-        let OptimizerConfig { betas: [beta1, beta2], eps, .. } = self.config;
-        let unbias1 = 1.0 - beta1.powi(self.steps as i32);
-        let unbias2 = 1.0 - beta2.powi(self.steps as i32);
-        let [mut weights, mut gradient, mut first, mut second] = parts;
-        if decay != 0.0 {
-            let _ = weights.g_mul_scalar_(1.0 - learning_rate * decay);
-        }
-        if let Some(shorten) = shorten {
-            let _ = gradient.g_mul_(shorten);
-        }
-        let _ = first.lerp_(&gradient, 1.0 - beta1);
-        let _ = second.g_mul_scalar_(beta2);
-        let scaled = &gradient * (1.0 - beta2);
-        let _ = second.addcmul_(&gradient, &scaled);
-        let mut root = second.sqrt();
-        let _ = root.g_mul_scalar_(1.0 / unbias2.sqrt()).g_add_scalar_(eps);
-        gradient.copy_(&first);
-        let _ = gradient.g_mul_scalar_(-learning_rate / unbias1);
-        let _ = weights.addcdiv_(&gradient, &root);
-        let _ = gradient.zero_();
     }
 
     /// Writes the state into one file: a tensor for each of a Hugging Face folder, since one at a time is brought to the

@@ -26,7 +26,7 @@ use crate::dapo::groups::Group;
 use crate::dapo::refill::{Batch, Refill};
 use crate::dapo::statistics;
 use crate::dapo::update::{fix_old_log_probs, fix_reference_log_probs, update};
-use crate::device::{memory_metric, peak_memory_bytes};
+use crate::device::memory;
 use crate::error::TrainError;
 use crate::events::{Events, RunIdentity};
 use crate::generate::Engine;
@@ -320,8 +320,7 @@ impl<W: Write, S: FnMut(String)> Run<'_, W, S> {
         numbers.push(("updates", self.state.updates as f64, ""));
         numbers.push(("trained_tokens", self.state.trained_tokens as f64, "token"));
         numbers.push(("turns_left_out", round.left_out.values().sum::<u64>() as f64, ""));
-        let device = self.engine.model().head().device();
-        numbers.push((memory_metric(device), peak_memory_bytes() as f64, "byte"));
+        numbers.extend(memory(self.engine.model().head().device())?);
         Ok(numbers)
     }
 

@@ -30,6 +30,8 @@ mod folders;
 #[cfg(feature = "torch")]
 mod generation;
 #[cfg(feature = "torch")]
+mod optimizer;
+#[cfg(feature = "torch")]
 mod parity;
 #[cfg(feature = "torch")]
 mod policies;

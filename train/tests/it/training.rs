@@ -35,7 +35,7 @@ pub(crate) fn model(seed: u64, kind: Kind) -> Qwen {
 }
 
 /// Documents that can be learnt: each goes up by its own step; the first half is told, the second to be written.
-fn documents(count: i64) -> Vec<(Vec<i64>, Vec<bool>)> {
+pub(crate) fn documents(count: i64) -> Vec<(Vec<i64>, Vec<bool>)> {
     let document = |row: i64| {
         let length = 8 + row % 5;
         let ids = (0..length).map(|at| (row + at * (1 + row % 3)) % i64::from(VOCABULARY)).collect();
@@ -44,7 +44,7 @@ fn documents(count: i64) -> Vec<(Vec<i64>, Vec<bool>)> {
     (0..count).map(document).collect()
 }
 
-fn pack(documents: &[(Vec<i64>, Vec<bool>)]) -> PackedBatch {
+pub(crate) fn pack(documents: &[(Vec<i64>, Vec<bool>)]) -> PackedBatch {
     let mut batch = PackedBatch::default();
     for (row, (ids, trained)) in documents.iter().enumerate() {
         batch.push(row as u32, ids, trained);
@@ -126,7 +126,7 @@ fn bf16_weights_have_fp32_masters() {
     // Each step is far below what bf16 can tell apart at these weights' size; together they are not.
     for _ in 0..400 {
         let _ = loss::backward(&model, batch, &targets, optimizer.gradient());
-        let _ = optimizer.step(model.parameters(), 1e-5);
+        let _ = optimizer.step(model.parameters(), 1e-5).unwrap();
     }
     assert_eq!(model.parameters().flat().kind(), Kind::BFloat16);
     let norm = model.parameters().leaves().iter().position(|leaf| leaf.dim() == 1).unwrap();

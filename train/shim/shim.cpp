@@ -1,0 +1,79 @@
+// What the trainer needs of ATen and tch does not bind. train/src/shim.rs is the other side.
+//
+// A function gives true, or false and why: a line in the caller's `message`. No exception crosses the border.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <optional>
+
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/util/Exception.h>
+
+namespace {
+
+template <typename Run>
+bool guarded(char *message, std::size_t capacity, Run run) noexcept {
+  const auto tell = [&](const char *what) { std::snprintf(message, capacity, "%s", what); };
+  try {
+    run();
+    return true;
+  } catch (const c10::Error &error) {
+    tell(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    tell(error.what());
+  } catch (...) {
+    tell("an exception of an unknown kind");
+  }
+  return false;
+}
+
+// The kernels take sizes and number formats from the weights and look at nothing else.
+void check(const at::Tensor &tensor, const char *name, int64_t elements, c10::Device device) {
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.is_contiguous() && tensor.device() == device &&
+                  tensor.numel() == elements,
+              "fused AdamW: the ", name, " must be ", elements, " contiguous fp32 elements on ", device, ", not ",
+              tensor.numel(), " of ", tensor.scalar_type(), " on ", tensor.device());
+}
+
+}  // namespace
+
+// One update in place of fp32 weights and both moments by a gradient, [n] each; the gradient is left divided by
+// `grad_scale`. `step` is the number of this update, from 1, and `grad_scale` null or a divisor: fp32 scalars where the
+// weights are, so that nothing here waits for a device.
+extern "C" bool webdancer_fused_adamw(const at::Tensor *weights, const at::Tensor *gradient, const at::Tensor *first,
+                                      const at::Tensor *second, const at::Tensor *step, const at::Tensor *grad_scale,
+                                      double learning_rate, double beta1, double beta2, double weight_decay, double eps,
+                                      char *message, std::size_t capacity) {
+  return guarded(message, capacity, [&] {
+    const auto device = weights->device();
+    check(*weights, "weights", weights->numel(), device);
+    check(*gradient, "gradient", weights->numel(), device);
+    check(*first, "first moment", weights->numel(), device);
+    check(*second, "second moment", weights->numel(), device);
+    check(*step, "step", 1, device);
+    std::optional<at::Tensor> scale;
+    if (grad_scale != nullptr) {
+      check(*grad_scale, "scale of the gradient", 1, device);
+      scale = *grad_scale;
+    }
+    at::_fused_adamw_(*weights, *gradient, *first, *second, /*max_exp_avg_sqs=*/{}, *step, learning_rate, beta1, beta2,
+                      weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, scale, /*found_inf=*/std::nullopt);
+  });
+}
+
+// Bytes of tensors on an accelerator: now, and at most since this was asked before.
+extern "C" bool webdancer_device_memory(int8_t device, int64_t *allocated, int64_t *peak, char *message,
+                                        std::size_t capacity) {
+  return guarded(message, capacity, [&] {
+    const auto all = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto bytes = at::accelerator::getDeviceStats(device).allocated_bytes[all];
+    at::accelerator::resetPeakStats(device);
+    *allocated = bytes.current;
+    *peak = bytes.peak;
+  });
+}

@@ -1,0 +1,159 @@
+//! What the trainer needs of libtorch and tch does not bind: `train/shim/shim.cpp`, with its functions made safe.
+#![allow(unsafe_code, reason = "what is written in C++ can be called in no other way")]
+
+use std::ffi::{CStr, c_char};
+use std::ptr;
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use crate::error::{TrainError, of_exception};
+
+/// Room for what libtorch says of a failure; the rest is left out.
+const MESSAGE_BYTES: usize = 1024;
+
+// SAFETY: as shim.cpp defines them. A `C_tensor` is tch's name for an `at::Tensor`.
+unsafe extern "C" {
+    fn webdancer_fused_adamw(
+        weights: *const C_tensor,
+        gradient: *const C_tensor,
+        first: *const C_tensor,
+        second: *const C_tensor,
+        step: *const C_tensor,
+        grad_scale: *const C_tensor,
+        learning_rate: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        message: *mut c_char,
+        capacity: usize,
+    ) -> bool;
+
+    fn webdancer_device_memory(
+        device: i8,
+        allocated: *mut i64,
+        peak: *mut i64,
+        message: *mut c_char,
+        capacity: usize,
+    ) -> bool;
+}
+
+/// The settings of an update.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    pub(crate) learning_rate: f64,
+    pub(crate) betas: [f64; 2],
+    pub(crate) eps: f64,
+    pub(crate) weight_decay: f64,
+}
+
+/// An update of AdamW by ATen's fused kernel: weights, gradient, first and second moment, \[n\] each in fp32, in place. The
+/// gradient is left divided by `grad_scale`. `step` is the number of the update, from 1; it and `grad_scale` are fp32
+/// scalars on the weights' device, and nothing waits for that.
+///
+/// # Errors
+///
+/// A buffer is of another size, number format or device than the weights, or the device has no such kernel.
+pub(crate) fn fused_adamw(
+    [weights, gradient, first, second]: [&Tensor; 4],
+    step: &Tensor,
+    grad_scale: Option<&Tensor>,
+    rates: Rates,
+) -> Result<(), TrainError> {
+    let Rates { learning_rate, betas: [beta1, beta2], eps, weight_decay } = rates;
+    told(|message, capacity| {
+        // SAFETY: the tensors are borrowed for longer than the call, which keeps none of them; sizes, formats and devices
+        // are checked there. `message` has `capacity` bytes.
+        unsafe {
+            webdancer_fused_adamw(
+                weights.as_ptr(),
+                gradient.as_ptr(),
+                first.as_ptr(),
+                second.as_ptr(),
+                step.as_ptr(),
+                grad_scale.map_or(ptr::null(), Tensor::as_ptr),
+                learning_rate,
+                beta1,
+                beta2,
+                weight_decay,
+                eps,
+                message,
+                capacity,
+            )
+        }
+    })
+}
+
+/// Bytes of the tensors on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeviceMemory {
+    /// Now.
+    pub(crate) allocated: i64,
+    /// At most since this was asked before.
+    pub(crate) peak: i64,
+}
+
+/// The memory of the GPU of this number; its peak is counted anew from here.
+///
+/// # Errors
+///
+/// There is no such GPU.
+pub(crate) fn device_memory(device: usize) -> Result<DeviceMemory, TrainError> {
+    let number = i8::try_from(device).map_err(|_| TrainError::Usage(format!("there is no device cuda:{device}")))?;
+    let mut memory = DeviceMemory { allocated: 0, peak: 0 };
+    told(|message, capacity| {
+        // SAFETY: both numbers are ours for the length of the call, and `message` has `capacity` bytes.
+        unsafe { webdancer_device_memory(number, &mut memory.allocated, &mut memory.peak, message, capacity) }
+    })?;
+    Ok(memory)
+}
+
+/// Calls what says why it failed.
+fn told(call: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(), TrainError> {
+    let mut message = [0u8; MESSAGE_BYTES];
+    if call(message.as_mut_ptr().cast(), message.len()) {
+        return Ok(());
+    }
+    let text = CStr::from_bytes_until_nul(&message).unwrap_or_default().to_string_lossy();
+    Err(of_exception(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    const RATES: Rates = Rates { learning_rate: 0.1, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.0 };
+
+    fn zeros(elements: i64, kind: Kind) -> Tensor {
+        Tensor::zeros([elements], (kind, Device::Cpu))
+    }
+
+    #[test]
+    fn buffers_that_do_not_fit_the_weights_are_one_line_and_no_memory_is_touched() {
+        let (weights, step) = (zeros(8, Kind::Float), Tensor::ones([], (Kind::Float, Device::Cpu)));
+        let apart = zeros(16, Kind::Float).slice(0, 0, 16, 2);
+        for wrong in [zeros(7, Kind::Float), zeros(8, Kind::BFloat16), apart] {
+            for at in 1..4 {
+                let mut buffers = [&weights; 4];
+                buffers[at] = &wrong;
+                let error = fused_adamw(buffers, &step, None, RATES).unwrap_err().to_string();
+                assert!(error.starts_with("libtorch: fused AdamW: the "), "{error}");
+                assert!(error.contains(" must be 8 contiguous fp32 elements on cpu, not ") && !error.contains('\n'));
+            }
+        }
+        let error = fused_adamw([&weights; 4], &step, Some(&weights), RATES).unwrap_err().to_string();
+        assert!(error.contains("the scale of the gradient must be 1 contiguous"), "{error}");
+        let half = zeros(8, Kind::BFloat16);
+        assert!(fused_adamw([&half; 4], &step, None, RATES).unwrap_err().to_string().contains("the weights must be"));
+    }
+
+    #[test]
+    fn memory_of_a_gpu_that_is_not_there_is_an_error() {
+        let error = device_memory(127).unwrap_err().to_string();
+        assert!(error.starts_with("libtorch: ") && !error.contains('\n'), "{error}");
+        assert_eq!(device_memory(128).unwrap_err().to_string(), "there is no device cuda:128");
+    }
+}
