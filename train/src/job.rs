@@ -18,7 +18,7 @@ use crate::input::InputError;
 use crate::lock;
 use crate::model::{ModelConfig, Parameters, Qwen};
 use crate::prepare::{masker, open_pins, prepare};
-use crate::sft::{self, Outcome, Places, Reporter};
+use crate::sft::{self, End, Outcome, Places, Reporter};
 
 /// Folder of checkpoints in that of the run.
 pub const CHECKPOINTS: &str = "checkpoints";
@@ -94,7 +94,11 @@ pub fn run(
     let mut teller = Teller { events, base_model, say };
     let fingerprint = fingerprint(&config, kind, &prepared.pin_ids);
     let places = Places { base, checkpoints: &checkpoints, fingerprint: &fingerprint, interrupt };
-    sft::run(&config, model, &prepared.packing, &places, &mut teller)
+    let outcome = sft::run(&config, model, &prepared.packing, &places, &mut teller)?;
+    if outcome.end != End::Interrupted {
+        (teller.say)(format!("step {}: the checkpoint to use is {}", outcome.state.step, outcome.best.display()));
+    }
+    Ok(outcome)
 }
 
 /// The model that a new run begins with, and its folder.
