@@ -380,6 +380,27 @@ fn interrupted_it_keeps_where_it_is_and_goes_on_to_the_same_weights() {
 }
 
 #[test]
+fn in_bf16_it_goes_on_from_its_fp32_masters() {
+    let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let train = |folder: &Path, step| train_model_until(model(5, Kind::BFloat16), folder, &config(), step).0;
+    let expected = train(whole.path(), u64::MAX);
+    assert_eq!((expected.end, expected.state.step), (End::Complete, 16));
+    let stopped = train(folder.path(), 7);
+    assert_eq!((stopped.end, stopped.state.step), (End::Interrupted, 7));
+    let state = |outcome: &Outcome| weights::map(&outcome.last.folder.join("trainer/optimizer.safetensors")).unwrap();
+    for (name, tensor) in state(&stopped) {
+        assert_eq!(tensor.kind(), if name == "steps" { Kind::Int64 } else { Kind::Float }, "{name}");
+    }
+    // What is in the masters and not in the weights is lost where it is not kept.
+    let master = &state(&stopped)["master.model.norm.weight"];
+    assert_ne!(master, &master.to_kind(Kind::BFloat16).to_kind(Kind::Float));
+
+    let again = train(folder.path(), u64::MAX);
+    assert_eq!(again.last.digest, expected.last.digest);
+    assert_eq!(state(&again), state(&expected));
+}
+
+#[test]
 fn an_interrupt_does_not_wait_for_a_validation_and_takes_no_patience() {
     let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut config = config();
