@@ -326,6 +326,7 @@ fn whatever_fails_a_run_it_is_one_line_and_no_half_checkpoint() {
     let huge = CONFIG.replace("hidden_size = 32\nlayers = 2", "hidden_size = 16384\nlayers = 256");
     let huge = huge.replace("intermediate_size = 64", "intermediate_size = 131072");
     let short = CONFIG.replace("document_tokens_max = 4096", "document_tokens_max = 16");
+    let narrow = CONFIG.replace("head_dim = 16", "head_dim = 16\npositions_max = 256");
     let full = "trap '' XFSZ; ulimit -f 40;";
     for (what, config, shell, line) in [
         (
@@ -360,6 +361,7 @@ fn whatever_fails_a_run_it_is_one_line_and_no_half_checkpoint() {
             "",
             "error: pin train: nothing is left to train on: 0 trajectories trained on; ",
         ),
+        ("a context that is too short", narrow, "", "error: RUN/out/scratch: the longest trajectory has "),
         ("a full disk", CONFIG.to_string(), full, "error: RUN/out/checkpoints/.step-"),
     ] {
         let run = Run::new();
