@@ -361,7 +361,13 @@ fn whatever_fails_a_run_it_is_one_line_and_no_half_checkpoint() {
             "",
             "error: pin train: nothing is left to train on: 0 trajectories trained on; ",
         ),
-        ("a context that is too short", narrow, "", "error: RUN/out/scratch: the longest trajectory has "),
+        (
+            "trajectories beyond the model's context",
+            narrow,
+            "",
+            "error: RUN/out/scratch: the longest trajectory has 2765 tokens and the model's context 256: give \
+             data.document_tokens_max = 256, which leaves longer ones out",
+        ),
         ("a full disk", CONFIG.to_string(), full, "error: RUN/out/checkpoints/.step-"),
     ] {
         let run = Run::new();
