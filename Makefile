@@ -71,7 +71,7 @@ parity: ## Fixtures of the trainer made again by transformers and TRL, and what 
 	@deploy/setup test
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && python=$$(deploy/py-env train/parity/requirements.txt) && \
 	"$$python" train/parity/parity.py generate $(PARITY) && "$$python" train/parity/trl_loss.py $(PARITY)/trl-loss.json && \
-	WEBDANCER_PARITY_OUT="$$out" $(WITH_TORCH) test $(TRAIN) --test it parity && \
+	WEBDANCER_PARITY_OUT="$$out" $(WITH_TORCH) test $(TRAIN) --test it -- parity are_those_of_transformers are_those_of_trl && \
 	"$$python" train/parity/parity.py check "$$out"
 
 parity-eval: ## What the statistics and GAIA's scorer are held against, made again by inspect_ai, statsmodels and SciPy

@@ -1,4 +1,4 @@
-"""`make bench-train`: fine-tuning and generation on a processor, beside transformers on plain PyTorch.
+"""`make bench-train`: fine-tuning and generation on a processor, beside transformers' model in a plain PyTorch loop.
 
 The same models (made by transformers, fp32), the same documents and prompts, the same threads, in turns; BENCH_ROUNDS is
 how often each contestant runs (default 5). Documents are of one length, so that the peer's batch needs no padding: the
@@ -26,6 +26,21 @@ WORK = [
     ("0.9M", "generate", 64, 128, 50),
     ("22M", "generate", 16, 128, 50),
 ]
+TEXT = f"""
+The peer is transformers' model of the architecture (Qwen3, attention by `scaled_dot_product_attention`) in a plain PyTorch
+loop: forward, backward, `clip_grad_norm_`, `AdamW(fused=True)`; and its own `generate` with a key-value cache. Neither
+side compiles its model.
+
+Both get the same weights (drawn and saved by transformers), the same token ids, fp32 and {common.threads()} threads, and run
+in turns, {ROUNDS} rounds behind one that is not counted; each process times its own steps behind a warm-up, without start and
+loading. Documents and prompts of a row are of one length, written as *documents × tokens*: the peer needs no padding,
+and packing gains nothing. *sft*: one update over all documents a step, the second half of each trained; tokens a second
+are those read. Our head is computed where there is a loss, transformers' at every position: that is how each does it.
+*generate*: greedy, all prompts at once, as many new tokens for each; tokens a second are those written, the reading of the
+prompts in the time. Our cache of prompts is off, since the peer keeps none between calls.
+
+Losses behind the last step, and sums of the ids written, must agree to a thousandth, or there is no page.
+"""
 
 
 def python():
@@ -56,11 +71,11 @@ def main():
         rows.append((f"{work}, {name}, {documents} × {length}", f"{ours:,.0f}", f"{theirs:,.0f}", common.ratio(ours / theirs)))
         common.say(" | ".join(rows[-1]))
     versions = subprocess.check_output([python(), "-c", "import torch, transformers as t; print(torch.__version__, t.__version__)"], text=True)
-    head = ("tokens a second", "webdancer-train", "transformers", "ours : theirs")
+    head = ("tokens a second", "webdancer-train", "transformers on PyTorch", "ours : theirs")
     common.write_report(
         "train", "Training and generation on a processor", common.command("bench-train"),
         [("torch, transformers", versions.strip()), ("rounds", ROUNDS), common.BUILD],
-        [("Medians of rounds in turns", common.table(head, rows))],
+        [("", TEXT), ("Medians of rounds in turns", common.table(head, rows))],
     )
 
 

@@ -61,7 +61,9 @@ fn sft(model: &Qwen, documents: &[Vec<i64>], steps: usize) -> Result<(usize, f64
 
 /// Tokens written, seconds, and the sum of their ids.
 fn generate(model: Qwen, prompts: &[Vec<i64>], steps: usize) -> Result<(usize, f64, f64), Box<dyn Error>> {
-    let mut engine = Engine::new(EngineConfig::default(), model, Arc::new(|_: &[i64]| String::new()));
+    // Every round reads its prompts: nothing of the warm-up is kept.
+    let config = EngineConfig { prefix_bytes_max: 0, ..EngineConfig::default() };
+    let mut engine = Engine::new(config, model, Arc::new(|_: &[i64]| String::new()));
     let sampling = SamplingConfig { temperature: 0.0, ..SamplingConfig::default() };
     let mut written = Vec::new();
     let mut begun = Instant::now();

@@ -6,6 +6,7 @@
 `make parity` runs both in an environment of its own (requirements.txt). The fixtures are committed.
 """
 
+import importlib.metadata
 import json
 import pathlib
 import sys
@@ -39,7 +40,8 @@ def generate(folder):
                 parameter.add_(0.2 * torch.randn_like(parameter))
         model.save_pretrained(folder / name)
         save_file(expectations(model), folder / name / "expected.safetensors")
-    versions = dict(torch=torch.__version__, transformers=transformers.__version__)
+    # TRL's part is made by trl_loss.py, in the same environment.
+    versions = dict(torch=torch.__version__, transformers=transformers.__version__, trl=importlib.metadata.version("trl"))
     (folder / "versions.json").write_text(json.dumps(versions) + "\n")
 
 

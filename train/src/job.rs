@@ -18,7 +18,7 @@ use crate::input::InputError;
 use crate::lock;
 use crate::model::{ModelConfig, Parameters, Qwen};
 use crate::prepare::{masker, open_pins, prepare};
-use crate::sft::{self, Outcome, Places, Reporter};
+use crate::sft::{self, End, Outcome, Places, Reporter};
 
 /// Folder of checkpoints in that of the run.
 pub const CHECKPOINTS: &str = "checkpoints";
@@ -81,11 +81,8 @@ pub fn run(
     say(prepared.report.summary());
 
     let (base, model) = load(&config, &scratch, masker.tokenizer().ids(), kind, device)?;
-    let tokens = i64::from(masker.tokenizer().ids());
-    if tokens > model.config().vocab_size {
-        let vocabulary = model.config().vocab_size;
-        return Err(TrainError::file(base, format!("the tokenizer has {tokens} tokens and the model {vocabulary}")));
-    }
+    check_fit(masker.tokenizer().ids(), prepared.packing.longest_tokens(), model.config())
+        .map_err(|message| TrainError::file(base, message))?;
     say(format!("{:.1} M weights, {kind:?}, {device:?}", model.parameters().count() as f64 / 1e6));
 
     let identity = job.identity(prepared.pin_ids.first().cloned());
@@ -94,7 +91,11 @@ pub fn run(
     let mut teller = Teller { events, base_model, say };
     let fingerprint = fingerprint(&config, kind, &prepared.pin_ids);
     let places = Places { base, checkpoints: &checkpoints, fingerprint: &fingerprint, interrupt };
-    sft::run(&config, model, &prepared.packing, &places, &mut teller)
+    let outcome = sft::run(&config, model, &prepared.packing, &places, &mut teller)?;
+    if outcome.end != End::Interrupted {
+        (teller.say)(format!("step {}: the checkpoint to use is {}", outcome.state.step, outcome.best.display()));
+    }
+    Ok(outcome)
 }
 
 /// The model that a new run begins with, and its folder.
@@ -117,6 +118,21 @@ fn load<'a>(
         }
         ModelSource { .. } => Err(TrainError::Usage("model: give folder, or a [model.scratch]".into())),
     }
+}
+
+/// Whether the model has a row for every token, and the positions of every document.
+fn check_fit(tokens: u32, longest: i64, model: &ModelConfig) -> Result<(), String> {
+    let (vocabulary, most) = (model.vocab_size, model.max_positions);
+    if i64::from(tokens) > vocabulary {
+        return Err(format!("the tokenizer has {tokens} tokens and the model {vocabulary}"));
+    }
+    if longest > most {
+        return Err(format!(
+            "the longest trajectory has {longest} tokens and the model's context {most}: give data.document_tokens_max = \
+             {most}, which leaves longer ones out"
+        ));
+    }
+    Ok(())
 }
 
 /// What a run is of: its settings and its pins. Where it computes and how much at a time are not part of it, since a run

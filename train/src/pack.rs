@@ -51,6 +51,12 @@ impl Packing {
     pub fn documents(&self) -> &[PackDocument] {
         &self.documents
     }
+
+    /// Tokens of the longest document, of those trained on and those kept back.
+    pub fn longest_tokens(&self) -> i64 {
+        let trained = self.documents.iter().map(|document| document.ids.len() as i64);
+        trained.chain(self.validation.iter().flat_map(PackedBatch::lengths)).max().unwrap_or(0)
+    }
 }
 
 impl BatchSource for Packing {

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::batch::{BatchSource, Update};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::SftConfig;
+use crate::contract::BEST_STEP;
 use crate::device::memory;
 use crate::error::{TrainError, guard};
 use crate::loss::{self, Targets};
@@ -217,8 +218,12 @@ impl<'a> Run<'a> {
             // Nothing was left to do.
             None => checkpoint::verify(&self.folder(self.state.step))?,
         };
+        let end = end.unwrap_or(End::Complete);
+        if let (Some(best), End::Complete | End::OutOfPatience) = (self.state.best_step, end) {
+            self.reporter.metric(self.state.step, BEST_STEP, best as f64, "")?;
+        }
         let best = self.state.best_step.map_or_else(|| last.folder.clone(), |step| self.folder(step));
-        Ok(Outcome { state: self.state, last, best, end: end.unwrap_or(End::Complete) })
+        Ok(Outcome { state: self.state, last, best, end })
     }
 
     /// What is due behind a step: reports, validation, a checkpoint. Says whether it was the last.

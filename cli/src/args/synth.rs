@@ -17,7 +17,7 @@ pub(crate) enum SynthCommand {
     E2hqa(E2hqaArgs),
 }
 
-/// What questions are about.
+/// What questions are made from, drawn by and judged by.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct QuestionSource {
     /// The pages of the atlas: without a model, with answers that are proved
@@ -26,45 +26,46 @@ pub(crate) struct QuestionSource {
     /// The atlas of invented countries of this seed, in place of the real ones
     #[arg(long, value_name = "SEED", requires = "atlas")]
     pub(crate) invent: Option<u64>,
+    /// The rows of this query, by models: columns of the table pages for crawlqa, of qa for e2hqa
+    #[arg(long, value_name = "QUERY", conflicts_with = "pin")]
+    pub(crate) sql: Option<String>,
+    /// The rows of this pin, by models: pages for crawlqa, questions for e2hqa
+    #[arg(long, value_name = "PIN")]
+    pub(crate) pin: Option<String>,
+    /// Seed of what is drawn; fewer questions of crawlqa are the first of more [default: 0]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Who judges the answers that models give: exact, normalised, gaia, or the role of a model [default: funnel.judge]
+    #[arg(long, value_name = "NAME|ROLE", conflicts_with = "atlas")]
+    pub(crate) judge: Option<String>,
+}
+
+impl QuestionSource {
+    /// Whether none is given.
+    pub(crate) fn is_missing(&self) -> bool {
+        !self.atlas && self.sql.is_none() && self.pin.is_none()
+    }
 }
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct CrawlqaArgs {
     #[command(flatten)]
     pub(crate) source: QuestionSource,
-    /// The pages of this query, by models; it selects the columns of the table pages
-    #[arg(long, value_name = "QUERY", conflicts_with = "pin")]
-    pub(crate) sql: Option<String>,
-    /// The pages of this pin, by models
-    #[arg(long, value_name = "PIN")]
-    pub(crate) pin: Option<String>,
     /// How many questions [default: all there are about the atlas; synth.crawlqa.questions_max by models]
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<usize>,
     /// Only these types, comma-separated: count, multi-hop, intersection, comparative, superlative, ordinal, difference, yes-no
     #[arg(long, value_delimiter = ',', value_name = "TYPE")]
     pub(crate) types: Vec<QuestionType>,
-    /// Seed of the choice; fewer questions of a seed are the first of more [default: 0]
-    #[arg(long)]
-    pub(crate) seed: Option<u64>,
     /// Walks along the links that models may try [default: synth.crawlqa.walks_max]
     #[arg(long, value_name = "N", conflicts_with = "atlas")]
     pub(crate) walks: Option<u64>,
-    /// Who judges the answers that models give: exact, normalised, gaia, or the role of a model [default: funnel.judge]
-    #[arg(long, value_name = "NAME|ROLE", conflicts_with = "atlas")]
-    pub(crate) judge: Option<String>,
 }
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct E2hqaArgs {
     #[command(flatten)]
     pub(crate) source: QuestionSource,
-    /// The questions of this query, by models; it selects the columns of the table qa
-    #[arg(long, value_name = "QUERY", conflicts_with = "pin")]
-    pub(crate) sql: Option<String>,
-    /// The questions of this pin, by models
-    #[arg(long, value_name = "PIN")]
-    pub(crate) pin: Option<String>,
     /// The pages of this pin, in which models look entities up [default: all of pages]
     #[arg(long, value_name = "PIN", conflicts_with = "atlas")]
     pub(crate) pages: Option<String>,
@@ -74,10 +75,4 @@ pub(crate) struct E2hqaArgs {
     /// How many questions to begin with [default: all there are]
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<usize>,
-    /// Seed of the choice and of the rewrites [default: 0]
-    #[arg(long)]
-    pub(crate) seed: Option<u64>,
-    /// Who judges the answers that models give: exact, normalised, gaia, or the role of a model [default: funnel.judge]
-    #[arg(long, value_name = "NAME|ROLE", conflicts_with = "atlas")]
-    pub(crate) judge: Option<String>,
 }

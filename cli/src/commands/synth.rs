@@ -3,7 +3,7 @@
 mod atlas;
 mod models;
 
-use crate::args::{CrawlqaArgs, E2hqaArgs, SynthCommand};
+use crate::args::SynthCommand;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -11,12 +11,10 @@ pub(crate) use atlas::{Report, Rewritten, run_crawlqa, run_e2hqa};
 
 pub(crate) async fn run(context: &Context, command: &SynthCommand) -> Result<(), Failure> {
     match command {
-        SynthCommand::Crawlqa(CrawlqaArgs { source, sql: None, pin: None, .. }) if !source.atlas => {
-            Err(Failure::usage(
-                "questions about which pages? --sql QUERY or --pin PIN of crawled ones, by models; or --atlas, without any",
-            ))
-        }
-        SynthCommand::E2hqa(E2hqaArgs { source, sql: None, pin: None, .. }) if !source.atlas => Err(Failure::usage(
+        SynthCommand::Crawlqa(args) if args.source.is_missing() => Err(Failure::usage(
+            "questions about which pages? --sql QUERY or --pin PIN of crawled ones, by models; or --atlas, without any",
+        )),
+        SynthCommand::E2hqa(args) if args.source.is_missing() => Err(Failure::usage(
             "which questions are to be made hard? those of --sql QUERY or --pin PIN, by models; or --atlas, without any",
         )),
         SynthCommand::Crawlqa(args) if args.source.atlas => atlas::crawlqa(context, args).await,

@@ -16,6 +16,7 @@ use webdancer_agent::chat::{
 };
 use webdancer_agent::conversation::{Message, Role};
 use webdancer_train::checkpoint;
+use webdancer_train::contract::BEST_STEP;
 use webdancer_train::model::weights;
 
 use crate::pins;
@@ -104,12 +105,51 @@ fn digest_of(folder: &Path) -> String {
     checkpoint::verify(folder).unwrap().digest
 }
 
+fn metrics<'a>(events: &'a [Value], name: &str) -> impl Iterator<Item = &'a Value> {
+    events.iter().map(|event| &event["data"]).filter(move |data| data["name"] == name)
+}
+
+/// The steps that were told to be best: one, if any.
+fn best_step(events: &[Value]) -> Vec<u64> {
+    metrics(events, BEST_STEP).map(|data| data["value"].as_f64().unwrap() as u64).collect()
+}
+
+fn lowest_validation(events: &[Value]) -> u64 {
+    let losses = metrics(events, "validation_loss").map(|data| (data["value"].as_f64().unwrap(), &data["step"]));
+    losses.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap().1.as_u64().unwrap()
+}
+
+#[test]
+fn a_run_that_stopped_early_names_the_best_checkpoint_which_is_not_its_last() {
+    let run = Run::new();
+    // So high a rate that it soon gets worse.
+    let config = format!("{CONFIG}[early_stop]\npatience = 2\n[optimizer]\nlr = 0.5\n")
+        .replace("every_steps = 4", "every_steps = 1")
+        .replace("warmup_steps = 2", "warmup_steps = 0");
+    fs::write(run.folder.path().join("sft.toml"), config).unwrap();
+    let (events, said, code) = run.finish(&[]);
+    assert_eq!(code, 0, "{said}");
+    let last = metrics(&events, "loss").last().unwrap()["step"].as_u64().unwrap();
+    assert_eq!(best_step(&events), [last - 2], "{said}");
+    assert_eq!(lowest_validation(&events), last - 2);
+    let kept = checkpoint::all(&run.out().join("checkpoints")).unwrap();
+    assert!(kept.iter().any(|folder| checkpoint::step_of(folder) == Some(last - 2)), "{kept:?}");
+    // Gone on with, it says so again, and in the same event.
+    let (again, said, code) = run.finish(&["--resume"]);
+    assert_eq!((code, best_step(&again)), (0, vec![last - 2]), "{said}");
+}
+
 #[test]
 fn killed_and_resumed_a_run_tells_each_event_once_and_comes_to_the_same_weights() {
     let whole = Run::new();
     let (events, said, code) = whole.finish(&[]);
     assert_eq!(code, 0, "{said}");
     assert!(events.iter().any(|event| event["type"] == "webdancer.checkpoint.v1"), "{said}");
+    let best = best_step(&events);
+    assert_eq!(best, [lowest_validation(&events)], "{said}");
+    let folder = whole.out().join("checkpoints").join(checkpoint::name_of(best[0]));
+    assert!(said.ends_with(&format!(": the checkpoint to use is {}\n", folder.display())), "{said}");
+    checkpoint::verify(&folder).unwrap();
 
     let killed = Run::new();
     for (at, more) in [(2, &[][..]), (5, &["--resume"]), (8, &["--resume"])] {
@@ -126,6 +166,7 @@ fn killed_and_resumed_a_run_tells_each_event_once_and_comes_to_the_same_weights(
     let unique: HashSet<String> = ids(&resumed).into_iter().collect();
     assert_eq!(unique.len(), resumed.len(), "an event was told twice");
     assert_eq!(unique, ids(&events).into_iter().collect());
+    assert_eq!(best_step(&resumed), best);
     assert_eq!(digest_of(&killed.last_checkpoint()), digest_of(&whole.last_checkpoint()));
     // A folder that holds a run is not begun again by mistake.
     let (_, said, code) = killed.finish(&[]);
@@ -285,6 +326,7 @@ fn whatever_fails_a_run_it_is_one_line_and_no_half_checkpoint() {
     let huge = CONFIG.replace("hidden_size = 32\nlayers = 2", "hidden_size = 16384\nlayers = 256");
     let huge = huge.replace("intermediate_size = 64", "intermediate_size = 131072");
     let short = CONFIG.replace("document_tokens_max = 4096", "document_tokens_max = 16");
+    let narrow = CONFIG.replace("head_dim = 16", "head_dim = 16\npositions_max = 256");
     let full = "trap '' XFSZ; ulimit -f 40;";
     for (what, config, shell, line) in [
         (
@@ -318,6 +360,13 @@ fn whatever_fails_a_run_it_is_one_line_and_no_half_checkpoint() {
             short,
             "",
             "error: pin train: nothing is left to train on: 0 trajectories trained on; ",
+        ),
+        (
+            "trajectories beyond the model's context",
+            narrow,
+            "",
+            "error: RUN/out/scratch: the longest trajectory has 2765 tokens and the model's context 256: give \
+             data.document_tokens_max = 256, which leaves longer ones out",
         ),
         ("a full disk", CONFIG.to_string(), full, "error: RUN/out/checkpoints/.step-"),
     ] {

@@ -10,9 +10,10 @@ use tch::{Device, Kind, Tensor};
 use webdancer_train::batch::{BatchSource, PackedBatch, Update};
 use webdancer_train::checkpoint::{self, Checkpoint};
 use webdancer_train::config::{Aggregation, OptimizerConfig, ScratchModel, SftConfig};
+use webdancer_train::contract::BEST_STEP;
 use webdancer_train::error::TrainError;
 use webdancer_train::loss::{self, Targets};
-use webdancer_train::model::{ModelConfig, Parameters, Qwen};
+use webdancer_train::model::{ModelConfig, Parameters, Qwen, weights};
 use webdancer_train::optim::AdamW;
 use webdancer_train::sft::{self, End, Outcome, Places, Reporter};
 
@@ -215,14 +216,24 @@ fn config() -> SftConfig {
     config
 }
 
-/// Trains until behind `step`, where it is interrupted.
-fn train_until(folder: &Path, config: &SftConfig, step: u64) -> (Outcome, Vec<(u64, f64)>) {
+/// Trains `model` until behind `step`, where it is interrupted; what was told.
+fn train_model_until(
+    model: Qwen,
+    folder: &Path,
+    config: &SftConfig,
+    step: u64,
+) -> (Outcome, Vec<(u64, &'static str, f64)>) {
     tch::set_num_threads(1);
     let (checkpoints, interrupt) = (folder.join("checkpoints"), AtomicBool::new(false));
     let places = Places { base: folder, checkpoints: &checkpoints, fingerprint: "pin abc", interrupt: &interrupt };
     let mut told = Told { interrupts: Some((step, &interrupt)), ..Told::default() };
-    let outcome = sft::run(config, model(5, Kind::Float), &Source::new(), &places, &mut told).unwrap();
-    (outcome, told.values("validation_loss"))
+    let outcome = sft::run(config, model, &Source::new(), &places, &mut told).unwrap();
+    (outcome, told.metrics)
+}
+
+fn train_until(folder: &Path, config: &SftConfig, step: u64) -> (Outcome, Vec<(u64, f64)>) {
+    let (outcome, metrics) = train_model_until(model(5, Kind::Float), folder, config, step);
+    (outcome, Told { metrics, ..Told::default() }.values("validation_loss"))
 }
 
 fn train(folder: &Path, config: &SftConfig, source: &Source, told: &mut Told<'_>) -> Result<Outcome, TrainError> {
@@ -254,6 +265,7 @@ fn it_learns_validates_and_keeps_the_best_and_the_last() {
 
     let best = validations.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
     assert_eq!(outcome.best, folder.path().join("checkpoints").join(checkpoint::name_of(best)));
+    assert_eq!(told.values(BEST_STEP), [(16, best as f64)]);
     assert_eq!(outcome.last.folder, folder.path().join("checkpoints/step-00000016"));
     assert!(outcome.best.join("tokenizer.json").exists());
     assert_eq!(checkpoint::verify(&outcome.last.folder).unwrap(), outcome.last);
@@ -299,6 +311,7 @@ fn it_stops_when_validation_gets_no_better() {
     let outcome = train(folder.path(), &config, &Source::new(), &mut told).unwrap();
     assert!(outcome.end == End::OutOfPatience && outcome.state.step < 16, "{outcome:?}");
     assert_eq!(outcome.state.step, outcome.state.best_step.unwrap() + 2);
+    assert_eq!(told.values(BEST_STEP), [(outcome.state.step, (outcome.state.step - 2) as f64)]);
     // Started again, it stays where it is.
     let again = train(folder.path(), &config, &Source::new(), &mut Told::default()).unwrap();
     assert_eq!((again.state, again.end), (outcome.state, End::OutOfPatience));
@@ -367,6 +380,27 @@ fn interrupted_it_keeps_where_it_is_and_goes_on_to_the_same_weights() {
 }
 
 #[test]
+fn in_bf16_it_goes_on_from_its_fp32_masters() {
+    let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let train = |folder: &Path, step| train_model_until(model(5, Kind::BFloat16), folder, &config(), step).0;
+    let expected = train(whole.path(), u64::MAX);
+    assert_eq!((expected.end, expected.state.step), (End::Complete, 16));
+    let stopped = train(folder.path(), 7);
+    assert_eq!((stopped.end, stopped.state.step), (End::Interrupted, 7));
+    let state = |outcome: &Outcome| weights::map(&outcome.last.folder.join("trainer/optimizer.safetensors")).unwrap();
+    for (name, tensor) in state(&stopped) {
+        assert_eq!(tensor.kind(), if name == "steps" { Kind::Int64 } else { Kind::Float }, "{name}");
+    }
+    // What is in the masters and not in the weights is lost where it is not kept.
+    let master = &state(&stopped)["master.model.norm.weight"];
+    assert_ne!(master, &master.to_kind(Kind::BFloat16).to_kind(Kind::Float));
+
+    let again = train(folder.path(), u64::MAX);
+    assert_eq!(again.last.digest, expected.last.digest);
+    assert_eq!(state(&again), state(&expected));
+}
+
+#[test]
 fn an_interrupt_does_not_wait_for_a_validation_and_takes_no_patience() {
     let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut config = config();
@@ -398,7 +432,8 @@ fn stopped_behind_the_last_step_the_last_validation_is_made_by_the_run_that_goes
     assert_eq!((outcome.end, found.last().unwrap().0), (End::Interrupted, 15));
     let mut told = Told::default();
     let outcome = train(folder.path(), &config(), &Source::new(), &mut told).unwrap();
-    assert_eq!((outcome.end, told.metrics.len(), told.metrics[0].0), (End::Complete, 1, 16));
+    let names: Vec<_> = told.metrics.iter().map(|told| (told.0, told.1)).collect();
+    assert_eq!((outcome.end, names), (End::Complete, vec![(16, "validation_loss"), (16, BEST_STEP)]));
 }
 
 #[test]
@@ -420,8 +455,9 @@ fn a_run_that_goes_on_tells_of_all_checkpoints_and_clears_away_what_was_left() {
     let folder = tempfile::tempdir().unwrap();
     let mut told = Told::default();
     train(folder.path(), &config(), &Source::new(), &mut told).unwrap();
-    // Metrics are durable before the checkpoint is begun: none came between the last of them and the last checkpoint.
-    assert_eq!((told.settled.len(), told.settled.last()), (told.checkpoints.len(), Some(&told.metrics.len())));
+    // Metrics are durable before the checkpoint is begun: behind the last one comes only which is best.
+    assert_eq!((told.settled.len(), told.settled.last()), (told.checkpoints.len(), Some(&(told.metrics.len() - 1))));
+    assert_eq!(told.metrics.last().unwrap().1, BEST_STEP);
     let checkpoints = folder.path().join("checkpoints");
     let kept: Vec<u64> =
         checkpoint::all(&checkpoints).unwrap().iter().map(|folder| checkpoint::step_of(folder).unwrap()).collect();

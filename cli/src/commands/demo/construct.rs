@@ -57,7 +57,7 @@ enum Use {
 
 impl WorldOf {
     fn source(&self) -> QuestionSource {
-        QuestionSource { atlas: true, invent: self.seed }
+        QuestionSource { atlas: true, invent: self.seed, ..QuestionSource::default() }
     }
 
     fn name(&self) -> String {
@@ -226,7 +226,7 @@ impl Demo<'_> {
     /// Easy questions about the world that is learnt by trying. Nobody attempts them before the learner does.
     async fn practice(&self) -> Result<(), Failure> {
         let Hops { one, two } = self.budget.practice;
-        let source = || QuestionSource { atlas: true, invent: Some(RL_SEED) };
+        let source = || QuestionSource { atlas: true, invent: Some(RL_SEED), ..QuestionSource::default() };
         self.e2hqa(source(), one, 0).await?;
         if two > 0 {
             self.crawlqa(source(), two, vec![QuestionType::MultiHop]).await?;

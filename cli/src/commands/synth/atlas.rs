@@ -76,7 +76,7 @@ pub(crate) async fn run_crawlqa(
     quiet: bool,
 ) -> Result<Report<Tally>, Failure> {
     let begun = Instant::now();
-    let mut selection = Selection { count: args.count, seed: args.seed.unwrap_or(0), ..Selection::default() };
+    let mut selection = Selection { count: args.count, seed: args.source.seed.unwrap_or(0), ..Selection::default() };
     if args.types.contains(&QuestionType::Generic) {
         return Err(Failure::usage(
             "crawlqa asks nothing generic about the atlas: single facts are where e2hqa begins",
@@ -114,7 +114,7 @@ pub(crate) async fn run_e2hqa(
     bar.set_message("reading the pages");
     let pages = Pages::of(&atlas).map_err(|e| Failure::failed(e.to_string()))?;
     let mut author = Author::new(&atlas, &pages, args.source.invent);
-    let seed = args.seed.unwrap_or(0);
+    let seed = args.source.seed.unwrap_or(0);
     let settings = serde_json::json!({ "rewrites": args.rewrites, "count": args.count, "seed": seed });
     let origin = origin("e2hqa", &author, &settings)?;
     let rewriter = Rewriter::new(&atlas);

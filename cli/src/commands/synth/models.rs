@@ -70,13 +70,13 @@ pub(super) async fn crawlqa(context: &Context, args: &CrawlqaArgs) -> Result<(),
     if let Some(fault) = context.config.synth.crawlqa.fault() {
         return Err(Failure::usage(format!("synth.crawlqa: {fault}")));
     }
-    let (models, roles) = cast(context, args.judge.as_deref()).await?;
-    let graph = PageGraph::new(pages(context, args.sql.as_deref(), args.pin.as_deref()).await?);
+    let (models, roles) = cast(context, args.source.judge.as_deref()).await?;
+    let graph = PageGraph::new(pages(context, args.source.sql.as_deref(), args.source.pin.as_deref()).await?);
     if graph.is_empty() {
         return Err(Failure::usage("no page has a text worth asking about: `webdancer crawl` brings some"));
     }
     let mut config = context.config.synth.crawlqa.clone();
-    config.seed = args.seed.unwrap_or(config.seed);
+    config.seed = args.source.seed.unwrap_or(config.seed);
     config.walks_max = args.walks.unwrap_or(config.walks_max);
     if !args.types.is_empty() {
         config.types.clone_from(&args.types);
@@ -125,7 +125,7 @@ pub(super) async fn e2hqa(context: &Context, args: &E2hqaArgs) -> Result<(), Fai
     if let Some(fault) = context.config.synth.e2hqa.fault() {
         return Err(Failure::usage(format!("synth.e2hqa: {fault}")));
     }
-    let (models, roles) = cast(context, args.judge.as_deref()).await?;
+    let (models, roles) = cast(context, args.source.judge.as_deref()).await?;
     let questions = questions(context, args).await?;
     let graph = PageGraph::new(pages(context, None, args.pages.as_deref()).await?);
     if graph.is_empty() {
@@ -133,7 +133,7 @@ pub(super) async fn e2hqa(context: &Context, args: &E2hqaArgs) -> Result<(), Fai
     }
     let mut config = context.config.synth.e2hqa.clone();
     config.rewrites = args.rewrites.into();
-    config.writing.seed = args.seed.and_then(|seed| i64::try_from(seed).ok()).or(config.writing.seed);
+    config.writing.seed = args.source.seed.and_then(|seed| i64::try_from(seed).ok()).or(config.writing.seed);
     let settings = json!({
         "source": "questions", "pages": graph.digest(), "rewrites": config.rewrites, "seed": config.writing.seed,
         "writer": roles.writer.name(),
@@ -337,7 +337,8 @@ async fn pages(context: &Context, sql: Option<&str>, pin: Option<&str>) -> Resul
 async fn questions(context: &Context, args: &E2hqaArgs) -> Result<Vec<Qa>, Failure> {
     // In the order of time, so that the first of them are the same when there are more.
     let all = "SELECT * FROM current_qa ORDER BY event_time, qa_id";
-    let given: Result<Vec<Qa>, Failure> = chosen(context, args.sql.as_deref(), args.pin.as_deref(), all).await;
+    let given: Result<Vec<Qa>, Failure> =
+        chosen(context, args.source.sql.as_deref(), args.source.pin.as_deref(), all).await;
     let mut questions = given.map_err(|failure| failure.about("the questions"))?;
     let given = questions.len();
     questions.retain(|question| question.method != "benchmark");
