@@ -52,13 +52,12 @@ demo-quick: build build-train ## The same with less of everything, in two minute
 demo-report: build build-train ## The demo with three seeds, and its table and plot in docs/results (BENCH_SEEDS); about half an hour
 	python3 tests/bench/demo_report.py
 
-# Twice as many tests at a time as there are cores: many of them wait for brokers, servers and time.
 test: test-build ## All tests, with a real Kafka broker, a real S3 server, other engines' readers and a browser
 	@export KAFKA_PORT=19392 KAFKA_DIR=$(CARGO_TARGET_DIR)/test-kafka; \
 	trap 'deploy/kafka/broker stop >/dev/null || true' EXIT; \
 	deploy/kafka/broker start && \
 	WEBDANCER_TEST_KAFKA=127.0.0.1:19392 WEBDANCER_REQUIRE_KAFKA=1 WEBDANCER_REQUIRE_S3=1 WEBDANCER_REQUIRE_READERS=1 WEBDANCER_REQUIRE_BROWSER=1 \
-	RUST_TEST_THREADS=$$((2 * $$(nproc))) RUST_BACKTRACE=0 $(CARGO_TEST) --no-fail-fast
+	RUST_BACKTRACE=0 $(CARGO_TEST) --no-fail-fast
 	$(MAKE) --no-print-directory test-train
 
 test-train: ## The tests of the trainer with libtorch, and of the command with it

@@ -70,6 +70,13 @@ pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -
     }
 }
 
+/// Whether a process has a handler of its own for SIGTERM, by the mask of signals that it catches.
+fn handles_sigterm(id: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() >> 14 & 1 == 1)
+}
+
 /// What a command came to.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -202,7 +209,12 @@ impl Running {
 
     /// SIGTERM, which must make it end well.
     pub(crate) fn stop(mut self) {
-        self.assert_running();
+        let id = self.id();
+        // Before it has come to that, a signal ends it like any program.
+        wait_for("handler of SIGTERM", LIMIT, || {
+            self.assert_running();
+            handles_sigterm(id).then_some(())
+        });
         let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success(), "SIGTERM to {}", self.name);
         let name = self.name.clone();

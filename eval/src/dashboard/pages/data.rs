@@ -21,7 +21,8 @@ const REASONS: &str = "SELECT stage, coalesce(reason, outcome) AS reason, count(
 const POOLS: &str = "SELECT 'sft_pool' AS pool, count(*) AS rows, count(DISTINCT qa_id) AS questions FROM sft_pool \
     UNION ALL SELECT 'rl_pool', count(*), count(DISTINCT qa_id) FROM rl_pool \
     UNION ALL SELECT 'rl_pool, sampled', count(*), count(DISTINCT qa_id) FROM rl_pool WHERE attempts > 0 \
-    UNION ALL SELECT 'rl_pool, worth a group', count(*), count(DISTINCT qa_id) FROM rl_pool WHERE correct > 0 AND correct < attempts";
+    UNION ALL SELECT 'rl_pool, worth a group', count(*), count(DISTINCT qa_id) FROM rl_pool WHERE correct > 0 AND correct < attempts \
+    ORDER BY pool <> 'sft_pool', pool";
 
 const QUESTIONS: &str = "SELECT method, count(*) AS n FROM current_qa GROUP BY 1 ORDER BY 1";
 
