@@ -230,6 +230,10 @@ mod tests {
                 "[model.scratch]\nkv_heads = 2\nmimetic_gain = 1\n",
                 "sft.toml: model.scratch.mimetic_gain: must be 0 where there are fewer kv_heads than heads",
             ),
+            (
+                "[model.scratch]\nprevious_token_heads = 1\n",
+                "sft.toml: model.scratch.previous_token_heads: must be 0 without a mimetic_gain, and in a qwen2 model",
+            ),
             (&format!("{model}[optimizer]\nlr = 0\n"), "sft.toml: optimizer.lr: must be above 0 and at most 1"),
             (&format!("{model}[optimizer]\nlr = nan\n"), "sft.toml: optimizer.lr: must be above 0 and at most 1"),
             (&format!("{model}[validation]\nshare = 0.6\n"), "sft.toml: validation.share: must be from 0 to 0.5"),

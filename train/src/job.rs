@@ -112,7 +112,7 @@ fn load<'a>(
             let architecture = ModelConfig::scratch(shape, tokens)?;
             let parameters = guard(|| Parameters::draw(&architecture, config.seed, kind, device))?;
             if shape.mimetic_gain > 0.0 {
-                parameters.mimic(&architecture, shape.mimetic_gain)?;
+                parameters.mimic(&architecture, shape.mimetic_gain, shape.previous_token_heads)?;
             }
             Ok((scratch, Qwen::new(architecture, parameters)?))
         }

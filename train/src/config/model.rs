@@ -66,6 +66,9 @@ pub struct ScratchModel {
     /// How strongly heads begin as ones that copy: keys with the weights of queries, outputs with those of values,
     /// transposed and times this. 0: all weights are drawn by themselves.
     pub mimetic_gain: f64,
+    /// Heads of the first layer that begin as ones that look at the token before, and so make induction heads of later ones,
+    /// which copy what followed. 0: none does. It takes a `mimetic_gain` and the family qwen3.
+    pub previous_token_heads: usize,
     /// Its tokenizer, made from the data.
     pub tokenizer: SmallTokenizerConfig,
 }
@@ -85,6 +88,7 @@ impl Default for ScratchModel {
             tie_embeddings: true,
             init_std: 0.02,
             mimetic_gain: 0.0,
+            previous_token_heads: 0,
             tokenizer: SmallTokenizerConfig::default(),
         }
     }
@@ -121,6 +125,12 @@ impl ScratchModel {
             self.mimetic_gain == 0.0 || self.heads == self.kv_heads,
             "mimetic_gain",
             "be 0 where there are fewer kv_heads than heads",
+        )?;
+        within(self.previous_token_heads <= self.heads, "previous_token_heads", "be at most heads")?;
+        within(
+            self.previous_token_heads == 0 || (self.mimetic_gain > 0.0 && self.family == Family::Qwen3),
+            "previous_token_heads",
+            "be 0 without a mimetic_gain, and in a qwen2 model",
         )?;
         let tokenizer = &self.tokenizer;
         within((0.0..=1.0).contains(&tokenizer.word_share_min), "tokenizer.word_share_min", "be from 0 to 1")?;

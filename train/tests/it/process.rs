@@ -32,6 +32,7 @@ kv_heads = 1
 head_dim = 16
 intermediate_size = 64
 mimetic_gain = 0.0
+previous_token_heads = 0
 [model.scratch.tokenizer]
 kind = "bytes"
 [data]
