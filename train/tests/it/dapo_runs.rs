@@ -25,6 +25,7 @@ preset = "demo"
 deterministic = true
 [model.scratch]
 init_std = 0.1
+previous_token_heads = 0
 hidden_size = 32
 layers = 2
 heads = 2
