@@ -141,8 +141,7 @@ pub fn backward_by(
     let head_gradient = model.head_position().map(|at| gradients[at].shallow_clone());
     let (hidden, trace) = model.trace(batch);
     let wanted = Wanted::Gradients { of_head: head_gradient };
-    let (total, hidden_gradient) =
-        tch::no_grad(|| head_loss(&hidden, &model.head().detach(), places, loss, wanted));
+    let (total, hidden_gradient) = tch::no_grad(|| head_loss(&hidden, &model.head().detach(), places, loss, wanted));
     trace.backward(hidden_gradient.unwrap_or_else(|| hidden.zeros_like()), &mut gradients);
     total
 }
@@ -196,7 +195,9 @@ fn head_loss(
         });
         let terms = loss.terms(&Chunk { from, log_probs: log_probs.view([-1]), entropies });
         total += terms.loss;
-        let (Wanted::Gradients { of_head }, Some(picked_gradient)) = (&mut wanted, &mut picked_gradient) else { continue };
+        let (Wanted::Gradients { of_head }, Some(picked_gradient)) = (&mut wanted, &mut picked_gradient) else {
+            continue;
+        };
         // Slope times one-hot minus softmax.
         let slopes = terms.slopes.unsqueeze(1);
         let mut found = probabilities.unwrap_or_else(|| logits.exp_());

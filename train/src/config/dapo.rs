@@ -11,8 +11,8 @@ use webdancer_agent::reward::RewardParameters;
 
 use super::file::{self, ConfigError};
 use super::{
-    CheckpointConfig, Device, Dtype, EarlyStopConfig, JudgeConfig, LoraConfig, OptimizerConfig, RolloutConfig, ScheduleConfig,
-    ScheduleKind, TrialConfig, within,
+    CheckpointConfig, Device, Dtype, EarlyStopConfig, JudgeConfig, LoraConfig, OptimizerConfig, RolloutConfig,
+    ScheduleConfig, ScheduleKind, TrialConfig, within,
 };
 
 /// The presets by name, each a TOML file of this very format.

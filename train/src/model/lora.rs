@@ -21,9 +21,9 @@ use crate::config::{LoraConfig, Projection};
 use crate::error::{TrainError, guard};
 
 /// The file of settings in a folder of PEFT's.
-pub const SETTINGS: &str = "adapter_config.json";
+const SETTINGS: &str = "adapter_config.json";
 /// The file of adapters there.
-pub const WEIGHTS: &str = "adapter_model.safetensors";
+const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// All adapters of a model.
 #[derive(Debug)]
@@ -63,7 +63,8 @@ impl Adapters {
         let parameters = Parameters::zeros_in((slots, Vec::new()), kind, device)?;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         guard(|| {
-            for (_, mut place) in parameters.pieces(parameters.flat()).filter(|(name, _)| name.ends_with(&ending("A"))) {
+            let of_a = |(name, place): (String, Tensor)| name.ends_with(&ending("A")).then_some(place);
+            for mut place in parameters.pieces(parameters.flat()).filter_map(of_a) {
                 let bound = 1.0 / (place.size()[1] as f64).sqrt();
                 let draw = |_| ((2.0 * random.random::<f64>() - 1.0) * bound) as f32;
                 let drawn: Vec<f32> = (0..place.numel()).map(draw).collect();
@@ -94,7 +95,10 @@ impl Adapters {
 
     /// Tensors of the model, by their names in a Hugging Face folder, with what was learnt beside them: W + α/r · B·A, in
     /// fp32. Those without an adapter are given as they are.
-    pub(super) fn merged(&self, weights: impl Iterator<Item = (String, Tensor)>) -> impl Iterator<Item = (String, Tensor)> {
+    pub(super) fn merged(
+        &self,
+        weights: impl Iterator<Item = (String, Tensor)>,
+    ) -> impl Iterator<Item = (String, Tensor)> {
         let matrices: HashMap<String, Tensor> = self.parameters.pieces(self.parameters.flat()).collect();
         let scale = self.scale();
         weights.map(move |(name, weight)| {
@@ -161,10 +165,9 @@ impl Adapter {
         let lows = low.split(self.b.size()[1], 1);
         let mut products = lows.iter().zip(self.b.split_with_sizes(rows, 0)).map(|(low, b)| low.linear(&b, none));
         let zeros = |rows| Tensor::zeros([x.size()[0], rows], (x.kind(), x.device()));
-        let part = |&(rows, adapted): &(i64, bool)| {
-            adapted.then(|| products.next()).flatten().unwrap_or_else(|| zeros(rows))
-        };
-        Tensor::cat(&self.pieces.iter().map(part).collect::<Vec<_>>(), 1)
+        let mut of_piece = |adapted: bool| if adapted { products.next() } else { None };
+        let parts = self.pieces.iter().map(|&(rows, adapted)| of_piece(adapted).unwrap_or_else(|| zeros(rows)));
+        Tensor::cat(&parts.collect::<Vec<_>>(), 1)
     }
 }
 

@@ -73,11 +73,7 @@ impl Parameters {
     /// # Errors
     ///
     /// There is no memory for them.
-    pub(super) fn zeros_in(
-        layout: (Vec<Slot>, Vec<Slot>),
-        kind: Kind,
-        device: Device,
-    ) -> Result<Self, TrainError> {
+    pub(super) fn zeros_in(layout: (Vec<Slot>, Vec<Slot>), kind: Kind, device: Device) -> Result<Self, TrainError> {
         let (mut slots, vectors) = layout;
         let matrices = slots.len();
         slots.extend(vectors);

@@ -83,11 +83,7 @@ impl Qwen {
         Self::assemble(config, parameters, None)
     }
 
-    fn assemble(
-        config: ModelConfig,
-        parameters: Parameters,
-        adapters: Option<Adapters>,
-    ) -> Result<Self, TrainError> {
+    fn assemble(config: ModelConfig, parameters: Parameters, adapters: Option<Adapters>) -> Result<Self, TrainError> {
         let found = |name: &str| {
             parameters.leaf(name).ok_or_else(|| TrainError::Usage(format!("the weights have no parameter {name}")))
         };

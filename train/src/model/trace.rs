@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn with_activation_checkpointing_nothing_is_kept_but_what_each_layer_was_given() {
-        let shape = ScratchModel { hidden_size: 8, layers: 3, heads: 2, kv_heads: 2, head_dim: 4, ..Default::default() };
+        let shape =
+            ScratchModel { hidden_size: 8, layers: 3, heads: 2, kv_heads: 2, head_dim: 4, ..Default::default() };
         let config = ModelConfig::scratch(&shape, 16).unwrap();
         let parameters = Parameters::draw(&config, 3, Kind::Float, Device::Cpu).unwrap();
         let model = Qwen::new(config, parameters).unwrap();

@@ -261,7 +261,8 @@ fn site(settings: &str) -> tempfile::TempDir {
 /// Exit code, and what was said.
 fn sft(site: &Path, more: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_webdancer-train"))
-        .args(["sft", "--run", "s1", "--started", "2026-01-02T03:04:05Z", "--config", "sft.toml", "--out", "out", "--pin"])
+        .args(["sft", "--run", "s1", "--started", "2026-01-02T03:04:05Z", "--config", "sft.toml", "--out", "out"])
+        .arg("--pin")
         .arg(WORLD.folder.path().join("trajectories/manifest.json"))
         .args(more)
         .current_dir(site)
