@@ -103,6 +103,8 @@ fn adapters_are_trained_and_weights_are_not_and_merged_they_are_the_same_model()
             let losses = train(&model, &batch);
             assert!(losses[5] < losses[0] - 0.01, "{name}, {targets:?}: {losses:?}");
             assert_eq!(model.parameters().flat(), &before, "{name}, {targets:?}");
+            // Nor has autograd anything to keep for them.
+            assert!(model.parameters().leaves().iter().all(|leaf| !leaf.requires_grad()));
             let trained = logits(&model, &batch);
             assert!(distance(&trained, &first) > 1e-2, "{name}, {targets:?}");
             let apart = distance(&logits(&merged(&model), &batch), &trained);
