@@ -141,7 +141,8 @@ fn a_run_goes_on_with_fewer_tokens_at_a_time_and_elsewhere_and_keeps_to_it() {
         .map(|path| std::fs::read_to_string(path).unwrap())
         .collect();
     seen.sort();
-    let refitted = "device = \"cuda:1\"\npreset = \"demo\"\n\n[batch]\nactivation_checkpointing = true\ntokens = 5000\n";
+    let refitted =
+        "device = \"cuda:1\"\npreset = \"demo\"\n\n[batch]\nactivation_checkpointing = true\ntokens = 5000\n";
     assert_eq!(seen, [refitted, refitted, "preset = 'demo'\n"]);
     for (arguments, part) in [
         (&["--resume", run, "--device", "tpu"][..], "device: must be auto, cpu, cuda or cuda:N"),
