@@ -2,6 +2,7 @@
 //!
 //! `bench_train sft|generate FOLDER DOCUMENTS LENGTH STEPS`: the model of a Hugging Face folder; documents of so many
 //! tokens, the second half of each trained; prompts of so many tokens and as many steps of writing. Prints one JSON object.
+//! `sft-checkpointing` runs layers again on the way back; `sft-lora` trains adapters.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use tch::{Device, Kind};
 use webdancer_train::batch::{PackedBatch, Update};
-use webdancer_train::config::{Aggregation, OptimizerConfig};
+use webdancer_train::config::{Aggregation, LoraConfig, OptimizerConfig};
 use webdancer_train::generate::{Engine, EngineConfig, Request, SamplingConfig};
 use webdancer_train::loss::{self, Targets};
 use webdancer_train::model::Qwen;
@@ -29,6 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let all: Vec<Vec<i64>> = (0..documents).map(ids).collect();
     let (tokens, seconds, check) = match what.as_str() {
         "sft" => sft(&model, &all, steps)?,
+        "sft-checkpointing" => sft(&model.with_activation_checkpointing(true), &all, steps)?,
+        "sft-lora" => sft(&model.with_adapters(&LoraConfig::default(), 0)?, &all, steps)?,
         _ => generate(model, &all, steps)?,
     };
     let rate = tokens as f64 / seconds;
@@ -44,7 +47,7 @@ fn sft(model: &Qwen, documents: &[Vec<i64>], steps: usize) -> Result<(usize, f64
     }
     let update = Update { batches: vec![batch] };
     let mut optimizer =
-        AdamW::new(&OptimizerConfig { weight_decay: 0.1, ..OptimizerConfig::default() }, model.parameters())?;
+        AdamW::new(&OptimizerConfig { weight_decay: 0.1, ..OptimizerConfig::default() }, model.trained())?;
     let mut loss = f64::NAN;
     let mut begun = Instant::now();
     for step in 0..steps + 2 {
@@ -54,7 +57,7 @@ fn sft(model: &Qwen, documents: &[Vec<i64>], steps: usize) -> Result<(usize, f64
         let weights = update.weights(Aggregation::TokenMean);
         let targets = Targets::new(&update.batches[0], &weights[0]);
         loss = loss::backward(model, &update.batches[0], &targets, optimizer.gradient()).double_value(&[]);
-        let _ = optimizer.step(model.parameters(), 1e-3)?;
+        let _ = optimizer.step(model.trained(), 1e-3)?;
     }
     Ok((steps * update.batches[0].tokens(), begun.elapsed().as_secs_f64(), loss))
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! checkpoints/step-00000100/
 //!     config.json, model.safetensors, tokenizer.json, …   what transformers, vLLM and SGLang load
+//!     adapter/adapter_config.json, …                      with LoRA: what was added to the weights, as PEFT loads it
 //!     trainer/optimizer.safetensors, trainer/state.json   what resuming needs
 //!     digests.json                                        every file's SHA-256, written last
 //! ```
@@ -28,6 +29,10 @@ use crate::optim::AdamW;
 pub const DIGESTS: &str = "digests.json";
 const OPTIMIZER: &str = "trainer/optimizer.safetensors";
 const STATE: &str = "trainer/state.json";
+/// The folder of what the optimiser and the run need.
+const TRAINER: &str = "trainer";
+/// The folder of adapters, in PEFT's layout.
+pub const ADAPTER: &str = "adapter";
 /// What the names of checkpoints begin with; the step follows.
 const STEP: &str = "step-";
 /// What the names of those end with that are not whole.
@@ -70,7 +75,7 @@ pub struct State {
 pub struct Checkpoint {
     /// Its folder.
     pub folder: PathBuf,
-    /// Identity of the model: SHA-256 over names and digests of its files, without those of the trainer.
+    /// Identity of the model: SHA-256 over names and digests of its files, without those of trainer and adapters.
     pub digest: String,
 }
 
@@ -220,13 +225,39 @@ fn list_of(folder: &Path) -> Result<Digests, TrainError> {
     serde_json::from_slice(&text).map_err(|error| TrainError::file(&path, format!("is broken: {error}")))
 }
 
-/// Reads what a run needs to go on from a checkpoint; the weights are read with the model.
+/// The model of a checkpoint, of the kind that `model` is, the one that the run began with. Of adapters these alone are
+/// read: they belong beside the weights that they were trained beside, and not beside those that they were added to.
 ///
 /// # Errors
 ///
 /// A file is missing or broken, or of another model.
-pub fn read_trainer<S: DeserializeOwned>(folder: &Path, optimizer: &mut AdamW) -> Result<S, TrainError> {
-    optimizer.read(&folder.join(OPTIMIZER))?;
+pub fn read_model(folder: &Path, model: Qwen) -> Result<Qwen, TrainError> {
+    if let Some(adapters) = model.adapters() {
+        adapters.read(&folder.join(ADAPTER))?;
+        return Ok(model);
+    }
+    let (kind, device) = (model.head().kind(), model.head().device());
+    let activation_checkpointing = model.activation_checkpointing();
+    // There need not be room for two.
+    drop(model);
+    Ok(Qwen::read(folder, kind, device)?.with_activation_checkpointing(activation_checkpointing))
+}
+
+/// Reads the optimiser of a checkpoint.
+///
+/// # Errors
+///
+/// The file is missing or broken, or of another model.
+pub fn read_optimizer(folder: &Path, optimizer: &mut AdamW) -> Result<(), TrainError> {
+    optimizer.read(&folder.join(OPTIMIZER))
+}
+
+/// Reads where the run of a checkpoint stood.
+///
+/// # Errors
+///
+/// The file is missing or broken.
+pub fn read_state<S: DeserializeOwned>(folder: &Path) -> Result<S, TrainError> {
     let path = folder.join(STATE);
     let text = fs::read(&path).map_err(|error| TrainError::file(&path, error))?;
     serde_json::from_slice(&text).map_err(|error| TrainError::file(&path, format!("is broken: {error}")))
@@ -241,7 +272,13 @@ fn write_files<S: Serialize>(
 ) -> Result<String, TrainError> {
     fs::create_dir_all(folder).map_err(|error| TrainError::file(folder, error))?;
     model.config().write(folder, precision)?;
-    model.parameters().write(folder, precision)?;
+    model.write_weights(folder, precision, weights::SHARD_BYTES)?;
+    if let Some(adapters) = model.adapters() {
+        let within = folder.join(ADAPTER);
+        fs::create_dir_all(&within).map_err(|error| TrainError::file(&within, error))?;
+        adapters.write(&within, base)?;
+        sync_folder(&within)?;
+    }
     for name in COMPANIONS {
         let from = base.join(name);
         if from.exists() {
@@ -250,7 +287,7 @@ fn write_files<S: Serialize>(
         }
     }
     if let Some((optimizer, state)) = trainer {
-        let within = folder.join("trainer");
+        let within = folder.join(TRAINER);
         fs::create_dir_all(&within).map_err(|error| TrainError::file(&within, error))?;
         optimizer.write(&folder.join(OPTIMIZER))?;
         weights::write_bytes(&folder.join(STATE), &json(state)?)?;
@@ -265,7 +302,7 @@ fn write_files<S: Serialize>(
 /// Digests of all files of a checkpoint but the list of digests itself.
 fn digests(folder: &Path) -> Result<Digests, TrainError> {
     let mut files = BTreeMap::new();
-    for within in ["", "trainer"] {
+    for within in ["", ADAPTER, TRAINER] {
         let place = folder.join(within);
         if !place.exists() {
             continue;
@@ -279,10 +316,24 @@ fn digests(folder: &Path) -> Result<Digests, TrainError> {
         }
     }
     let mut identity = Sha256::new();
-    for (name, file) in files.iter().filter(|(name, _)| !name.starts_with("trainer/")) {
+    for (name, file) in files.iter().filter(|(name, _)| !name.contains('/')) {
         identity.update(format!("{}  {name}\n", file.sha256));
     }
     Ok(Digests { digest: hex(&identity.finalize()), files })
+}
+
+/// A digest of the weights in a Hugging Face folder, of whatever origin: SHA-256 over names and digests of its shards.
+///
+/// # Errors
+///
+/// A file cannot be read.
+pub fn digest_of_weights(folder: &Path) -> Result<String, TrainError> {
+    let mut identity = Sha256::new();
+    for path in named(folder, |name| name.ends_with(".safetensors"))? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        identity.update(format!("{}  {name}\n", digest_of(&path)?.sha256));
+    }
+    Ok(hex(&identity.finalize()))
 }
 
 /// What is in a folder under names that are `wanted`, sorted; nothing where there is no folder.

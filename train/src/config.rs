@@ -10,6 +10,7 @@ mod dapo;
 mod data;
 mod file;
 mod learning;
+mod lora;
 mod model;
 mod rollout;
 
@@ -22,6 +23,7 @@ pub use self::dapo::{
 pub use self::data::{BatchConfig, DataConfig, TooLong, ValidationConfig};
 pub use self::file::ConfigError;
 pub use self::learning::{Aggregation, EarlyStopConfig, LossConfig, OptimizerConfig, ScheduleConfig, ScheduleKind};
+pub use self::lora::{LoraConfig, Projection};
 pub use self::model::{Family, ModelSource, ScratchModel, SmallTokenizerConfig, SmallTokenizerKind};
 pub use self::rollout::{JudgeConfig, JudgeKind, JudgeStyle, RolloutConfig, TrialConfig};
 
@@ -49,6 +51,8 @@ pub struct SftConfig {
     pub dtype: Dtype,
     /// What is trained.
     pub model: ModelSource,
+    /// Adapters that are trained in place of its weights. None: all weights are trained.
+    pub lora: Option<LoraConfig>,
     /// What it is trained on.
     pub data: DataConfig,
     /// How much of it at a time.
@@ -71,6 +75,12 @@ impl SftConfig {
     /// Checks ranges; `KEY: what is allowed` if one does not hold.
     fn check(&self) -> Result<(), String> {
         self.model.check()?;
+        self.lora.as_ref().map_or(Ok(()), LoraConfig::check)?;
+        within(
+            self.lora.is_none() || self.model.scratch.is_none(),
+            "lora",
+            "left out with model.scratch: random weights have learnt nothing that could be kept",
+        )?;
         self.data.check()?;
         self.batch.check()?;
         self.optimizer.check()?;
@@ -242,6 +252,25 @@ mod tests {
                 "sft.toml: deterministic: must be false where device is a GPU: the same bits are promised on a processor",
             ),
             (&format!("{model}[batch]\ntokens = 6\n"), "sft.toml: batch.tokens: must be at least 16"),
+            (&format!("{model}[lora]\nrank = 0\n"), "sft.toml: lora.rank: must be from 1 to 4096"),
+            (&format!("{model}[lora]\nalpha = 0\n"), "sft.toml: lora.alpha: must be from 1 to 65536"),
+            (
+                &format!("{model}[lora]\ntargets = []\n"),
+                "sft.toml: lora.targets: must be one projection or more, each once",
+            ),
+            (
+                &format!("{model}[lora]\ntargets = ['q', 'v', 'q']\n"),
+                "sft.toml: lora.targets: must be one projection or more, each once",
+            ),
+            (
+                "[lora]\ntargets = ['q', 'head']\n",
+                "sft.toml:2:17: lora.targets: unknown variant `head`, expected one of `q`, `k`, `v`, `o`, `gate`, `up`, `down`",
+            ),
+            ("[lora]\ndropout = 0.1\n", "sft.toml:2:1: lora.dropout: unknown field `dropout`, expected one of `rank`"),
+            (
+                "preset = 'demo'\n[lora]\n",
+                "sft.toml: lora: must be left out with model.scratch: random weights have learnt nothing",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(line), "{error}");

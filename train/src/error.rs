@@ -45,7 +45,8 @@ impl TrainError {
     pub(crate) fn while_training(self) -> Self {
         match self {
             Self::OutOfMemory(what) => {
-                Self::OutOfMemory(format!("{what}; go on with a lower batch.tokens, which changes nothing else"))
+                let cures = "a lower batch.tokens, or batch.activation_checkpointing";
+                Self::OutOfMemory(format!("{what}; go on with {cures}, which change nothing else"))
             }
             other => other,
         }
@@ -124,7 +125,7 @@ mod tests {
         assert!(matches!(error, TrainError::OutOfMemory(_)), "{error}");
         // Fewer tokens are a cure while a model is trained, and none where it does not fit by itself.
         assert!(!error.to_string().contains("tokens"), "{error}");
-        let advice = "; go on with a lower batch.tokens, which changes nothing else";
+        let advice = "; go on with a lower batch.tokens, or batch.activation_checkpointing, which change nothing else";
         assert!(error.while_training().to_string().ends_with(advice));
     }
 }

@@ -80,16 +80,23 @@ pub fn run(
     let prepared = prepare(&config, &pins, &masker, |_| {})?;
     say(prepared.report.summary());
 
-    let (base, model) = load(&config, &scratch, masker.tokenizer().ids(), kind, device)?;
+    let (base, mut model) = load(&config, &scratch, masker.tokenizer().ids(), kind, device)?;
+    let mut identities = prepared.pin_ids.clone();
+    if let Some(lora) = &config.lora {
+        model = model.with_adapters(lora, config.seed)?;
+        // Every checkpoint goes on beside these weights, which none has.
+        identities.push(checkpoint::digest_of_weights(base)?);
+    }
+    model = model.with_activation_checkpointing(config.batch.activation_checkpointing);
     check_fit(masker.tokenizer().ids(), prepared.packing.longest_tokens(), model.config())
         .map_err(|message| TrainError::file(base, message))?;
-    say(format!("{:.1} M weights, {kind:?}, {device:?}", model.parameters().count() as f64 / 1e6));
+    say(format!("{}, {kind:?}, {device:?}", weights_of(&model)));
 
     let identity = job.identity(prepared.pin_ids.first().cloned());
     let events = Events::open(&job.out, identity, out)?;
     let base_model = config.model.folder.as_ref().map(|folder| folder.display().to_string());
     let mut teller = Teller { events, base_model, say };
-    let fingerprint = fingerprint(&config, kind, &prepared.pin_ids);
+    let fingerprint = fingerprint(&config, kind, &identities);
     let places = Places { base, checkpoints: &checkpoints, fingerprint: &fingerprint, interrupt };
     let outcome = sft::run(&config, model, &prepared.packing, &places, &mut teller)?;
     if outcome.end != End::Interrupted {
@@ -120,6 +127,16 @@ fn load<'a>(
     }
 }
 
+/// How many weights a model has, and of how many all that is trained consists, for people.
+pub(crate) fn weights_of(model: &Qwen) -> String {
+    let millions = |count: i64| format!("{:.1} M", count as f64 / 1e6);
+    let all = millions(model.parameters().count());
+    match model.adapters() {
+        None => format!("{all} weights"),
+        Some(adapters) => format!("{all} weights, frozen, {} of adapters", millions(adapters.parameters().count())),
+    }
+}
+
 /// Whether the model has a row for every token, and the positions of every document.
 fn check_fit(tokens: u32, longest: i64, model: &ModelConfig) -> Result<(), String> {
     let (vocabulary, most) = (model.vocab_size, model.max_positions);
@@ -135,16 +152,18 @@ fn check_fit(tokens: u32, longest: i64, model: &ModelConfig) -> Result<(), Strin
     Ok(())
 }
 
-/// What a run is of: its settings and its pins. Where it computes and how much at a time are not part of it, since a run
-/// that did not fit goes on elsewhere or in smaller pieces; the number format that follows from the first is.
-fn fingerprint(config: &SftConfig, kind: tch::Kind, pin_ids: &[String]) -> String {
+/// What a run is of: its settings, and the digests of its data. Where it computes, how much at a time and what of it is kept
+/// for the way back are not part of it, since a run that did not fit goes on elsewhere or in smaller pieces; the number
+/// format that follows from the first is.
+fn fingerprint(config: &SftConfig, kind: tch::Kind, identities: &[String]) -> String {
     let mut learnt = config.clone();
     (learnt.device, learnt.dtype, learnt.batch.tokens) = (Device::Auto, Dtype::Auto, 0);
+    learnt.batch.activation_checkpointing = false;
     let mut hash = Sha256::new();
     hash.update(serde_json::to_vec(&learnt).unwrap_or_default());
     hash.update(format!("{kind:?}"));
-    for pin in pin_ids {
-        hash.update(pin);
+    for identity in identities {
+        hash.update(identity);
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -182,6 +201,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
+    use crate::config::LoraConfig;
 
     #[test]
     fn a_run_stays_the_same_elsewhere_and_in_smaller_pieces_and_not_with_other_settings() {
@@ -193,6 +213,8 @@ mod tests {
         };
         let same = fingerprint(&config, Kind::Float, &pins);
         assert_eq!(of(&|config| config.batch.tokens = 4_096, Kind::Float), same);
+        assert_eq!(of(&|config| config.batch.activation_checkpointing = true, Kind::Float), same);
+        assert_ne!(of(&|config| config.lora = Some(LoraConfig::default()), Kind::Float), same);
         assert_eq!(of(&|config| config.device = Device::Cuda(1), Kind::Float), same);
         assert_eq!(of(&|config| config.dtype = Dtype::Fp32, Kind::Float), same);
         assert_ne!(of(&|_| {}, Kind::BFloat16), same);

@@ -4,7 +4,8 @@
 //! states are picked first and the head works on these, in chunks: logits of a whole batch never exist. A loss is told the
 //! log-probabilities of a chunk and says what they cost and by how much that changes with each: its [`Terms`]. From there
 //! gradients are written down rather than traced: the slope times one-hot minus softmax, in place in the logits, and the
-//! head's gradient is summed straight into the buffer of the optimiser. The rest of the way back is autograd's.
+//! head's gradient, if it is trained, is summed straight into the buffer of the optimiser. The rest of the way back is the
+//! model's [`Trace`](crate::model::Trace).
 //!
 //! [`backward`] and [`evaluate`] are those of supervised fine-tuning: −log p, weighted. [`backward_by`] and
 //! [`evaluate_by`] take any other.
@@ -114,8 +115,8 @@ impl Chunk {
     }
 }
 
-/// Adds the gradients of a micro-batch to `gradient` (fp32, \[P\], in the layout of the parameters) and gives its weighted
-/// loss, a scalar on the device: reading it waits for the device.
+/// Adds the gradients of a micro-batch to `gradient` (fp32, \[P\], in the layout of what is
+/// [trained](crate::model::Qwen::trained)) and gives its weighted loss, a scalar on the device: reading it waits for the device.
 pub fn backward(model: &Qwen, batch: &PackedBatch, targets: &Targets, gradient: &Tensor) -> Tensor {
     backward_by(model, batch, targets.places(), gradient, &mut CrossEntropy::new(model, targets))
 }
@@ -133,27 +134,15 @@ pub fn backward_by(
     gradient: &Tensor,
     loss: &mut dyn Loss,
 ) -> Tensor {
-    let leaves = model.parameters().leaves();
-    let mut gradients = model.parameters().views(gradient);
     if places.ids.is_empty() {
         return Tensor::zeros([], (Kind::Float, gradient.device()));
     }
-    let hidden = model.hidden_of(batch);
-    let mut head_gradient = model.head_position().map(|at| gradients[at].shallow_clone());
-    let (total, hidden_gradient) =
-        tch::no_grad(|| head_loss(&hidden.detach(), &model.head().detach(), places, loss, head_gradient.as_mut()));
-    // The scalar whose gradient by `hidden` is the one that is wanted.
-    let surrogate = (&hidden * hidden_gradient.unwrap_or_else(|| hidden.zeros_like())).sum(hidden.kind());
-    // A head of its own took no part in `hidden`.
-    let traced: Vec<usize> =
-        (0..leaves.len()).filter(|&at| model.config().tied || Some(at) != model.head_position()).collect();
-    let inputs: Vec<&Tensor> = traced.iter().map(|&at| &leaves[at]).collect();
-    let found = Tensor::run_backward(&[surrogate], &inputs, false, false);
-    tch::no_grad(|| {
-        for (at, found) in traced.into_iter().zip(found) {
-            let _ = gradients[at].g_add_(&found);
-        }
-    });
+    let mut gradients = model.trained().views(gradient);
+    let head_gradient = model.head_position().map(|at| gradients[at].shallow_clone());
+    let (hidden, trace) = model.trace(batch);
+    let wanted = Wanted::Gradients { of_head: head_gradient };
+    let (total, hidden_gradient) = tch::no_grad(|| head_loss(&hidden, &model.head().detach(), places, loss, wanted));
+    trace.backward(hidden_gradient.unwrap_or_else(|| hidden.zeros_like()), &mut gradients);
     total
 }
 
@@ -163,23 +152,31 @@ pub fn evaluate_by(model: &Qwen, batch: &PackedBatch, places: Places<'_>, loss: 
         if places.ids.is_empty() {
             return Tensor::zeros([], (Kind::Float, model.head().device()));
         }
-        head_loss(&model.hidden_of(batch), model.head(), places, loss, None).0
+        head_loss(&model.hidden_of(batch), model.head(), places, loss, Wanted::Loss).0
     })
 }
 
-/// Loss, and with a place for the head's gradient \[V, h\] also that by the hidden states \[T, h\].
+/// What is computed.
+enum Wanted {
+    /// The loss alone.
+    Loss,
+    /// Also its gradient by the hidden states, and by the head, \[V, h\], which is added here; a head that is frozen has none.
+    Gradients { of_head: Option<Tensor> },
+}
+
+/// The loss, and its gradient by the hidden states, \[T, h\], where that is wanted.
 fn head_loss(
     hidden: &Tensor,
     head: &Tensor,
     places: Places<'_>,
     loss: &mut dyn Loss,
-    mut head_gradient: Option<&mut Tensor>,
+    mut wanted: Wanted,
 ) -> (Tensor, Option<Tensor>) {
     let device = hidden.device();
     let positions = Tensor::from_slice(places.positions).to_device(device);
     let ids = Tensor::from_slice(places.ids).to_device(device).unsqueeze(1);
     let picked = hidden.index_select(0, &positions);
-    let mut picked_gradient = head_gradient.is_some().then(|| picked.empty_like());
+    let mut picked_gradient = matches!(wanted, Wanted::Gradients { .. }).then(|| picked.empty_like());
     let mut total = Tensor::zeros([], (Kind::Float, device));
     let (count, vocabulary) = (picked.size()[0], head.size()[0]);
     let step = (LOGITS_MAX / vocabulary).clamp(1, count);
@@ -198,13 +195,16 @@ fn head_loss(
         });
         let terms = loss.terms(&Chunk { from, log_probs: log_probs.view([-1]), entropies });
         total += terms.loss;
-        let (Some(head_gradient), Some(picked_gradient)) = (&mut head_gradient, &mut picked_gradient) else { continue };
+        let (Wanted::Gradients { of_head }, Some(picked_gradient)) = (&mut wanted, &mut picked_gradient) else {
+            continue;
+        };
         // Slope times one-hot minus softmax.
         let slopes = terms.slopes.unsqueeze(1);
         let mut found = probabilities.unwrap_or_else(|| logits.exp_());
         let _ = found.g_mul_(&slopes.neg()).scatter_add_(1, &ids, &slopes);
         let logits_gradient = found.to_kind(head.kind());
         rows(picked_gradient).copy_(&logits_gradient.matmul(head));
+        let Some(head_gradient) = of_head else { continue };
         if head.kind() == Kind::Float {
             let _ = head_gradient.addmm_(&logits_gradient.tr(), &inputs);
         } else {

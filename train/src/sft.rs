@@ -152,25 +152,25 @@ impl<'a> Run<'a> {
             return Err(TrainError::Usage("there is nothing to train on: the pin gave no document".into()));
         }
         let schedule = Schedule::new(&config.schedule, config.optimizer.lr, total_steps);
-        let (kind, device) = (model.parameters().flat().kind(), model.parameters().flat().device());
+        let (kind, device) = (model.head().kind(), model.head().device());
         checkpoint::sweep(places.checkpoints)?;
         let last = checkpoint::latest(places.checkpoints)?;
         let (model, optimizer, state) = match last {
             None => {
-                let optimizer = AdamW::new(&config.optimizer, model.parameters())?;
+                let optimizer = AdamW::new(&config.optimizer, model.trained())?;
                 (model, optimizer, State { fingerprint: places.fingerprint.into(), ..State::default() })
             }
             Some(folder) => {
                 checkpoint::verify(&folder)?;
-                drop(model);
-                let model = Qwen::read(&folder, kind, device)?;
-                let mut optimizer = AdamW::new(&config.optimizer, model.parameters())?;
-                let state: State = checkpoint::read_trainer(&folder, &mut optimizer)?;
+                let state: State = checkpoint::read_state(&folder)?;
                 if state.fingerprint != places.fingerprint {
                     let message =
                         "is of another run (pin, base model or settings differ): choose an empty output folder";
                     return Err(TrainError::file(&folder, message));
                 }
+                let model = checkpoint::read_model(&folder, model)?;
+                let mut optimizer = AdamW::new(&config.optimizer, model.trained())?;
+                checkpoint::read_optimizer(&folder, &mut optimizer)?;
                 for folder in checkpoint::all(places.checkpoints)? {
                     let step = checkpoint::step_of(&folder).unwrap_or(state.step);
                     reporter.checkpoint(step, &checkpoint::listed(&folder)?)?;
@@ -276,11 +276,12 @@ impl<'a> Run<'a> {
             self.window.loss += loss::backward(&self.model, batch, &targets, self.optimizer.gradient());
             self.window.tokens += batch.tokens() as u64;
             self.window.trained += targets.ids.len() as u64;
-            self.window.flops += self.model.config().flops(batch.lengths(), targets.ids.len() as i64);
+            let adapters = self.model.adapters().map(|adapters| adapters.parameters().count());
+            self.window.flops += self.model.config().flops(batch.lengths(), targets.ids.len() as i64, adapters);
             self.state.tokens += batch.tokens() as u64;
         }
         let learning_rate = self.schedule.at(self.state.step);
-        self.window.norm = self.optimizer.step(self.model.parameters(), learning_rate)?;
+        self.window.norm = self.optimizer.step(self.model.trained(), learning_rate)?;
         self.window.steps += 1;
         self.state.step += 1;
         Ok(())

@@ -49,6 +49,9 @@ pub(crate) struct TrainArgs {
     /// With --resume: tokens of a micro-batch from now on (batch.tokens), where memory ran out
     #[arg(long, value_name = "N", conflicts_with = "pin")]
     pub(crate) batch_tokens: Option<u32>,
+    /// With --resume: run layers again on the way back from now on (batch.activation_checkpointing), where memory ran out
+    #[arg(long, conflicts_with = "pin")]
+    pub(crate) activation_checkpointing: bool,
     /// With --resume: where it computes from now on (device): auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", conflicts_with = "pin")]
     pub(crate) device: Option<String>,

@@ -130,7 +130,8 @@ fn a_run_goes_on_with_fewer_tokens_at_a_time_and_elsewhere_and_keeps_to_it() {
     std::fs::write(folder.join("own.toml"), "preset = 'demo'\n").unwrap();
     let (_, summary, _) = train(folder, &TRAIN);
     let run = summary["run_id"].as_str().unwrap();
-    train(folder, &["train", "sft", "--resume", run, "--batch-tokens", "5000", "--device", "cuda:1"]);
+    let refit = ["--batch-tokens", "5000", "--activation-checkpointing", "--device", "cuda:1"];
+    train(folder, &[&["train", "sft", "--resume", run][..], &refit].concat());
     let (_, _, message) = train(folder, &["train", "sft", "--resume", run]);
     assert!(message.contains("exit code 3"), "{message}");
     let mut seen: Vec<String> = std::fs::read_dir(folder.join("l/runs").join(run))
@@ -140,7 +141,8 @@ fn a_run_goes_on_with_fewer_tokens_at_a_time_and_elsewhere_and_keeps_to_it() {
         .map(|path| std::fs::read_to_string(path).unwrap())
         .collect();
     seen.sort();
-    let refitted = "device = \"cuda:1\"\npreset = \"demo\"\n\n[batch]\ntokens = 5000\n";
+    let refitted =
+        "device = \"cuda:1\"\npreset = \"demo\"\n\n[batch]\nactivation_checkpointing = true\ntokens = 5000\n";
     assert_eq!(seen, [refitted, refitted, "preset = 'demo'\n"]);
     for (arguments, part) in [
         (&["--resume", run, "--device", "tpu"][..], "device: must be auto, cpu, cuda or cuda:N"),

@@ -11,8 +11,8 @@ use webdancer_agent::reward::RewardParameters;
 
 use super::file::{self, ConfigError};
 use super::{
-    CheckpointConfig, Device, Dtype, EarlyStopConfig, JudgeConfig, OptimizerConfig, RolloutConfig, ScheduleConfig,
-    ScheduleKind, TrialConfig, within,
+    CheckpointConfig, Device, Dtype, EarlyStopConfig, JudgeConfig, LoraConfig, OptimizerConfig, RolloutConfig,
+    ScheduleConfig, ScheduleKind, TrialConfig, within,
 };
 
 /// The presets by name, each a TOML file of this very format.
@@ -34,6 +34,8 @@ pub struct DapoConfig {
     pub dtype: Dtype,
     /// The policy.
     pub policy: PolicyConfig,
+    /// Adapters that are trained in place of its weights. None: all weights are trained.
+    pub lora: Option<LoraConfig>,
     /// How it is tried.
     pub rollouts: RolloutConfig,
     /// Who says whether an answer is correct.
@@ -69,6 +71,7 @@ impl Default for DapoConfig {
             device: Device::default(),
             dtype: Dtype::default(),
             policy: PolicyConfig::default(),
+            lora: None,
             rollouts: RolloutConfig::default(),
             judge: JudgeConfig::default(),
             groups: GroupConfig::default(),
@@ -147,8 +150,8 @@ impl Default for OverlongConfig {
     }
 }
 
-/// `[batch]`: an update is made over whole groups, cut into micro-batches of so many tokens. The loss of an update does
-/// not depend on `tokens`.
+/// `[batch]`: an update is made over whole groups, cut into micro-batches of so many tokens. What is learnt from it
+/// depends on neither `tokens` nor `activation_checkpointing`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DapoBatchConfig {
@@ -158,11 +161,13 @@ pub struct DapoBatchConfig {
     pub passes: u64,
     /// Tokens of a micro-batch, at most; a longer trajectory stands alone. 32,768: ours.
     pub tokens: usize,
+    /// Whether layers are run again on the way back, as in fine-tuning. False: ours.
+    pub activation_checkpointing: bool,
 }
 
 impl Default for DapoBatchConfig {
     fn default() -> DapoBatchConfig {
-        DapoBatchConfig { groups: 32, passes: 1, tokens: 32_768 }
+        DapoBatchConfig { groups: 32, passes: 1, tokens: 32_768, activation_checkpointing: false }
     }
 }
 
@@ -252,6 +257,7 @@ impl DapoConfig {
     fn check(&self) -> Result<(), String> {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let weights = [self.reward.format_weight, self.reward.answer_weight];
+        self.lora.as_ref().map_or(Ok(()), LoraConfig::check)?;
         self.rollouts.check()?;
         self.judge.check()?;
         self.groups.check()?;
@@ -369,6 +375,7 @@ mod tests {
             ("[loss]\nkl = -1\n", "dapo.toml: loss.kl: must be 0 or above"),
             ("[policy]\nreference = 'm'\n", "dapo.toml: policy.reference: must be left out where loss.kl is 0"),
             ("[optimizer]\nlr = 0\n", "dapo.toml: optimizer.lr: must be above 0 and at most 1"),
+            ("[lora]\nrank = 0\n", "dapo.toml: lora.rank: must be from 1 to 4096"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(line), "{error}");

@@ -59,8 +59,8 @@ pub enum TooLong {
     Fail,
 }
 
-/// `[batch]`: an update is made over a number of trajectories, cut into micro-batches of so many tokens. The loss of
-/// an update does not depend on `tokens`.
+/// `[batch]`: an update is made over a number of trajectories, cut into micro-batches of so many tokens. What is
+/// learnt from it depends on neither `tokens` nor `activation_checkpointing`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
@@ -69,11 +69,14 @@ pub struct BatchConfig {
     /// Tokens of a micro-batch, at most: what fits into memory at a time. It must hold the longest trajectory of the pin.
     /// 32,768: ours.
     pub tokens: usize,
+    /// Whether layers are run again on the way back, so that of each only its input is kept: memory for time, a forward
+    /// pass more. The gradients are the same. False: ours.
+    pub activation_checkpointing: bool,
 }
 
 impl Default for BatchConfig {
     fn default() -> BatchConfig {
-        BatchConfig { trajectories: 256, tokens: 32_768 }
+        BatchConfig { trajectories: 256, tokens: 32_768, activation_checkpointing: false }
     }
 }
 

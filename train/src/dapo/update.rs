@@ -90,7 +90,7 @@ pub fn update(
             let mut of_policy = PolicyLoss::new(config, &batch.targets, device, &mut tally);
             loss += backward_by(model, &batch.packed, batch.targets.places(), optimizer.gradient(), &mut of_policy);
         }
-        let norm = optimizer.step(model.parameters(), learning_rate)?;
+        let norm = optimizer.step(model.trained(), learning_rate)?;
         let (loss, grad_norm) = (loss.double_value(&[]), norm.double_value(&[]));
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(TrainError::Diverged(format!(

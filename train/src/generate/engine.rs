@@ -110,7 +110,8 @@ impl Engine {
         let most = (config.sequences_max as i64, context_max as i64);
         let cache = KvCache::new(model.config(), most, flat.kind(), flat.device());
         let config = EngineConfig { context_max, ..config };
-        let (prefixes, weights) = (PrefixCache::new(config.prefix_bytes_max), flat.internal_version());
+        let weights = model.trained().flat().internal_version();
+        let prefixes = PrefixCache::new(config.prefix_bytes_max);
         let (waiting, active) = (VecDeque::new(), Vec::new());
         Self { config, model, decoder, cache, prefixes, weights, waiting, active, next: 0 }
     }
@@ -208,7 +209,7 @@ impl Engine {
     }
 
     fn advance(&mut self) -> Vec<Written> {
-        let weights = self.model.parameters().flat().internal_version();
+        let weights = self.model.trained().flat().internal_version();
         if weights != self.weights {
             self.prefixes.clear();
             self.weights = weights;

@@ -189,16 +189,19 @@ impl ModelConfig {
     }
 
     /// Floating-point operations of forward and backward over documents of these lengths, with `trained` positions through
-    /// the head: 6·N·T + 6·L·heads·d·Σℓ² + 6·V·h·trained (causal attention counted by halves).
-    pub fn flops(&self, lengths: impl Iterator<Item = i64>, trained: i64) -> f64 {
+    /// the head: 6·N·T + 6·L·heads·d·Σℓ² + 6·V·h·trained (causal attention counted by halves). Where so many weights of
+    /// `adapters` alone are trained, the others have no gradient and count 4, and 6·adapters·T is added. What is computed
+    /// again to save memory does not count.
+    pub fn flops(&self, lengths: impl Iterator<Item = i64>, trained: i64, adapters: Option<i64>) -> f64 {
         let (mut tokens, mut squares) = (0, 0);
         for length in lengths {
             tokens += length;
             squares += length * length;
         }
-        6.0 * self.matmul_elements() as f64 * tokens as f64
+        let (per_weight, adapters) = adapters.map_or((6.0, 0), |count| (4.0, count));
+        (per_weight * self.matmul_elements() as f64 + 6.0 * adapters as f64) * tokens as f64
             + 6.0 * (self.layers * self.heads * self.head_dim) as f64 * squares as f64
-            + 6.0 * (self.vocab_size * self.hidden_size) as f64 * trained as f64
+            + per_weight * (self.vocab_size * self.hidden_size) as f64 * trained as f64
     }
 }
 
@@ -324,5 +327,15 @@ mod tests {
         assert_eq!((config.head_dim, config.qkv_bias), (64, true));
         // 0.36 B without the embedding, as the model's page says.
         assert_eq!(config.matmul_elements(), 357_826_560);
+    }
+
+    #[test]
+    fn a_weight_that_is_not_trained_takes_four_operations_a_token_and_no_six() {
+        let config = ModelConfig::parse(small()).unwrap();
+        let of = |adapters| config.flops([3, 5].into_iter(), 2, adapters);
+        // Of 8 tokens; 2 of them through a head of 64 x 128.
+        let weights = (8 * config.matmul_elements() + 2 * 64 * 128) as f64;
+        assert_eq!(of(None) - of(Some(0)), 2.0 * weights);
+        assert_eq!(of(Some(10)) - of(Some(0)), 480.0);
     }
 }

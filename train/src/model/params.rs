@@ -9,7 +9,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::ModelConfig;
-use super::weights::{self, Weights};
+use super::weights::Weights;
 use crate::config::Family;
 use crate::error::{TrainError, guard};
 
@@ -27,15 +27,20 @@ pub struct Piece {
 
 /// A parameter: its pieces one below the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Slot {
-    pieces: Vec<Piece>,
+pub(super) struct Slot {
+    pub(super) pieces: Vec<Piece>,
     /// Size of the second dimension; none for vectors.
-    columns: Option<i64>,
+    pub(super) columns: Option<i64>,
     /// Where it begins in the buffer, in elements.
     offset: i64,
 }
 
 impl Slot {
+    /// Its place is found when the buffer is laid out.
+    pub(super) fn new(pieces: Vec<Piece>, columns: Option<i64>) -> Self {
+        Self { pieces, columns, offset: 0 }
+    }
+
     fn shape(&self) -> Vec<i64> {
         let rows = self.pieces.iter().map(|piece| piece.rows).sum();
         std::iter::once(rows).chain(self.columns).collect()
@@ -63,7 +68,12 @@ impl Parameters {
         Self::zeros_in(layout(config), kind, device)
     }
 
-    fn zeros_in(layout: (Vec<Slot>, Vec<Slot>), kind: Kind, device: Device) -> Result<Self, TrainError> {
+    /// Zeros in a layout of matrices, which weight decay applies to, and vectors.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for them.
+    pub(super) fn zeros_in(layout: (Vec<Slot>, Vec<Slot>), kind: Kind, device: Device) -> Result<Self, TrainError> {
         let (mut slots, vectors) = layout;
         let matrices = slots.len();
         slots.extend(vectors);
@@ -113,27 +123,6 @@ impl Parameters {
         }
     }
 
-    /// Writes the weights in the layout of a Hugging Face folder, in the number format asked for.
-    ///
-    /// # Errors
-    ///
-    /// See [`weights::write`].
-    pub fn write(&self, folder: &Path, kind: Kind) -> Result<(), TrainError> {
-        self.write_shards(folder, kind, weights::SHARD_BYTES)
-    }
-
-    /// As [`Self::write`], in shards of so many bytes.
-    ///
-    /// # Errors
-    ///
-    /// See [`weights::write`].
-    pub fn write_shards(&self, folder: &Path, kind: Kind, shard_bytes: usize) -> Result<(), TrainError> {
-        let tensors = guard(|| {
-            Ok(self.pieces(&self.flat).map(|(name, tensor)| (name, tensor.to_kind(kind))).collect::<Vec<_>>())
-        })?;
-        weights::write(folder, tensors, shard_bytes)
-    }
-
     /// Views of a buffer of this layout by the names of a Hugging Face folder: weights, gradients, moments.
     pub fn pieces<'a>(&'a self, buffer: &'a Tensor) -> impl Iterator<Item = (String, Tensor)> + 'a {
         self.slots.iter().flat_map(move |slot| {
@@ -157,10 +146,22 @@ impl Parameters {
         &self.leaves
     }
 
-    /// The parameter that begins with this tensor of a Hugging Face folder.
-    pub(super) fn leaf(&self, name: &str) -> Option<Tensor> {
+    /// The parameter that begins with this tensor of a Hugging Face folder, and its pieces.
+    pub(super) fn leaf(&self, name: &str) -> Option<(Tensor, &[Piece])> {
         let at = self.slots.iter().position(|slot| slot.pieces[0].name == name)?;
-        Some(self.leaves[at].shallow_clone())
+        Some((self.leaves[at].shallow_clone(), &self.slots[at].pieces))
+    }
+
+    /// Where parameters stand among [`Self::leaves`], by the name of the tensor that they begin with.
+    pub(super) fn positions(&self, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
+        (0..self.slots.len()).filter(|&at| wanted(&self.slots[at].pieces[0].name)).collect()
+    }
+
+    /// Has autograd pass the parameters by: they are not trained.
+    pub(super) fn freeze(&self) {
+        for leaf in &self.leaves {
+            let _ = leaf.set_requires_grad(false);
+        }
     }
 
     /// The buffer, \[P\].
@@ -185,11 +186,9 @@ fn view(buffer: &Tensor, slot: &Slot) -> Tensor {
 }
 
 /// The matrices and the vectors of a model.
-fn layout(config: &ModelConfig) -> (Vec<Slot>, Vec<Slot>) {
-    let slot = |pieces: &[(String, i64)], columns| Slot {
-        pieces: pieces.iter().map(|(name, rows)| Piece { name: name.clone(), rows: *rows }).collect(),
-        columns,
-        offset: 0,
+pub(super) fn layout(config: &ModelConfig) -> (Vec<Slot>, Vec<Slot>) {
+    let slot = |pieces: &[(String, i64)], columns| {
+        Slot::new(pieces.iter().map(|(name, rows)| Piece { name: name.clone(), rows: *rows }).collect(), columns)
     };
     let width = config.hidden_size;
     let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);

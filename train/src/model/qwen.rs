@@ -10,11 +10,13 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::{Attention, PackedCausal};
 use super::config::ModelConfig;
+use super::lora::{Adapter, Adapters};
 use super::params::Parameters;
 use super::rope::frequencies;
+use super::weights;
 use crate::batch::PackedBatch;
-use crate::config::Family;
-use crate::error::TrainError;
+use crate::config::{Family, LoraConfig};
+use crate::error::{TrainError, guard};
 
 /// Where tokens stand, as the model needs it.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Context {
 pub struct Qwen {
     config: ModelConfig,
     parameters: Parameters,
+    adapters: Option<Adapters>,
+    activation_checkpointing: bool,
     embedding: Tensor,
     layers: Vec<Layer>,
     norm: Tensor,
@@ -42,15 +46,31 @@ pub struct Qwen {
 #[derive(Debug)]
 struct Layer {
     input_norm: Tensor,
-    qkv: Tensor,
-    qkv_bias: Option<Tensor>,
+    qkv: Linear,
     /// Norms of queries and keys, \[D\] each.
     qk_norms: Option<(Tensor, Tensor)>,
-    output: Tensor,
-    output_bias: Option<Tensor>,
+    output: Linear,
     mlp_norm: Tensor,
-    gate_up: Tensor,
-    down: Tensor,
+    gate_up: Linear,
+    down: Linear,
+}
+
+/// A matrix that tokens are multiplied with, and what is learnt beside it.
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    adapter: Option<Adapter>,
+}
+
+impl Linear {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let product = x.linear(&self.weight, self.bias.as_ref());
+        match &self.adapter {
+            None => product,
+            Some(adapter) => product + adapter.forward(x),
+        }
+    }
 }
 
 impl Qwen {
@@ -60,25 +80,33 @@ impl Qwen {
     ///
     /// They are of another layout.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Result<Self, TrainError> {
-        let leaf = |name: &str| {
+        Self::assemble(config, parameters, None)
+    }
+
+    fn assemble(config: ModelConfig, parameters: Parameters, adapters: Option<Adapters>) -> Result<Self, TrainError> {
+        let found = |name: &str| {
             parameters.leaf(name).ok_or_else(|| TrainError::Usage(format!("the weights have no parameter {name}")))
         };
+        let leaf = |name: &str| Ok::<_, TrainError>(found(name)?.0);
         let layer = |at: i64| -> Result<Layer, TrainError> {
-            let leaf = |name: &str| leaf(&format!("model.layers.{at}.{name}"));
-            let when = |wanted: bool, name: &str| wanted.then(|| leaf(name)).transpose();
+            let within = |name: &str| format!("model.layers.{at}.{name}");
+            let leaf = |name: &str| leaf(&within(name));
+            let linear = |name: &str, has_bias: bool| -> Result<Linear, TrainError> {
+                let (weight, pieces) = found(&within(&format!("{name}.weight")))?;
+                let bias = has_bias.then(|| leaf(&format!("{name}.bias"))).transpose()?;
+                Ok(Linear { weight, bias, adapter: adapters.as_ref().and_then(|adapters| adapters.beside(pieces)) })
+            };
             Ok(Layer {
                 input_norm: leaf("input_layernorm.weight")?,
-                qkv: leaf("self_attn.q_proj.weight")?,
-                qkv_bias: when(config.qkv_bias, "self_attn.q_proj.bias")?,
+                qkv: linear("self_attn.q_proj", config.qkv_bias)?,
                 qk_norms: match config.family {
                     Family::Qwen2 => None,
                     Family::Qwen3 => Some((leaf("self_attn.q_norm.weight")?, leaf("self_attn.k_norm.weight")?)),
                 },
-                output: leaf("self_attn.o_proj.weight")?,
-                output_bias: when(config.output_bias, "self_attn.o_proj.bias")?,
+                output: linear("self_attn.o_proj", config.output_bias)?,
                 mlp_norm: leaf("post_attention_layernorm.weight")?,
-                gate_up: leaf("mlp.gate_proj.weight")?,
-                down: leaf("mlp.down_proj.weight")?,
+                gate_up: linear("mlp.gate_proj", false)?,
+                down: linear("mlp.down_proj", false)?,
             })
         };
         Ok(Self {
@@ -88,7 +116,27 @@ impl Qwen {
             head: leaf(if config.tied { "model.embed_tokens.weight" } else { "lm_head.weight" })?,
             config,
             parameters,
+            adapters,
+            activation_checkpointing: false,
         })
+    }
+
+    /// The model with fresh adapters, which alone are trained: see [`Adapters::draw`].
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for them.
+    pub fn with_adapters(self, config: &LoraConfig, seed: u64) -> Result<Self, TrainError> {
+        let flat = self.parameters.flat();
+        let adapters = Adapters::draw(&self.config, config, seed, flat.kind(), flat.device())?;
+        self.parameters.freeze();
+        let checkpointed = self.activation_checkpointing;
+        Ok(Self::assemble(self.config, self.parameters, Some(adapters))?.with_activation_checkpointing(checkpointed))
+    }
+
+    /// The model, its layers run again on the [way back](super::Trace), or not.
+    pub fn with_activation_checkpointing(self, activation_checkpointing: bool) -> Self {
+        Self { activation_checkpointing, ..self }
     }
 
     /// Reads a Hugging Face folder.
@@ -121,12 +169,33 @@ impl Qwen {
 
     /// Hidden states behind the last norm, \[T, h\].
     pub fn hidden(&self, context: &Context, attention: &mut dyn Attention) -> Tensor {
-        let mut stream = Tensor::embedding(&self.embedding, &context.ids, -1, false, false);
-        for (at, layer) in self.layers.iter().enumerate() {
-            stream = &stream + self.attention_block(at, layer, &stream, context, attention);
-            stream = &stream + self.mlp_block(layer, &stream);
+        let mut stream = self.embed(context);
+        for at in 0..self.layers.len() {
+            stream = self.layer(at, &stream, context, attention);
         }
-        self.rms_norm(&stream, &self.norm)
+        self.last_norm(&stream)
+    }
+
+    /// What the first layer is given, \[T, h\].
+    pub(super) fn embed(&self, context: &Context) -> Tensor {
+        Tensor::embedding(&self.embedding, &context.ids, -1, false, false)
+    }
+
+    /// What a layer makes of the stream, \[T, h\] to \[T, h\].
+    pub(super) fn layer(&self, at: usize, stream: &Tensor, context: &Context, attention: &mut dyn Attention) -> Tensor {
+        let layer = &self.layers[at];
+        let stream = stream + self.attention_block(at, layer, stream, context, attention);
+        &stream + self.mlp_block(layer, &stream)
+    }
+
+    /// Number of layers.
+    pub(super) fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// What the head is given, of what the last layer gives.
+    pub(super) fn last_norm(&self, stream: &Tensor) -> Tensor {
+        self.rms_norm(stream, &self.norm)
     }
 
     /// Hidden states of a batch, \[T, h\].
@@ -140,14 +209,48 @@ impl Qwen {
         &self.head
     }
 
-    /// Where [`Self::head`] stands among the parameters: tied, it is the embedding.
+    /// Where [`Self::head`] stands among what is [trained](Self::trained): tied, it is the embedding. None where it is frozen.
     pub fn head_position(&self) -> Option<usize> {
-        self.parameters.leaves().iter().position(|leaf| leaf.data_ptr() == self.head.data_ptr())
+        self.trained().leaves().iter().position(|leaf| leaf.data_ptr() == self.head.data_ptr())
     }
 
-    /// Its weights.
+    /// Its weights, without what was learnt beside them.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// What is learnt beside its weights.
+    pub fn adapters(&self) -> Option<&Adapters> {
+        self.adapters.as_ref()
+    }
+
+    /// What is trained: its adapters where it has any, else its weights.
+    pub fn trained(&self) -> &Parameters {
+        self.adapters.as_ref().map_or(&self.parameters, Adapters::parameters)
+    }
+
+    /// Whether layers are run again on the way back.
+    pub fn activation_checkpointing(&self) -> bool {
+        self.activation_checkpointing
+    }
+
+    /// Writes its weights in the layout of a Hugging Face folder, in the number format asked for and in shards of so many
+    /// bytes. What was learnt beside them is added to them.
+    ///
+    /// # Errors
+    ///
+    /// See [`weights::write()`].
+    pub fn write_weights(&self, folder: &Path, kind: Kind, shard_bytes: usize) -> Result<(), TrainError> {
+        let tensors = guard(|| {
+            let own = self.parameters.pieces(self.parameters.flat());
+            let Some(adapters) = &self.adapters else {
+                return Ok(own.map(|(name, tensor)| (name, tensor.to_kind(kind))).collect::<Vec<_>>());
+            };
+            // Sums are new tensors, for which a device that is trained on may have no memory.
+            let sums = adapters.merged(own).map(|(name, tensor)| (name, tensor.to_kind(kind).to_device(Device::Cpu)));
+            Ok(sums.collect())
+        })?;
+        weights::write(folder, tensors, shard_bytes)
     }
 
     /// Its sizes.
@@ -181,7 +284,7 @@ impl Qwen {
     ) -> Tensor {
         let ModelConfig { heads, kv_heads, head_dim, .. } = self.config;
         let normed = self.rms_norm(stream, &layer.input_norm);
-        let qkv = normed.linear(&layer.qkv, layer.qkv_bias.as_ref()).view([-1, heads + 2 * kv_heads, head_dim]);
+        let qkv = layer.qkv.forward(&normed).view([-1, heads + 2 * kv_heads, head_dim]);
         // Queries and keys are turned together. Split and not narrowed: one gradient is put together, not three added up.
         let [mut qk, value] = split(&qkv, [heads + kv_heads, kv_heads]);
         if let Some((q_norm, k_norm)) = &layer.qk_norms {
@@ -191,14 +294,14 @@ impl Qwen {
         // Not addcmul: its gradient multiplies by factors of one.
         let qk = &qk * &context.cos + qk.roll([head_dim / 2], [-1]) * &context.sin;
         let [query, key] = split(&qk, [heads, kv_heads]);
-        attention.attend(at, &query, &key, &value).linear(&layer.output, layer.output_bias.as_ref())
+        layer.output.forward(&attention.attend(at, &query, &key, &value))
     }
 
     fn mlp_block(&self, layer: &Layer, stream: &Tensor) -> Tensor {
         let inner = self.config.intermediate_size;
-        let gate_up = self.rms_norm(stream, &layer.mlp_norm).linear(&layer.gate_up, None::<&Tensor>);
+        let gate_up = layer.gate_up.forward(&self.rms_norm(stream, &layer.mlp_norm));
         let [gate, up] = split(&gate_up, [inner, inner]);
-        (gate.silu() * up).linear(&layer.down, None::<&Tensor>)
+        layer.down.forward(&(gate.silu() * up))
     }
 }
 

@@ -30,6 +30,7 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// The mapped tensors of a folder, in the formats that they are stored in.
 #[derive(Debug)]
 pub struct Weights {
+    /// Where they lie: a folder, or a file.
     folder: PathBuf,
     tensors: BTreeMap<String, Tensor>,
 }
@@ -66,6 +67,15 @@ impl Weights {
             tensors.insert(name.clone(), tensor);
         }
         Ok(Self { folder: folder.to_path_buf(), tensors })
+    }
+
+    /// Maps one file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn of_file(path: &Path) -> Result<Self, TrainError> {
+        Ok(Self { folder: path.to_path_buf(), tensors: map(path)? })
     }
 
     /// Looks whether a tensor can be copied to a place of this shape.

@@ -80,7 +80,9 @@ impl AdamW {
             let clip = self.config.grad_clip;
             let divisor = (clip > 0.0).then(|| ((&norm + 1e-6) / clip).clamp_min(1.0));
             let (total, decayed) = (weights.numel() as i64, parameters.decayed());
-            for (from, to, weight_decay) in [(0, decayed, self.config.weight_decay), (decayed, total, 0.0)] {
+            let ranges = [(0, decayed, self.config.weight_decay), (decayed, total, 0.0)];
+            // Adapters are matrices alone.
+            for (from, to, weight_decay) in ranges.into_iter().filter(|(from, to, _)| from < to) {
                 let [first, second] = &self.moments;
                 let parts = [weights, &self.gradient, first, second].map(|buffer| buffer.narrow(0, from, to - from));
                 let OptimizerConfig { betas, eps, .. } = self.config;

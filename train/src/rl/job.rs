@@ -27,7 +27,7 @@ use crate::error::{TrainError, guard};
 use crate::events::{self, EVENTS_FILE, Events};
 use crate::generate::{Engine, EngineConfig};
 use crate::input::{InputError, read_file};
-use crate::job::{CHECKPOINTS, LOCK_WAIT};
+use crate::job::{CHECKPOINTS, LOCK_WAIT, weights_of};
 use crate::lock;
 use crate::model::Qwen;
 use crate::optim::{AdamW, Schedule};
@@ -76,14 +76,11 @@ pub fn run(
     material.fits(renderer.tokenizer(), base)?;
     let kind = device::kind(config.dtype, device);
     let fingerprint = fingerprint(&config, kind, base, &material.identities)?;
-    let model = Qwen::read(last.as_deref().unwrap_or(base), kind, device)?;
-    fits(&renderer, &model, base)?;
-    let mut optimizer = AdamW::new(&config.optimizer, model.parameters())?;
     let state = match &last {
         None => DapoState { fingerprint, ..DapoState::default() },
         Some(folder) => {
             checkpoint::verify(folder)?;
-            let state: DapoState = checkpoint::read_trainer(folder, &mut optimizer)?;
+            let state: DapoState = checkpoint::read_state(folder)?;
             if state.fingerprint != fingerprint {
                 let reason =
                     "is of another run (pins, first checkpoint or settings differ): choose an empty output folder";
@@ -92,7 +89,13 @@ pub fn run(
             state
         }
     };
-    say(format!("{:.1} M weights, {kind:?}, {device:?}", model.parameters().count() as f64 / 1e6));
+    let model = policy(&config, base, last.as_deref(), kind, device)?;
+    fits(&renderer, &model, base)?;
+    let mut optimizer = AdamW::new(&config.optimizer, model.trained())?;
+    if let Some(folder) = &last {
+        checkpoint::read_optimizer(folder, &mut optimizer)?;
+    }
+    say(format!("{}, {kind:?}, {device:?}", weights_of(&model)));
     let reference = match (config.loss.kl > 0.0, &config.policy.reference) {
         (true, folder) => Some(Qwen::read(folder.as_deref().unwrap_or(base), kind, device)?),
         (false, _) => None,
@@ -146,6 +149,27 @@ pub fn run(
         say,
     };
     run.finish(last.is_some())
+}
+
+/// The policy as the run begins or goes on with it.
+fn policy(
+    config: &DapoConfig,
+    base: &Path,
+    last: Option<&Path>,
+    kind: tch::Kind,
+    device: tch::Device,
+) -> Result<Qwen, TrainError> {
+    let model = match &config.lora {
+        None => Qwen::read(last.unwrap_or(base), kind, device)?,
+        Some(lora) => {
+            let begun = Qwen::read(base, kind, device)?.with_adapters(lora, config.seed)?;
+            match last {
+                None => begun,
+                Some(folder) => checkpoint::read_model(folder, begun)?,
+            }
+        }
+    };
+    Ok(model.with_activation_checkpointing(config.batch.activation_checkpointing))
 }
 
 fn usage(reason: impl Into<String>) -> TrainError {
@@ -347,6 +371,7 @@ fn updates(config: &DapoConfig, prompts: u64) -> u64 {
 fn fingerprint(config: &DapoConfig, kind: tch::Kind, base: &Path, identities: &[String]) -> Result<String, TrainError> {
     let mut learnt = config.clone();
     (learnt.device, learnt.dtype, learnt.batch.tokens) = (Device::Auto, Dtype::Auto, 0);
+    learnt.batch.activation_checkpointing = false;
     let mut hash = Sha256::new();
     hash.update(serde_json::to_vec(&learnt).map_err(|error| usage(error.to_string()))?);
     hash.update(format!("{kind:?}"));
@@ -359,6 +384,10 @@ fn fingerprint(config: &DapoConfig, kind: tch::Kind, base: &Path, identities: &[
     let mark = marks.iter().find(|path| path.exists());
     if let Some(path) = mark {
         hash.update(std::fs::read(path).map_err(|error| TrainError::file(path, error))?);
+    }
+    if config.lora.is_some() {
+        // Every checkpoint goes on beside these, which none has.
+        hash.update(checkpoint::digest_of_weights(base)?);
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

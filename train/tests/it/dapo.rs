@@ -120,6 +120,16 @@ fn straightforward(model: &Qwen, update: &PolicyUpdate, config: &DapoLossConfig)
 }
 
 #[test]
+fn layers_that_are_run_again_change_neither_loss_nor_gradient_nor_what_is_told() {
+    let config = DapoLossConfig::default();
+    for update in updates(PolicyAggregation::TokenMean, 40) {
+        assert!(update.batches.len() > 1);
+        let expected = found(&model(1, Kind::Float), &update, &config);
+        assert_eq!(found(&model(1, Kind::Float).with_activation_checkpointing(true), &update, &config), expected);
+    }
+}
+
+#[test]
 fn loss_and_gradient_are_those_of_a_straightforward_implementation() {
     let tied = model(1, Kind::Float);
     // Of transformers' fixtures, one has a head of its own; its vocabulary is larger, which does no harm.

@@ -13,9 +13,11 @@ mod pins;
 mod support;
 mod templates;
 
-// A served checkpoint keeps to what the stub of the chat client's tests keeps to.
+#[cfg(feature = "torch")]
+mod activation_checkpointing;
 #[cfg(feature = "torch")]
 mod command;
+// A served checkpoint keeps to what the stub of the chat client's tests keeps to.
 #[cfg(feature = "torch")]
 #[path = "../../../agent/tests/it/chat/contract.rs"]
 mod contract;
@@ -29,6 +31,8 @@ mod dapo_runs;
 mod folders;
 #[cfg(feature = "torch")]
 mod generation;
+#[cfg(feature = "torch")]
+mod lora;
 #[cfg(feature = "torch")]
 mod optimizer;
 #[cfg(feature = "torch")]

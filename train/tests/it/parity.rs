@@ -10,7 +10,7 @@ use webdancer_train::loss::{self, Targets};
 use webdancer_train::model::{Parameters, Qwen, weights};
 use webdancer_train::optim::AdamW;
 
-const MODELS: [&str; 3] = ["qwen2", "qwen3", "qwen3-yarn"];
+pub(crate) const MODELS: [&str; 3] = ["qwen2", "qwen3", "qwen3-yarn"];
 const LENGTHS: [usize; 2] = [13, 7];
 const TOLERANCE: f64 = 1e-4;
 
@@ -116,7 +116,7 @@ fn what_is_saved_is_read_back_as_it_was() {
             let folder = out.join(format!("{name}-{variant}"));
             std::fs::create_dir_all(&folder).unwrap();
             model.config().write(&folder, kind).unwrap();
-            model.parameters().write_shards(&folder, kind, shard_bytes).unwrap();
+            model.write_weights(&folder, kind, shard_bytes).unwrap();
             let expected = vec![("ids".to_string(), Tensor::from_slice(ids)), ("logits".to_string(), logits.copy())];
             weights::write_file(&folder.join("expected.safetensors"), expected).unwrap();
 

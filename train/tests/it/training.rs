@@ -207,7 +207,7 @@ impl Reporter for Told<'_> {
     }
 }
 
-fn config() -> SftConfig {
+pub(crate) fn config() -> SftConfig {
     let mut config = SftConfig::default();
     config.optimizer.lr = 1e-2;
     config.schedule.epochs = 4;
@@ -217,7 +217,7 @@ fn config() -> SftConfig {
 }
 
 /// Trains `model` until behind `step`, where it is interrupted; what was told.
-fn train_model_until(
+pub(crate) fn train_model_until(
     model: Qwen,
     folder: &Path,
     config: &SftConfig,

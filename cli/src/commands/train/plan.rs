@@ -131,7 +131,7 @@ pub(super) async fn settle(context: &Context, asked: Asked<'_>) -> Result<Plan, 
         if let Some(trainer) = &args.trainer {
             plan.trainer = absolute(trainer)?;
         }
-        plan.refit(args.batch_tokens, args.device.as_deref())?;
+        plan.refit(args)?;
         return Ok(plan);
     }
     let (Some(pin), Some(file)) = (&args.pin, &args.config) else {
@@ -202,14 +202,17 @@ async fn again(context: &Context, run: &str, kind: Training) -> Result<Plan, Fai
 }
 
 impl Plan {
-    /// Changes how much is computed at a time, and where: what a run that did not fit goes on with, and comes to the same.
-    fn refit(&mut self, batch_tokens: Option<u32>, device: Option<&str>) -> Result<(), Failure> {
-        let tokens = batch_tokens.map(|tokens| ("batch", "tokens", toml::Value::from(tokens)));
-        let device = device.map(|device| ("", "device", toml::Value::from(device)));
-        let changes: Vec<_> = tokens.into_iter().chain(device).collect();
+    /// Changes how much is computed and kept at a time, and where: what a run that did not fit goes on with, and comes to the
+    /// same.
+    fn refit(&mut self, args: &TrainArgs) -> Result<(), Failure> {
+        let tokens = args.batch_tokens.map(|tokens| ("batch", "tokens", toml::Value::from(tokens)));
+        let again = args.activation_checkpointing.then(|| ("batch", "activation_checkpointing", true.into()));
+        let device = args.device.as_deref().map(|device| ("", "device", device.into()));
+        let changes: Vec<_> = [tokens, again, device].into_iter().flatten().collect();
         if !changes.is_empty() {
+            let flags = "--batch-tokens, --activation-checkpointing, --device";
             self.config_text = with(&self.config_text, changes)?;
-            self.config = read(Path::new("--batch-tokens, --device"), &self.config_text, self.kind)?;
+            self.config = read(Path::new(flags), &self.config_text, self.kind)?;
         }
         Ok(())
     }
