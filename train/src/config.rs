@@ -8,6 +8,7 @@
 
 mod dapo;
 mod data;
+mod evaluate;
 mod file;
 mod learning;
 mod model;
@@ -20,7 +21,9 @@ pub use self::dapo::{
     PolicyAggregation, PolicyConfig,
 };
 pub use self::data::{BatchConfig, DataConfig, TooLong, ValidationConfig};
+pub use self::evaluate::{EVALUATE_PRESETS, EvaluateConfig};
 pub use self::file::ConfigError;
+pub(crate) use self::file::over;
 pub use self::learning::{Aggregation, EarlyStopConfig, LossConfig, OptimizerConfig, ScheduleConfig, ScheduleKind};
 pub use self::model::{Family, ModelSource, ScratchModel, SmallTokenizerConfig, SmallTokenizerKind};
 pub use self::rollout::{JudgeConfig, JudgeKind, JudgeStyle, RolloutConfig, TrialConfig};
