@@ -14,7 +14,7 @@
 //! A run that was killed goes on from its last checkpoint. Episodes that it had told since are not sampled again: what is
 //! recorded is what happened. A deterministic run does sample them again, and to the same bits. So an event is told once,
 //! and says what was trained on.
-//! In [replay](stored) all episodes are recorded ones. To [evaluate] is the validation of a checkpoint alone.
+//! In [replay](stored) all episodes are recorded ones. [`evaluate()`] is a validation without a run around it.
 
 mod collect;
 mod evaluate;

@@ -123,10 +123,11 @@ fn evaluate(job: &EvaluateJob) -> Result<ExitCode, TrainError> {
 }
 
 fn experiment(arguments: &ExperimentArgs) -> Result<ExitCode, TrainError> {
-    let usage = |reason: String| TrainError::Usage(reason);
-    let program = std::env::current_exe().map_err(|error| usage(format!("finding this program: {error}")))?;
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| TrainError::Usage(format!("finding this program: {error}")))?;
     let ended = until_signalled(|interrupt| {
-        experiment::run(arguments, &program, interrupt, stderr()).map_err(|error| usage(error.to_string()))
+        let ended = experiment::run(arguments, &program, interrupt, stderr());
+        ended.map_err(|error| TrainError::Usage(error.to_string()))
     })?;
     let _ = writeln!(stdout(), "{}", if arguments.json { &ended.json } else { &ended.markdown });
     Ok(if ended.results.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(IN_PART) })

@@ -16,7 +16,8 @@ use super::{
 };
 
 /// The presets by name, each a TOML file of this very format.
-pub const DAPO_PRESETS: [(&str, &str); 1] = [("demo", include_str!("../../presets/dapo-demo.toml"))];
+pub const DAPO_PRESETS: [(&str, &str); 2] =
+    [("demo", include_str!("../../presets/dapo-demo.toml")), ("30m", include_str!("../../presets/dapo-30m.toml"))];
 
 /// A DAPO run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -97,6 +97,7 @@ pub fn run(
     runner.take_up();
     runner.finish(budget, interrupt);
     let results = Results {
+        name: args.file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
         title: plan.title.clone(),
         question: plan.question.clone(),
         quick: args.quick,

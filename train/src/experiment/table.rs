@@ -134,6 +134,8 @@ pub struct Program {
 /// What an experiment came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Results {
+    /// The name of its file, without what follows the dot.
+    pub name: String,
     /// What it is called.
     pub title: String,
     /// What it answers.

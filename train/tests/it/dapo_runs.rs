@@ -107,7 +107,7 @@ pub(crate) fn texts(columns: &[(&str, Vec<String>)]) -> RecordBatch {
 
 /// What all runs here begin with: a checkpoint that answers yes or no, questions, pages.
 pub(crate) struct World {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) checkpoint: PathBuf,
 }
 
