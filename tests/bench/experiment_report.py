@@ -124,7 +124,7 @@ def report(path):
     incomplete = [f"- {one['arm']}, seed {one['seed']}: {one['reason']}" for one in results["arms"] if one["state"] != "done"]
     curves = {metric: {arm: of for arm in arms if (of := curve(results, arm, metric))} for metric in results["curves"]}
     name = results["name"]
-    facts = [("program", f"webdancer-train {results['program']['version']}, SHA-256 {results['program']['sha256'][:16]}"),
+    facts = [("program", f"webdancer-train {results['program']['version']}, SHA-256 {results['program']['sha256'][:16]}, libtorch {results['program']['libtorch']}"),
              ("device", results["device"]), ("time", f"{results['seconds']:.0f} s"),
              ("made by", f"`webdancer-train experiment experiments/{name}.toml --pins PINS --out OUT{' --quick' * results['quick']}`")]
     page = OUT / f"{name}.md"

@@ -23,7 +23,8 @@ pub fn pass_at_k(attempts: u32, correct: u32, k: u32) -> Option<f64> {
         return None;
     }
     let wrong = attempts - correct;
-    let all_wrong: f64 = (0..k).map(|drawn| f64::from(wrong.saturating_sub(drawn)) / f64::from(attempts - drawn)).product();
+    let all_wrong: f64 =
+        (0..k).map(|drawn| f64::from(wrong.saturating_sub(drawn)) / f64::from(attempts - drawn)).product();
     Some(1.0 - all_wrong)
 }
 

@@ -189,7 +189,9 @@ mod tests {
     #[test]
     fn of_what_is_told_metrics_and_checkpoints_are_taken() {
         let line = |kind: &str, data: &str| {
-            format!(r#"{{"specversion":"1.0","id":"x","source":"s","type":"webdancer.{kind}.v1","runid":"r","data":{data}}}"#)
+            format!(
+                r#"{{"specversion":"1.0","id":"x","source":"s","type":"webdancer.{kind}.v1","runid":"r","data":{data}}}"#
+            )
         };
         let lines = [
             line("metric", r#"{"name":"loss","step":1,"value":2.5}"#),

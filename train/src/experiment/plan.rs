@@ -206,7 +206,8 @@ impl Plan {
     /// # Errors
     /// A key that is not known, a value of the wrong type or out of its range, a stage that cannot be run where it stands.
     pub fn parse(file: &Path, text: &str) -> Result<Plan, ExperimentError> {
-        let read = toml::from_str(text).map_err(|error| ExperimentError::new(settings_error::line_of(file, text, &error)));
+        let read =
+            toml::from_str(text).map_err(|error| ExperimentError::new(settings_error::line_of(file, text, &error)));
         let plan: Plan = read?;
         plan.check().map_err(|line| ExperimentError::new(format!("{}: {line}", file.display())))?;
         Ok(plan)
@@ -251,11 +252,7 @@ impl Plan {
         for arm in &self.arms {
             within(is_name(&arm.name), "arms.name", "small letters, digits, - and .")?;
             within(names.insert(&arm.name), &format!("arm {}: name", arm.name), "of one arm alone")?;
-            within(
-                (1..=STAGES_MAX).contains(&arm.stages.len()),
-                &format!("arm {}: stages", arm.name),
-                "1 to 16",
-            )?;
+            within((1..=STAGES_MAX).contains(&arm.stages.len()), &format!("arm {}: stages", arm.name), "1 to 16")?;
             self.check_arm(arm)?;
         }
         Ok(())
@@ -425,15 +422,43 @@ stages = [{ run = "sft" }, { run = "sft", pins = ["t"], set = { optimizer.lr = 1
             ("question = \"Q?\"", "question = \"Q?\"\nminutes = nan", "x.toml: minutes: must be above 0"),
             ("\"more\"", "\"dapo\"", "x.toml: arm dapo: name: must be of one arm alone"),
             ("\"more\"", "\"a/b\"", "x.toml: arms.name: must be small letters, digits, - and ."),
-            ("clip_high", "clip_hig", "x.toml: arm dapo, stage 2 (dapo): loss.clip_hig: unknown field `clip_hig`, expected one of"),
-            ("clip_high = 0.2", "clip_high = 0", "x.toml: arm dapo, stage 2 (dapo): loss.clip_high: must be above 0 and at most 100"),
+            (
+                "clip_high",
+                "clip_hig",
+                "x.toml: arm dapo, stage 2 (dapo): loss.clip_hig: unknown field `clip_hig`, expected one of",
+            ),
+            (
+                "clip_high = 0.2",
+                "clip_high = 0",
+                "x.toml: arm dapo, stage 2 (dapo): loss.clip_high: must be above 0 and at most 100",
+            ),
             ("optimizer.lr = 1e-4", "seed = 4", "x.toml: arm more, stage 2 (sft): seed: is the experiment's to choose"),
-            ("initial = true", "initial = false", "x.toml: arm base, stage 2 (evaluate): from: \"first\" needs a training"),
-            ("pages = \"q\"\n", "", "x.toml: arm base, stage 2 (evaluate): pages: must be a pin of pages in dapo and evaluate"),
-            ("pins = [\"t\"]", "pins = [\"../t\"]", "x.toml: arm more, stage 2 (sft): pins, pages: must be names of folders"),
+            (
+                "initial = true",
+                "initial = false",
+                "x.toml: arm base, stage 2 (evaluate): from: \"first\" needs a training",
+            ),
+            (
+                "pages = \"q\"\n",
+                "",
+                "x.toml: arm base, stage 2 (evaluate): pages: must be a pin of pages in dapo and evaluate",
+            ),
+            (
+                "pins = [\"t\"]",
+                "pins = [\"../t\"]",
+                "x.toml: arm more, stage 2 (sft): pins, pages: must be names of folders",
+            ),
             ("pins = [\"t\"]", "pins = []", "x.toml: arm more, stage 2 (sft): pins: name one"),
-            ("pins = [\"t\"]", "pages = \"t\"", "x.toml: arm more, stage 2 (sft): pages: must be a pin of pages in dapo"),
-            ("[{ run = \"sft\" }, { run = \"evaluate\", from = \"first\" }]", "[{ run = \"evaluate\" }]", "x.toml: arm base, stage 1 (evaluate): begins with a checkpoint"),
+            (
+                "pins = [\"t\"]",
+                "pages = \"t\"",
+                "x.toml: arm more, stage 2 (sft): pages: must be a pin of pages in dapo",
+            ),
+            (
+                "[{ run = \"sft\" }, { run = \"evaluate\", from = \"first\" }]",
+                "[{ run = \"evaluate\" }]",
+                "x.toml: arm base, stage 1 (evaluate): begins with a checkpoint",
+            ),
         ] {
             assert!(PLAN.contains(from), "{from}");
             let error = parse(&PLAN.replace(from, to)).unwrap_err();

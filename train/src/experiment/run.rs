@@ -247,7 +247,8 @@ impl<P: Write> Runner<'_, P> {
     /// Writes a stage's configuration, and says how it is started.
     fn prepare(&self, stage: &Stage) -> Result<(Launch, StageResult, Clock), ExperimentError> {
         let folder = stages::folder(self.out, &stage.id);
-        std::fs::create_dir_all(&folder).map_err(|error| ExperimentError::new(format!("{}: {error}", folder.display())))?;
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| ExperimentError::new(format!("{}: {error}", folder.display())))?;
         let checkpoint = self.checkpoint(stage)?;
         let settings = with_checkpoint(stage.settings.clone(), stage.run, checkpoint.as_deref());
         let text = toml::to_string(&settings).map_err(ExperimentError::new)?;
@@ -288,7 +289,8 @@ impl<P: Write> Runner<'_, P> {
     fn checkpoint(&self, stage: &Stage) -> Result<Option<PathBuf>, ExperimentError> {
         let Some(after) = stage.after else { return Ok(None) };
         let found = self.result(after).and_then(|before| Some((before, before.checkpoint(stage.from)?)));
-        let (before, checkpoint) = found.ok_or_else(|| ExperimentError::new("the stage before it left no checkpoint"))?;
+        let (before, checkpoint) =
+            found.ok_or_else(|| ExperimentError::new("the stage before it left no checkpoint"))?;
         Ok(Some(stages::folder(self.out, &before.id).join(checkpoint)))
     }
 
@@ -306,7 +308,9 @@ impl<P: Write> Runner<'_, P> {
     /// A line for people. A stage that arms share goes by the first of them.
     fn say(&mut self, place: usize, what: &str) {
         let of = |chain: &&stages::Chain| chain.stages.contains(&place);
-        let (Some(chain), Some(stage)) = (self.work.chains.iter().find(of), self.work.stages.get(place)) else { return };
+        let (Some(chain), Some(stage)) = (self.work.chains.iter().find(of), self.work.stages.get(place)) else {
+            return;
+        };
         let number = chain.stages.iter().position(|other| *other == place).map_or(0, |at| at + 1);
         // Progress that nobody reads is no reason to stop.
         let _ = writeln!(
@@ -348,7 +352,13 @@ fn blank(stage: &Stage) -> StageResult {
 }
 
 /// Puts what a stage told into its result, and what it came to into its folder.
-fn keep(folder: &Path, run: StageKind, result: &mut StageResult, told: Told, clock: Clock) -> Result<(), ExperimentError> {
+fn keep(
+    folder: &Path,
+    run: StageKind,
+    result: &mut StageResult,
+    told: Told,
+    clock: Clock,
+) -> Result<(), ExperimentError> {
     result.curves = told.curves;
     let within = |path: PathBuf| path.strip_prefix(folder).map(Path::to_path_buf).unwrap_or(path);
     result.checkpoints = told.checkpoints.into_iter().map(|(step, path)| (step, within(path))).collect();
@@ -359,8 +369,8 @@ fn keep(folder: &Path, run: StageKind, result: &mut StageResult, told: Told, clo
     if run == StageKind::Evaluate {
         let path = folder.join(QUESTIONS_FILE);
         let questions: Option<Vec<QuestionScore>> = read_json(&path);
-        result.questions =
-            questions.ok_or_else(|| ExperimentError::new(format!("{}: is not what an evaluation leaves", path.display())))?;
+        result.questions = questions
+            .ok_or_else(|| ExperimentError::new(format!("{}: is not what an evaluation leaves", path.display())))?;
     }
     write_json(&folder.join(RESULT_FILE), result)
 }
@@ -371,6 +381,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ExperimentError> {
-    let text = serde_json::to_vec(value).map_err(|error| ExperimentError::new(format!("{}: {error}", path.display())))?;
+    let text =
+        serde_json::to_vec(value).map_err(|error| ExperimentError::new(format!("{}: {error}", path.display())))?;
     Ok(write_whole(path, &text)?)
 }

@@ -107,7 +107,13 @@ impl Builder<'_> {
         let before = after.and_then(|place| self.work.stages.get(place)).map(|stage| stage.id.clone());
         // The program is part of it: another one may learn something else from the same.
         let of = json!([
-            env!("CARGO_PKG_VERSION"), stage.run, settings, pin_ids, before, stage.from, self.plan.date.to_string()
+            env!("CARGO_PKG_VERSION"),
+            stage.run,
+            settings,
+            pin_ids,
+            before,
+            stage.from,
+            self.plan.date.to_string()
         ]);
         let digest = sha256_hex(of.to_string().as_bytes());
         let id = digest.get(..ID_DIGITS).unwrap_or(&digest).to_string();
@@ -160,7 +166,8 @@ arms = [
         let folder = tempfile::tempdir().unwrap();
         for name in ["s", "r", "p"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
-            let manifest = json!({"format": 1, "name": name, "digest": format!("digest of {name}"), "rows": 1, "files": []});
+            let manifest =
+                json!({"format": 1, "name": name, "digest": format!("digest of {name}"), "rows": 1, "files": []});
             std::fs::write(folder.path().join(name).join("manifest.json"), manifest.to_string()).unwrap();
         }
         folder
@@ -209,7 +216,8 @@ arms = [
     fn a_stage_is_named_by_what_it_is_of_and_what_is_quick_is_another() {
         let pins = pins();
         let first = work(&args(pins.path())).unwrap();
-        let only = work(&ExperimentArgs { only: vec!["short".to_string()], seeds: Some(1), ..args(pins.path()) }).unwrap();
+        let only =
+            work(&ExperimentArgs { only: vec!["short".to_string()], seeds: Some(1), ..args(pins.path()) }).unwrap();
         let ids = |work: &Work| work.stages.iter().map(|stage| stage.id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(&only), ids(&first)[5..7]);
         let quick = work(&ExperimentArgs { quick: true, ..args(pins.path()) }).unwrap();

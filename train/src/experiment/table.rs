@@ -127,6 +127,8 @@ impl ArmResult {
 pub struct Program {
     /// Its version.
     pub version: String,
+    /// That of the libtorch that it loaded; empty where that is not known.
+    pub libtorch: String,
     /// SHA-256 of its file; empty where it could not be read.
     pub sha256: String,
 }
@@ -177,7 +179,8 @@ impl Results {
         let row = |name: &&str| {
             let (done, all) = (self.done(name).count(), self.arms.iter().filter(|arm| arm.arm == **name).count());
             let seeds = if done == all { done.to_string() } else { format!("{done} of {all}") };
-            let value = |metric: &String| cell(self.done(name).filter_map(|arm| arm.metrics.get(metric).copied()), false);
+            let value =
+                |metric: &String| cell(self.done(name).filter_map(|arm| arm.metrics.get(metric).copied()), false);
             [(*name).to_string(), seeds].into_iter().chain(self.metrics.iter().map(value)).collect::<Vec<_>>()
         };
         text.push_str(&table(&head, names.iter().map(row)));
@@ -188,7 +191,8 @@ impl Results {
         if let Some((first, others)) = names.split_first().filter(|(_, others)| !others.is_empty()) {
             let _ = write!(text, "\n## Difference to {first}, seed by seed\n\n");
             let row = |name: &&str| {
-                let pairs: Vec<_> = self.done(name).filter_map(|arm| Some((arm, self.with(first, arm.seed)?))).collect();
+                let pairs: Vec<_> =
+                    self.done(name).filter_map(|arm| Some((arm, self.with(first, arm.seed)?))).collect();
                 let value = |metric: &String| {
                     let of = |(one, other): &(&ArmResult, &ArmResult)| {
                         Some(one.metrics.get(metric)? - other.metrics.get(metric)?)
@@ -207,10 +211,10 @@ impl Results {
                 let _ = writeln!(text, "- {arm}, seed {seed}: {}", reason.as_deref().unwrap_or_default());
             }
         }
-        let Program { version, sha256 } = &self.program;
+        let Program { version, libtorch, sha256 } = &self.program;
         let _ = write!(
             text,
-            "\n## How\n\nwebdancer-train {version}, SHA-256 {sha256}\n\non {}\n\n{:.0} s of {} minutes at most\n",
+            "\n## How\n\nwebdancer-train {version}, SHA-256 {sha256}; libtorch {libtorch}\n\non {}\n\n{:.0} s of {} minutes at most\n",
             self.device, self.seconds, self.minutes
         );
         text
@@ -265,7 +269,13 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 fn cell(values: impl Iterator<Item = f64>, signed: bool) -> String {
     let values: Vec<f64> = values.collect();
     let shown = |value: f64| {
-        let digits = if value.abs() >= 100.0 { 0 } else if value.abs() >= 10.0 { 1 } else { 3 };
+        let digits = if value.abs() >= 100.0 {
+            0
+        } else if value.abs() >= 10.0 {
+            1
+        } else {
+            3
+        };
         if signed { format!("{value:+.digits$}") } else { format!("{value:.digits$}") }
     };
     let Some(lowest) = values.iter().copied().reduce(f64::min) else { return "–".to_string() };
@@ -311,7 +321,7 @@ Means over the seeds that are done, in brackets the lowest and the highest of th
 
 ## How
 
-webdancer-train 0.1.0, SHA-256 abc
+webdancer-train 0.1.0, SHA-256 abc; libtorch 2.11.0
 
 on a processor, 2 threads
 
@@ -358,7 +368,11 @@ b,1,2,dapo,accuracy,1,0.5
         for (second, state, reason) in [
             (None, State::Stopped, "not begun: stage 2 (dapo)"),
             (Some(stage(State::Stopped, &[])), State::Stopped, "stopped in stage 2 (dapo)"),
-            (Some(stage(State::Stopped, &[("loss", 4, 1.0)])), State::Stopped, "stopped in stage 2 (dapo), behind step 4"),
+            (
+                Some(stage(State::Stopped, &[("loss", 4, 1.0)])),
+                State::Stopped,
+                "stopped in stage 2 (dapo), behind step 4",
+            ),
             (Some(stage(State::Failed, &[])), State::Failed, "failed in stage 2 (dapo): no memory"),
         ] {
             let found = ArmResult::of("a", 1, &kinds, &[Some(&first), second.as_ref()]);

@@ -76,8 +76,7 @@ pub fn evaluate(
     let mut engine = guard(|| Ok(Engine::new(engine, model, renderer.clone())))?;
     let identity = job.job.identity(pin_id);
     let mut recorded = HashMap::new();
-    let mut trial =
-        Trial::new(&questions, config.attempts, &identity, config.seed, 0, &mut recorded, &config.reward);
+    let mut trial = Trial::new(&questions, config.attempts, &identity, config.seed, 0, &mut recorded, &config.reward);
     let name = job.init.file_name().map_or_else(|| "policy".into(), |name| name.to_string_lossy().into_owned());
     let rollouts = Rollouts {
         runtime: runtime.handle().clone(),
@@ -119,17 +118,12 @@ fn asked(job: &EvaluateJob, config: &EvaluateConfig) -> Result<(Option<String>, 
     Ok((pin_id, questions.into_iter().map(Arc::new).collect()))
 }
 
-fn agent(
-    job: &EvaluateJob,
-    config: &EvaluateConfig,
-    renderer: Arc<Renderer>,
-) -> Result<Arc<Agent>, TrainError> {
+fn agent(job: &EvaluateJob, config: &EvaluateConfig, renderer: Arc<Renderer>) -> Result<Arc<Agent>, TrainError> {
     let profile = profile(&config.rollouts.profile)?;
     let limits = &config.rollouts;
     let web = web::closed(&job.pages, &profile.observations, limits.pages_max, limits.file_bytes_max)?;
     let judge = judge_of(&config.judge, config.seed)?;
-    let sampling =
-        Sampling { temperature: Some(config.temperature), top_p: Some(config.top_p), ..Sampling::default() };
+    let sampling = Sampling { temperature: Some(config.temperature), top_p: Some(config.top_p), ..Sampling::default() };
     let react = ReactConfig { sampling, ..config.rollouts.agent.clone() };
     let date = job.date.unwrap_or_else(|| job.job.started.date_naive());
     Ok(Arc::new(Agent::new(web, profile, react, judge, config.reward.clone(), renderer, date)))

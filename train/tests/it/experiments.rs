@@ -129,11 +129,15 @@ fn arms_are_compared_though_one_fails_and_what_is_done_is_not_done_again() {
     assert!(format(&found.arms[1]) > 0.5, "{:?}", found.arms[1].metrics);
     let markdown = fs::read_to_string(folder.path().join("out/results.md")).unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{markdown}\n"));
-    assert!(markdown.starts_with("# Yes or no\n") && markdown.contains("\n| broken | 0 of 2 | – | – | – |\n"), "{markdown}");
+    assert!(
+        markdown.starts_with("# Yes or no\n") && markdown.contains("\n| broken | 0 of 2 | – | – | – |\n"),
+        "{markdown}"
+    );
     let curves = fs::read_to_string(folder.path().join("out/curves.csv")).unwrap();
     assert!(curves.contains("\ndapo,2,2,dapo,accuracy,1,"), "{curves}");
 
-    let told: Vec<String> = found.arms[..3].iter().flat_map(|arm| &arm.stages).map(|id| events(folder.path(), id)).collect();
+    let told: Vec<String> =
+        found.arms[..3].iter().flat_map(|arm| &arm.stages).map(|id| events(folder.path(), id)).collect();
     let again = experiment(folder.path(), PLAN, &["--jobs", "2", "--json"]);
     let second: Results = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(second.stages.len(), found.stages.len());
@@ -155,7 +159,8 @@ fn what_is_interrupted_is_told_as_incomplete_and_goes_on() {
     let only = ["--only", "sft", "--seeds", "1"];
     let mut steps = 0;
     for _ in 0..2 {
-        let mut child = command(folder.path(), &endless, &only).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            command(folder.path(), &endless, &only).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         wait_for(&folder.path().join("out/stages"), steps + 2, &mut child);
         send("INT", &child);
         assert_eq!(child.wait().unwrap().code(), Some(3));
