@@ -371,7 +371,10 @@ mod tests {
     #[test]
     fn a_mistake_is_one_line_with_file_key_and_what_is_allowed() {
         for (text, line) in [
-            ("[groups]\nG = 1\n", "dapo.toml:2:1: groups.G: unknown field `G`, expected one of `size`, `dynamic_sampling`"),
+            (
+                "[groups]\nG = 1\n",
+                "dapo.toml:2:1: groups.G: unknown field `G`, expected one of `size`, `dynamic_sampling`",
+            ),
             ("[loss]\nclip_low = 'x'\n", "dapo.toml:2:12: loss.clip_low: invalid type: string, expected f64"),
             ("preset = 'x'\n", "dapo.toml: preset: must be one of demo"),
             ("[groups]\nsize = 1\n", "dapo.toml: groups.size: must be from 2 to 4096: one rollout has nothing"),

@@ -158,8 +158,17 @@ impl<P: Write> Runner<'_, P> {
     fn finish(&mut self, budget: Duration, interrupt: &AtomicBool) {
         let mut stopped: Option<Instant> = None;
         loop {
-            if stopped.is_none() {
-                self.begin_what_can_be();
+            match stopped {
+                None if self.begun.elapsed() >= budget || interrupt.load(Ordering::Relaxed) => {
+                    stopped = Some(Instant::now());
+                    self.signal("INT", "is asked to stop");
+                }
+                None => self.begin_what_can_be(),
+                Some(at) if at.elapsed() >= GRACE => {
+                    stopped = Some(Instant::now());
+                    self.signal("KILL", "did not stop, and is ended");
+                }
+                Some(_) => {}
             }
             if self.under_way.is_empty() {
                 return;
@@ -168,17 +177,6 @@ impl<P: Write> Runner<'_, P> {
                 Ok((place, result)) => self.ended(place, result),
                 // A sender of ours is alive as long as this is.
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-            match stopped {
-                None if self.begun.elapsed() >= budget || interrupt.load(Ordering::Relaxed) => {
-                    stopped = Some(Instant::now());
-                    self.signal("INT", "is asked to stop");
-                }
-                Some(at) if at.elapsed() >= GRACE => {
-                    stopped = Some(Instant::now());
-                    self.signal("KILL", "did not stop, and is ended");
-                }
-                _ => {}
             }
         }
     }

@@ -74,7 +74,8 @@ fn the_instruction_that_forced_an_answer_is_not_trained() {
 fn without_the_mask_all_behind_the_question_is_trained_with_recorded_ids_and_without() {
     let messages = conversation("who?", "a page", "x");
     let plain = row(&messages);
-    let between = "<|im_end|>\n<|im_start|>user\n<tool_response>\na page\n</tool_response><|im_end|>\n<|im_start|>assistant\n";
+    let between =
+        "<|im_end|>\n<|im_start|>user\n<tool_response>\na page\n</tool_response><|im_end|>\n<|im_start|>assistant\n";
     for tokenizer in TOKENIZERS.iter() {
         let turns = assistant_turns(&messages);
         let all = [turns[0], between, turns[1]].concat();
