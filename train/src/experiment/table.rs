@@ -181,9 +181,12 @@ impl Results {
             let seeds = if done == all { done.to_string() } else { format!("{done} of {all}") };
             let value =
                 |metric: &String| cell(self.done(name).filter_map(|arm| arm.metrics.get(metric).copied()), false);
-            [(*name).to_string(), seeds].into_iter().chain(self.metrics.iter().map(value)).collect::<Vec<_>>()
+            let seconds = cell(self.done(name).map(|arm| arm.seconds), false);
+            let first = [(*name).to_string(), seeds].into_iter();
+            first.chain(self.metrics.iter().map(value)).chain([seconds]).collect::<Vec<_>>()
         };
-        text.push_str(&table(&head, names.iter().map(row)));
+        let with_seconds = [&head[..], &["seconds"]].concat();
+        text.push_str(&table(&with_seconds, names.iter().map(row)));
         text.push_str(
             "\nMeans over the seeds that are done, in brackets the lowest and the highest of them: a spread, and no interval \
              of confidence.\n",
@@ -299,11 +302,11 @@ mod tests {
 
 Does b do more than a?
 
-| arm | seeds | pass_at_1 | written_tokens |
-| --- | ---: | ---: | ---: |
-| a | 2 | 0.250 [0.200, 0.300] | 95.5 [90.0, 101] |
-| b | 1 of 2 | 0.500 | – |
-| c | 0 of 1 | – | – |
+| arm | seeds | pass_at_1 | written_tokens | seconds |
+| --- | ---: | ---: | ---: | ---: |
+| a | 2 | 0.250 [0.200, 0.300] | 95.5 [90.0, 101] | 20.0 [20.0, 20.0] |
+| b | 1 of 2 | 0.500 | – | 20.0 |
+| c | 0 of 1 | – | – | – |
 
 Means over the seeds that are done, in brackets the lowest and the highest of them: a spread, and no interval of confidence.
 

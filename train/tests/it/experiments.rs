@@ -130,7 +130,7 @@ fn arms_are_compared_though_one_fails_and_what_is_done_is_not_done_again() {
     let markdown = fs::read_to_string(folder.path().join("out/results.md")).unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{markdown}\n"));
     assert!(
-        markdown.starts_with("# Yes or no\n") && markdown.contains("\n| broken | 0 of 2 | – | – | – |\n"),
+        markdown.starts_with("# Yes or no\n") && markdown.contains("\n| broken | 0 of 2 | – | – | – | – |\n"),
         "{markdown}"
     );
     let curves = fs::read_to_string(folder.path().join("out/curves.csv")).unwrap();
