@@ -168,59 +168,68 @@ impl Results {
         self.arms.iter().all(|arm| arm.state == State::Done)
     }
 
-    /// The table, and what is to be known about it: Markdown.
+    /// The tables, and what is to be known about them: Markdown.
     pub fn markdown(&self) -> String {
-        let names = self.names();
-        let mut text = format!("# {}\n\n{}\n\n", self.title, self.question);
-        if self.quick {
-            text.push_str("Tried with `--quick`: it says whether all of it runs, and nothing about the question.\n\n");
-        }
-        let head: Vec<&str> = ["arm", "seeds"].into_iter().chain(self.metrics.iter().map(String::as_str)).collect();
-        let row = |name: &&str| {
-            let (done, all) = (self.done(name).count(), self.arms.iter().filter(|arm| arm.arm == **name).count());
+        let Results { title, question, device, seconds, minutes, .. } = self;
+        let Program { version, libtorch, sha256 } = &self.program;
+        let quick = "Tried with `--quick`: it says whether all of it runs, and nothing about the question.\n\n";
+        let quick = if self.quick { quick } else { "" };
+        format!(
+            "# {title}\n\n{question}\n\n{quick}{}\nMeans over the seeds that are done, in brackets the lowest and the highest of \
+             them: a spread, and no interval of confidence.\n{}{}\n## How\n\nwebdancer-train {version}, SHA-256 {sha256}; libtorch \
+             {libtorch}\n\non {device}\n\n{seconds:.0} s of {minutes} minutes at most\n",
+            self.scores(),
+            self.differences(),
+            self.incomplete(),
+        )
+    }
+
+    fn scores(&self) -> String {
+        let row = |name: &str| {
+            let (done, all) = (self.done(name).count(), self.arms.iter().filter(|arm| arm.arm == name).count());
             let seeds = if done == all { done.to_string() } else { format!("{done} of {all}") };
-            let value =
+            let of_metric =
                 |metric: &String| cell(self.done(name).filter_map(|arm| arm.metrics.get(metric).copied()), false);
             let seconds = cell(self.done(name).map(|arm| arm.seconds), false);
-            let first = [(*name).to_string(), seeds].into_iter();
-            first.chain(self.metrics.iter().map(value)).chain([seconds]).collect::<Vec<_>>()
+            let first = [name.to_string(), seeds].into_iter();
+            first.chain(self.metrics.iter().map(of_metric)).chain([seconds]).collect::<Vec<_>>()
         };
-        let with_seconds = [&head[..], &["seconds"]].concat();
-        text.push_str(&table(&with_seconds, names.iter().map(row)));
-        text.push_str(
-            "\nMeans over the seeds that are done, in brackets the lowest and the highest of them: a spread, and no interval \
-             of confidence.\n",
-        );
-        if let Some((first, others)) = names.split_first().filter(|(_, others)| !others.is_empty()) {
-            let _ = write!(text, "\n## Difference to {first}, seed by seed\n\n");
-            let row = |name: &&str| {
-                let pairs: Vec<_> =
-                    self.done(name).filter_map(|arm| Some((arm, self.with(first, arm.seed)?))).collect();
-                let value = |metric: &String| {
-                    let of = |(one, other): &(&ArmResult, &ArmResult)| {
-                        Some(one.metrics.get(metric)? - other.metrics.get(metric)?)
-                    };
-                    cell(pairs.iter().filter_map(of), true)
-                };
-                let first = [(*name).to_string(), pairs.len().to_string()];
-                first.into_iter().chain(self.metrics.iter().map(value)).collect::<Vec<_>>()
+        let head: Vec<&str> = self.head().chain(["seconds"]).collect();
+        table(&head, self.names().into_iter().map(row))
+    }
+
+    fn differences(&self) -> String {
+        let names = self.names();
+        let Some((first, others)) = names.split_first().filter(|(_, others)| !others.is_empty()) else {
+            return String::new();
+        };
+        let row = |name: &&str| {
+            let done = self.done(name);
+            let pairs: Vec<_> = done.filter_map(|arm| Some((arm, self.with(first, arm.seed)?))).collect();
+            let of_metric = |metric: &String| {
+                let values = pairs.iter().filter_map(|(one, other)| {
+                    let (one, other) = (one.metrics.get(metric)?, other.metrics.get(metric)?);
+                    Some(one - other)
+                });
+                cell(values, true)
             };
-            text.push_str(&table(&head, others.iter().map(row)));
-        }
-        let incomplete: Vec<&ArmResult> = self.arms.iter().filter(|arm| arm.state != State::Done).collect();
-        if !incomplete.is_empty() {
-            text.push_str("\n## Incomplete\n\n");
-            for ArmResult { arm, seed, reason, .. } in incomplete {
-                let _ = writeln!(text, "- {arm}, seed {seed}: {}", reason.as_deref().unwrap_or_default());
-            }
-        }
-        let Program { version, libtorch, sha256 } = &self.program;
-        let _ = write!(
-            text,
-            "\n## How\n\nwebdancer-train {version}, SHA-256 {sha256}; libtorch {libtorch}\n\non {}\n\n{:.0} s of {} minutes at most\n",
-            self.device, self.seconds, self.minutes
-        );
-        text
+            let first = [(*name).to_string(), pairs.len().to_string()].into_iter();
+            first.chain(self.metrics.iter().map(of_metric)).collect::<Vec<_>>()
+        };
+        let head: Vec<&str> = self.head().collect();
+        format!("\n## Difference to {first}, seed by seed\n\n{}", table(&head, others.iter().map(row)))
+    }
+
+    fn incomplete(&self) -> String {
+        let line = |arm: &ArmResult| {
+            format!("- {}, seed {}: {}\n", arm.arm, arm.seed, arm.reason.as_deref().unwrap_or_default())
+        };
+        let lines: String = self.arms.iter().filter(|arm| arm.state != State::Done).map(line).collect();
+        if lines.is_empty() { lines } else { format!("\n## Incomplete\n\n{lines}") }
+    }
+
+    fn head(&self) -> impl Iterator<Item = &str> {
+        ["arm", "seeds"].into_iter().chain(self.metrics.iter().map(String::as_str))
     }
 
     /// Every metric of every stage, by arm and seed: CSV.
