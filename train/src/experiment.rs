@@ -35,7 +35,7 @@ pub struct ExperimentArgs {
     /// Folder of pins: a folder each, by the names that the experiment has
     #[arg(long, value_name = "FOLDER")]
     pub pins: PathBuf,
-    /// Folder for results and stages. Stages that it holds already are not done again
+    /// Folder for results, in one of the experiment's name, and stages. Stages that it holds already are not done again
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
     /// Seeds of each arm, 1 to N [default: those of the experiment; 1 with --quick]

@@ -57,7 +57,8 @@ struct Clock {
     seconds: f64,
 }
 
-/// Runs an experiment by `program`, this program's own file: results into `args.out`, progress to `progress`.
+/// Runs an experiment by `program`, this program's own file: results into the folder of its name in `args.out`, progress to
+/// `progress`.
 ///
 /// # Errors
 /// The experiment's file, an argument or a pin is wrong, or the folder cannot be written to. A stage that fails is no error: it
@@ -75,15 +76,19 @@ pub fn run(
         .map_err(|_| ExperimentError::new(format!("--minutes {minutes}: must be a number of minutes")))?;
     let work = Work::of(&plan, args)?;
     let failed = |error: &dyn Display| ExperimentError::new(format!("{}: {error}", args.out.display()));
-    std::fs::create_dir_all(&args.out).map_err(|error| failed(&error))?;
-    let _lock = lock::take(&args.out, LOCK_WAIT)?;
+    // A stage that goes on must find what it began with in the same place.
+    let out = std::path::absolute(&args.out).map_err(|error| failed(&error))?;
+    let name = args.file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let folder = out.join(&name);
+    std::fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
+    let _lock = lock::take(&out, LOCK_WAIT)?;
     let threads = machine::threads();
     let jobs = args.jobs.map_or_else(|| threads.min(JOBS_MAX), usize::from).max(1);
     let (tell, told) = mpsc::channel();
     let mut runner = Runner {
         plan: &plan,
         work: &work,
-        out: &args.out,
+        out: &out,
         program,
         jobs,
         threads: (threads / jobs).max(1),
@@ -97,7 +102,7 @@ pub fn run(
     runner.take_up();
     runner.finish(budget, interrupt);
     let results = Results {
-        name: args.file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        name,
         title: plan.title.clone(),
         question: plan.question.clone(),
         quick: args.quick,
@@ -115,7 +120,7 @@ pub fn run(
     for (name, text) in
         [("results.json", &ended.json), ("results.md", &ended.markdown), ("curves.csv", &ended.results.csv())]
     {
-        write_whole(&args.out.join(name), text.as_bytes())?;
+        write_whole(&folder.join(name), text.as_bytes())?;
     }
     Ok(ended)
 }

@@ -89,7 +89,7 @@ fn said(output: &Output) -> String {
 }
 
 fn results(folder: &Path) -> Results {
-    serde_json::from_slice(&fs::read(folder.join("out/results.json")).unwrap()).unwrap()
+    serde_json::from_slice(&fs::read(folder.join("out/x/results.json")).unwrap()).unwrap()
 }
 
 fn events(folder: &Path, id: &str) -> String {
@@ -127,13 +127,13 @@ fn arms_are_compared_though_one_fails_and_what_is_done_is_not_done_again() {
     let format = |arm: &ArmResult| arm.metrics["format"];
     assert_eq!(format(&found.arms[0]), 0.0);
     assert!(format(&found.arms[1]) > 0.5, "{:?}", found.arms[1].metrics);
-    let markdown = fs::read_to_string(folder.path().join("out/results.md")).unwrap();
+    let markdown = fs::read_to_string(folder.path().join("out/x/results.md")).unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{markdown}\n"));
     assert!(
         markdown.starts_with("# Yes or no\n") && markdown.contains("\n| broken | 0 of 2 | – | – | – | – |\n"),
         "{markdown}"
     );
-    let curves = fs::read_to_string(folder.path().join("out/curves.csv")).unwrap();
+    let curves = fs::read_to_string(folder.path().join("out/x/curves.csv")).unwrap();
     assert!(curves.contains("\ndapo,2,2,dapo,accuracy,1,"), "{curves}");
 
     let told: Vec<String> =
