@@ -328,8 +328,8 @@ Means over the seeds that are done, in brackets the lowest and the highest of th
 
 ## Incomplete
 
-- b, seed 2: stopped in stage 2 (dapo), behind step 7
 - c, seed 1: failed in stage 1 (sft): the loss is NaN
+- b, seed 2: stopped in stage 2 (dapo), behind step 7
 
 ## How
 
