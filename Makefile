@@ -22,7 +22,7 @@ BENCHES := bench-append bench-crawl bench-dashboard bench-ingest bench-pin bench
 # of half an hour, where DataFusion takes no part. Checks of overflows and assertions stay.
 optimised = $(foreach crate,$(1),--config 'profile.dev.package.webdancer-$(crate).opt-level=3')
 
-.PHONY: help build build-train demo demo-quick demo-report test test-build test-train parity parity-eval screenshots lint torture fuzz release $(BENCHES) bench-eval bench-funnel bench-train bench-dapo clean
+.PHONY: help build build-train demo demo-quick demo-report experiment-pins experiment-report test test-build test-train parity parity-eval screenshots lint torture fuzz release $(BENCHES) bench-eval bench-funnel bench-train bench-dapo clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -51,6 +51,12 @@ demo-quick: build build-train ## The same with less of everything, in two minute
 
 demo-report: build build-train ## The demo with three seeds, and its table and plot in docs/results (BENCH_SEEDS); about half an hour
 	python3 tests/bench/demo_report.py
+
+experiment-pins: build ## The pins that experiments/*.toml name, in experiment-lake (EXPERIMENT_ARGS=--quick: small ones)
+	experiments/pins experiment-lake $(EXPERIMENT_ARGS)
+
+experiment-report: ## Pages in docs/results of experiments that have run (RESULTS="FILE …", their results.json)
+	python3 tests/bench/experiment_report.py $(RESULTS)
 
 test: test-build ## All tests, with a real Kafka broker, a real S3 server, other engines' readers and a browser
 	@export KAFKA_PORT=19392 KAFKA_DIR=$(CARGO_TARGET_DIR)/test-kafka; \
@@ -152,4 +158,4 @@ bench-dapo: ## A DAPO step on a processor beside a plain loop in PyTorch (BENCH_
 	python3 tests/bench/dapo.py
 
 clean: ## The demo's lake and the link; the target folder stays
-	rm -rf demo-lake demo-report webdancer webdancer-train
+	rm -rf demo-lake demo-report experiment-lake webdancer webdancer-train

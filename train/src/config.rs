@@ -8,6 +8,7 @@
 
 mod dapo;
 mod data;
+mod evaluate;
 mod file;
 mod learning;
 mod lora;
@@ -21,15 +22,18 @@ pub use self::dapo::{
     PolicyAggregation, PolicyConfig,
 };
 pub use self::data::{BatchConfig, DataConfig, TooLong, ValidationConfig};
+pub use self::evaluate::{EVALUATE_PRESETS, EvaluateConfig};
 pub use self::file::ConfigError;
+pub(crate) use self::file::over;
 pub use self::learning::{Aggregation, EarlyStopConfig, LossConfig, OptimizerConfig, ScheduleConfig, ScheduleKind};
 pub use self::lora::{LoraConfig, Projection};
 pub use self::model::{Family, ModelSource, ScratchModel, SmallTokenizerConfig, SmallTokenizerKind};
 pub use self::rollout::{JudgeConfig, JudgeKind, JudgeStyle, RolloutConfig, TrialConfig};
 
 /// The presets by name, each a TOML file of this very format.
-pub const PRESETS: [(&str, &str); 4] = [
+pub const PRESETS: [(&str, &str); 5] = [
     ("demo", include_str!("../presets/demo.toml")),
+    ("30m", include_str!("../presets/30m.toml")),
     ("0.5b", include_str!("../presets/0.5b.toml")),
     ("1.5b", include_str!("../presets/1.5b.toml")),
     ("7b", include_str!("../presets/7b.toml")),
@@ -189,11 +193,10 @@ mod tests {
     fn every_preset_is_a_configuration_once_it_has_a_model() {
         for (name, _) in PRESETS {
             let config = SftConfig::preset(name).unwrap();
-            assert_eq!(config.model.scratch.is_some(), name == "demo");
-            let text = match name {
-                "demo" => "preset = 'demo'".to_string(),
-                name => format!("preset = '{name}'\n[model]\nfolder = 'm'"),
-            };
+            let is_drawn = matches!(name, "demo" | "30m");
+            assert_eq!(config.model.scratch.is_some(), is_drawn);
+            let model = if is_drawn { "" } else { "[model]\nfolder = 'm'" };
+            let text = format!("preset = '{name}'\n{model}");
             let read = parse(&text).unwrap();
             assert_eq!((read.preset.as_deref(), read.batch.tokens), (Some(name), config.batch.tokens));
         }
@@ -232,7 +235,7 @@ mod tests {
                 "sft.toml:2:15: loss.aggregation: unknown variant `mean`, expected one of `token-mean`, `seq-mean-token-mean`, `seq-mean-token-sum`",
             ),
             ("device = 'tpu'\n", "sft.toml:1:10: device: must be auto, cpu, cuda or cuda:N"),
-            ("preset = '3b'\n", "sft.toml: preset: must be one of demo, 0.5b, 1.5b, 7b"),
+            ("preset = '3b'\n", "sft.toml: preset: must be one of demo, 30m, 0.5b, 1.5b, 7b"),
             ("seed = 1\n", "sft.toml: model: give folder, or a [model.scratch]"),
             ("[model]\nfolder = 'm'\n[model.scratch]\n", "sft.toml: model: give folder or scratch, not both"),
             ("[model.scratch]\nkv_heads = 3\n", "sft.toml: model.scratch.kv_heads: must divide heads"),

@@ -28,6 +28,9 @@ pub const INTERRUPTED: i32 = 130;
 /// Metric that a trainer ends with: its value is the step of the checkpoint to use.
 pub const BEST_STEP: &str = "best_step";
 
+/// File in the folder of an evaluation: what each question came to, a JSON array.
+pub const QUESTIONS_FILE: &str = "questions.json";
+
 /// A run of a trainer: the arguments after its kind, such as `sft`.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Job {
@@ -114,6 +117,36 @@ impl DapoJob {
     }
 }
 
+/// An evaluation: the arguments after `evaluate`. Its pins are of questions. It tells trajectories, judgments, rewards and
+/// metrics, and keeps [what each question came to](crate::score::QuestionScore) in [`QUESTIONS_FILE`].
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct EvaluateJob {
+    /// What every run has.
+    #[command(flatten)]
+    pub job: Job,
+    /// Manifest of the pin of pages that the closed web is made of, or its folder
+    #[arg(long, value_name = "MANIFEST")]
+    pub pages: PathBuf,
+    /// Folder of the checkpoint to evaluate
+    #[arg(long, value_name = "FOLDER")]
+    pub init: PathBuf,
+    /// The date that the agent is told, such as 2026-01-02 [default: that of --started]
+    #[arg(long, value_name = "DATE")]
+    pub date: Option<NaiveDate>,
+}
+
+impl EvaluateJob {
+    /// The arguments that this is read from.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = self.job.arguments();
+        arguments.extend(["--pages".into(), (&self.pages).into(), "--init".into(), (&self.init).into()]);
+        if let Some(date) = self.date {
+            arguments.extend(["--date".into(), date.to_string().into()]);
+        }
+        arguments
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -130,6 +163,29 @@ mod tests {
     struct DapoCommand {
         #[command(flatten)]
         job: DapoJob,
+    }
+
+    #[derive(Debug, Parser)]
+    struct EvaluateCommand {
+        #[command(flatten)]
+        job: EvaluateJob,
+    }
+
+    #[test]
+    fn arguments_of_an_evaluation_are_read_as_they_were_meant() {
+        for date in [None, NaiveDate::from_ymd_opt(2020, 2, 29)] {
+            let job = Job {
+                run: "r1".to_string(),
+                started: DateTime::from_timestamp_micros(1_700_000_000_000_001).unwrap(),
+                pins: vec!["questions".into()],
+                config: "evaluate.toml".into(),
+                out: "runs/r1".into(),
+                resume: true,
+            };
+            let job = EvaluateJob { job, pages: "p q".into(), init: "c".into(), date };
+            let arguments = [OsString::from("trainer")].into_iter().chain(job.arguments());
+            assert_eq!(EvaluateCommand::try_parse_from(arguments).unwrap().job, job);
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! Reinforcement learning begins elsewhere: [`questions`] are read from a pin and attempted by `rollout`, an [`episode`]
 //! holds the tokens that were sampled, [`dapo`] says which episodes are learnt from, and by how much, and `rl` is the loop.
 //!
+//! [`experiment`] runs many of these trainings, each as a process of its own, and compares what came of them by [`score`].
+//!
 //! [`prepare`] does the first half at once, [`inspect`] shows what came of it, [`contract`] and [`events`] are what a
 //! trainer and its parent say to one another.
 //!
@@ -23,6 +25,7 @@ pub mod dapo;
 pub mod data;
 pub mod episode;
 pub mod events;
+pub mod experiment;
 pub mod input;
 pub mod inspect;
 pub mod lock;
@@ -30,6 +33,7 @@ pub mod mask;
 pub mod pack;
 pub mod prepare;
 pub mod questions;
+pub mod score;
 pub mod settings_error;
 pub mod small;
 pub mod split;

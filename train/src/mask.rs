@@ -103,12 +103,18 @@ pub struct Masker {
     tokenizer: ChatTokenizer,
     chat: Chat,
     recorded: bool,
+    observations: bool,
 }
 
 impl Masker {
     /// With the tokenizer and the renderer of the model that is trained. `recorded`: whether recorded ids may be used.
     pub fn new(tokenizer: ChatTokenizer, chat: Chat, recorded: bool) -> Masker {
-        Masker { tokenizer, chat, recorded }
+        Masker { tokenizer, chat, recorded, observations: false }
+    }
+
+    /// The same; `observations`: whether all that stands between the agent's first token and its last is trained.
+    pub fn with_observations(self, observations: bool) -> Masker {
+        Masker { observations, ..self }
     }
 
     /// The tokenizer.
@@ -127,13 +133,17 @@ impl Masker {
     /// The row lacks parts of it, or the tokenizer fails.
     pub fn document(&self, row: &Trajectory) -> Result<Document, MaskError> {
         let messages = render_messages(row)?;
-        match self.recorded(row, &messages) {
-            Ok(document) => Ok(document),
+        let mut document = match self.recorded(row, &messages) {
+            Ok(document) => document,
             Err(reason) => {
                 let (ids, trained) = chat::encode(&self.tokenizer, &self.chat.segments(&messages))?;
-                Ok(Document { ids, trained, rendered: Some(reason) })
+                Document { ids, trained, rendered: Some(reason) }
             }
+        };
+        if self.observations {
+            document.train_between();
         }
+        Ok(document)
     }
 
     /// The recorded ids, if they may be used.
@@ -185,6 +195,17 @@ impl Masker {
 }
 
 impl Document {
+    /// Trains all that stands between what is trained.
+    fn train_between(&mut self) {
+        let first = self.trained.iter().position(|&trained| trained);
+        let last = self.trained.iter().rposition(|&trained| trained);
+        if let Some((first, last)) = first.zip(last)
+            && let Some(between) = self.trained.get_mut(first..=last)
+        {
+            between.fill(true);
+        }
+    }
+
     fn push(&mut self, ids: &[u32], trained: bool) {
         self.ids.extend_from_slice(ids);
         self.trained.resize(self.ids.len(), trained);

@@ -87,7 +87,8 @@ pub fn masker(config: &SftConfig, pins: &[Pin], scratch: &Path) -> Result<(Maske
         }
     };
     let (chat, difference) = Chat::of_folder(folder)?;
-    Ok((Masker::new(tokenizer, chat, config.data.recorded_tokens), difference))
+    let masker = Masker::new(tokenizer, chat, config.data.recorded_tokens);
+    Ok((masker.with_observations(config.data.observations), difference))
 }
 
 /// The family of the model in a folder, by its `config.json`.

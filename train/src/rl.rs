@@ -14,9 +14,10 @@
 //! A run that was killed goes on from its last checkpoint. Episodes that it had told since are not sampled again: what is
 //! recorded is what happened. A deterministic run does sample them again, and to the same bits. So an event is told once,
 //! and says what was trained on.
-//! In [replay](stored) all episodes are recorded ones.
+//! In [replay](stored) all episodes are recorded ones. [`evaluate()`] is a validation without a run around it.
 
 mod collect;
+mod evaluate;
 mod job;
 mod numbers;
 mod record;
@@ -24,5 +25,6 @@ mod run;
 pub mod stored;
 mod trial;
 
+pub use self::evaluate::{Evaluated, evaluate};
 pub use self::job::run;
 pub use self::run::{DapoEnd, DapoOutcome, DapoState};

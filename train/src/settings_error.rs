@@ -7,15 +7,21 @@ use toml::de::{DeTable, DeValue};
 
 /// The line for `error`, which came of reading `text`, the content of `file`.
 pub fn line_of(file: &Path, text: &str, error: &toml::de::Error) -> String {
-    let message = without_value(error.message());
-    let Some(offset) = error.span().map(|span| span.start) else { return format!("{}: {message}", file.display()) };
+    let what = what_of(text, error);
+    let Some(offset) = error.span().map(|span| span.start) else { return format!("{}: {what}", file.display()) };
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    // A file that is no TOML is read as far as it can be: its keys are those before the mistake.
+    format!("{}:{line}:{column}: {what}", file.display())
+}
+
+/// `KEY: what`, of settings that are in no file as they stand in `text`.
+pub(crate) fn what_of(text: &str, error: &toml::de::Error) -> String {
+    // A text that is no TOML is read as far as it can be: its keys are those before the mistake.
     let (keys, _) = DeTable::parse_recoverable(text);
-    let key = key_at(keys.get_ref(), offset).map(|key| format!("{key}: ")).unwrap_or_default();
-    format!("{}:{line}:{column}: {key}{message}", file.display())
+    let key = error.span().and_then(|span| key_at(keys.get_ref(), span.start));
+    let key = key.map(|key| format!("{key}: ")).unwrap_or_default();
+    format!("{key}{}", without_value(error.message()))
 }
 
 /// The key, with those of the tables around it, whose name or value stands at `offset`.

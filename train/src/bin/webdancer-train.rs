@@ -12,8 +12,9 @@ use clap::{Parser, Subcommand};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use webdancer_train::config::{Device, Dtype};
-use webdancer_train::contract::{DapoJob, INTERRUPTED, Job};
+use webdancer_train::contract::{DapoJob, EvaluateJob, INTERRUPTED, Job};
 use webdancer_train::error::TrainError;
+use webdancer_train::experiment::{self, ExperimentArgs};
 use webdancer_train::generate::{Engine, EngineConfig};
 use webdancer_train::inspect::{self, InspectArgs};
 use webdancer_train::model::Qwen;
@@ -24,6 +25,9 @@ use webdancer_train::{checkpoint, device, job, rl};
 
 /// How long a trainer that nobody listens to any more may take to come to the end of its step.
 const UNHEARD_GRACE: Duration = Duration::from_secs(20);
+
+/// Exit code of an experiment of which some arms are not done.
+const IN_PART: u8 = 3;
 
 /// Trains models on pins, and serves them
 #[derive(Debug, Parser)]
@@ -39,6 +43,10 @@ enum Command {
     Sft(Job),
     /// Reinforcement learning from attempts at questions on a closed web (DAPO); events go to standard output
     Dapo(DapoJob),
+    /// Let a checkpoint attempt questions on a closed web, and learn nothing; events go to standard output
+    Evaluate(EvaluateJob),
+    /// Run an experiment: its arms as processes of this program, and a table of what came of them
+    Experiment(ExperimentArgs),
     /// Show a row of a pin as a model is trained on it
     Inspect(InspectArgs),
     /// Serve a checkpoint as an endpoint that speaks OpenAI's chat completions
@@ -82,6 +90,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Sft(job) => sft(&job),
         Command::Dapo(job) => dapo(&job),
+        Command::Evaluate(job) => evaluate(&job),
+        Command::Experiment(arguments) => experiment(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(TrainError::from),
         Command::Serve(arguments) => serve(arguments),
     };
@@ -105,6 +115,22 @@ fn dapo(job: &DapoJob) -> Result<ExitCode, TrainError> {
         DapoEnd::Interrupted => ExitCode::from(INTERRUPTED as u8),
         DapoEnd::Complete | DapoEnd::OutOfPatience | DapoEnd::NothingToLearn => ExitCode::SUCCESS,
     })
+}
+
+fn evaluate(job: &EvaluateJob) -> Result<ExitCode, TrainError> {
+    let evaluated = until_signalled(|interrupt| rl::evaluate(job, interrupt, stdout(), stderr()))?;
+    Ok(evaluated.questions.map_or(ExitCode::from(INTERRUPTED as u8), |_| ExitCode::SUCCESS))
+}
+
+fn experiment(arguments: &ExperimentArgs) -> Result<ExitCode, TrainError> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| TrainError::Usage(format!("finding this program: {error}")))?;
+    let ended = until_signalled(|interrupt| {
+        let ended = experiment::run(arguments, &program, interrupt, stderr());
+        ended.map_err(|error| TrainError::Usage(error.to_string()))
+    })?;
+    let _ = writeln!(stdout(), "{}", if arguments.json { &ended.json } else { &ended.markdown });
+    Ok(if ended.results.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(IN_PART) })
 }
 
 /// Runs what looks at a flag that a signal sets.

@@ -16,7 +16,8 @@ use super::{
 };
 
 /// The presets by name, each a TOML file of this very format.
-pub const DAPO_PRESETS: [(&str, &str); 1] = [("demo", include_str!("../../presets/dapo-demo.toml"))];
+pub const DAPO_PRESETS: [(&str, &str); 2] =
+    [("demo", include_str!("../../presets/dapo-demo.toml")), ("30m", include_str!("../../presets/dapo-30m.toml"))];
 
 /// A DAPO run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,10 @@ pub struct PolicyConfig {
 pub struct GroupConfig {
     /// Rollouts of a prompt, G. 16: paper.
     pub size: usize,
+    /// Whether groups that are all correct or all wrong are left out, and others rolled out in their place. Without, all
+    /// groups of two episodes and more are trained on, to measure what it is worth: then `oversampling` above 1 rolls
+    /// out what nobody looks at. True: paper.
+    pub dynamic_sampling: bool,
     /// Groups that are trained on between two rounds of rollouts. 512: reference (DAPO/verl).
     pub prompts: usize,
     /// Prompts rolled out for each group that is still missing. 3: reference (DAPO/verl: generation batch 3 times the
@@ -129,7 +134,15 @@ pub struct GroupConfig {
 
 impl Default for GroupConfig {
     fn default() -> GroupConfig {
-        GroupConfig { size: 16, prompts: 512, oversampling: 3.0, refills_max: 9, empty_batches_max: 5, std_eps: 1e-6 }
+        GroupConfig {
+            size: 16,
+            dynamic_sampling: true,
+            prompts: 512,
+            oversampling: 3.0,
+            refills_max: 9,
+            empty_batches_max: 5,
+            std_eps: 1e-6,
+        }
     }
 }
 
@@ -364,7 +377,10 @@ mod tests {
     #[test]
     fn a_mistake_is_one_line_with_file_key_and_what_is_allowed() {
         for (text, line) in [
-            ("[groups]\nG = 1\n", "dapo.toml:2:1: groups.G: unknown field `G`, expected one of `size`, `prompts`"),
+            (
+                "[groups]\nG = 1\n",
+                "dapo.toml:2:1: groups.G: unknown field `G`, expected one of `size`, `dynamic_sampling`",
+            ),
             ("[loss]\nclip_low = 'x'\n", "dapo.toml:2:12: loss.clip_low: invalid type: string, expected f64"),
             ("preset = 'x'\n", "dapo.toml: preset: must be one of demo"),
             ("[groups]\nsize = 1\n", "dapo.toml: groups.size: must be from 2 to 4096: one rollout has nothing"),

@@ -18,6 +18,9 @@ pub struct DataConfig {
     pub too_long: TooLong,
     /// Whether trajectories whose answer was forced are trained on. False: ours.
     pub forced_answers: bool,
+    /// Whether what tools answered is trained on, too: everything from the agent's first token to its last. It is there
+    /// to measure what the mask is worth. False: paper.
+    pub observations: bool,
     /// Whether token ids that were recorded by this very tokenizer are used as they are. True: ours.
     pub recorded_tokens: bool,
     /// Bytes of one file of a pin. 16 GiB: ours.
@@ -33,6 +36,7 @@ impl Default for DataConfig {
             document_tokens_max: 32_768,
             too_long: TooLong::Skip,
             forced_answers: false,
+            observations: false,
             recorded_tokens: true,
             file_bytes_max: 16 << 30,
             tokens_max: 4_000_000_000,

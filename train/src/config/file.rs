@@ -94,7 +94,7 @@ pub(super) fn preset_table(presets: &[(&str, &str)], name: &str) -> Result<Table
 const ALTERNATIVES: [(&str, &str); 2] = [("folder", "scratch"), ("warmup_share", "warmup_steps")];
 
 /// `upper` laid over `lower`: tables key by key, anything else whole. Naming one of two alternatives leaves out the other.
-pub(super) fn over(mut lower: Table, upper: Table) -> Table {
+pub(crate) fn over(mut lower: Table, upper: Table) -> Table {
     for (one, other) in ALTERNATIVES {
         for (named, left_out) in [(one, other), (other, one)] {
             if upper.contains_key(named) {

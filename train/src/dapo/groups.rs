@@ -11,6 +11,8 @@
 //! | fewer than two | `TooSmall` |
 //! | all correct | `AllCorrect` |
 //! | all wrong | `AllWrong` |
+//!
+//! Without `groups.dynamic_sampling` only a group that is too small is left out.
 
 use webdancer_agent::reward::{RewardParts, Withheld};
 
@@ -25,7 +27,7 @@ const EPISODES_MIN: usize = 2;
 pub struct Group {
     /// Place of the prompt in the order in which prompts are drawn.
     pub prompt: u64,
-    /// Whether it is trained on.
+    /// What its answers are, by which dynamic sampling decides.
     pub fate: Fate,
     /// Episodes with a reward.
     pub scored: Vec<Scored>,
@@ -33,10 +35,10 @@ pub struct Group {
     pub withheld: Vec<(Episode, Withheld)>,
 }
 
-/// Whether a group is trained on.
+/// What the answers of a group are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fate {
-    /// It is: some answers are correct and some are not.
+    /// Some are correct and some are not: it is trained on.
     Kept,
     /// Too few rewards are left to compare.
     TooSmall,
@@ -73,7 +75,12 @@ impl Group {
             }
         }
         group.fate = fate(&group.correct());
-        if group.fate == Fate::Kept {
+        let trains = match group.fate {
+            Fate::Kept => true,
+            Fate::TooSmall => false,
+            Fate::AllCorrect | Fate::AllWrong => !groups.dynamic_sampling,
+        };
+        if trains {
             let rewards: Vec<f64> = group.scored.iter().map(|scored| scored.reward).collect();
             for (scored, advantage) in group.scored.iter_mut().zip(advantages(&rewards, groups.std_eps)) {
                 scored.advantage = Some(advantage);
@@ -84,7 +91,7 @@ impl Group {
 
     /// Whether it is trained on.
     pub fn is_kept(&self) -> bool {
-        self.fate == Fate::Kept
+        self.scored.iter().any(|scored| scored.advantage.is_some())
     }
 
     /// Share of the answers that are correct; None without any reward.
@@ -191,6 +198,22 @@ pub(crate) mod tests {
             assert_eq!((group.fate, group.accuracy()), (fate, accuracy), "{rewards:?}");
             assert!(group.scored.iter().all(|scored| scored.advantage.is_some() == (fate == Fate::Kept)));
         }
+    }
+
+    #[test]
+    fn without_dynamic_sampling_every_group_that_can_be_compared_is_trained_on() {
+        let config = GroupConfig { dynamic_sampling: false, ..GroupConfig::default() };
+        let of = |rewards: &[f64]| {
+            let episodes = rewards.iter().enumerate().map(|(at, &reward)| episode(0, at as i32, Ok(reward))).collect();
+            Group::new(0, episodes, &config, &OverlongConfig::default())
+        };
+        let equal = of(&[1.0, 1.0]);
+        assert_eq!((equal.fate, equal.is_kept()), (Fate::AllCorrect, true));
+        assert_advantages(&equal, &[0.0, 0.0]);
+        // Here the format alone tells them apart: mean 0.05, deviation 0.0707.
+        assert_advantages(&of(&[0.1, 0.0]), &[0.707, -0.707]);
+        assert!(!of(&[1.0]).is_kept());
+        assert!(!group(0, &[Ok(1.0), Ok(1.0)]).is_kept(), "with it they are left out");
     }
 
     #[test]

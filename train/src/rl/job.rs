@@ -19,7 +19,7 @@ use super::run::{DapoOutcome, DapoState, Run, Sampled, Source};
 use super::stored::{self, Stored};
 use crate::chat::Chat;
 use crate::checkpoint;
-use crate::config::{DapoConfig, Device, Dtype, JudgeConfig, JudgeKind, TrialConfig};
+use crate::config::{DapoConfig, Device, Dtype, JudgeConfig, JudgeKind, RolloutConfig, TrialConfig};
 use crate::contract::DapoJob;
 use crate::data::Pin;
 use crate::device;
@@ -113,22 +113,9 @@ pub fn run(
     let identity = job.job.identity(material.pin_id.clone());
     let prompts_end = material.prompts(config.schedule.epochs);
     let schedule = Schedule::new(&config.schedule, config.optimizer.lr, updates(&config, prompts_end));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.rollouts.threads)
-        .enable_all()
-        .build()
-        .map_err(|error| usage(format!("no threads: {error}")))?;
+    let runtime = runtime(&config.rollouts)?;
     let source = material.source(job, &config, &renderer, &runtime, recorded)?;
-    let own = EngineConfig::default();
-    let engine = EngineConfig {
-        // What a prompt computes differs in its last bits by how much of it is read from a cache, and a run that goes on
-        // begins with an empty one.
-        prefix_bytes_max: if config.deterministic { 0 } else { own.prefix_bytes_max },
-        sequences_max: config.rollouts.episodes_max,
-        prompt_tokens_per_step: config.rollouts.prompt_tokens_per_step,
-        context_max: config.rollouts.context_tokens_max,
-        ..own
-    };
+    let engine = engine_config(&config.rollouts, config.deterministic);
     let run = Run {
         config: &config,
         identity: identity.clone(),
@@ -172,8 +159,28 @@ fn policy(
     Ok(model.with_activation_checkpointing(config.batch.activation_checkpointing))
 }
 
-fn usage(reason: impl Into<String>) -> TrainError {
+pub(super) fn usage(reason: impl Into<String>) -> TrainError {
     TrainError::Usage(reason.into())
+}
+
+/// The threads that tools and judges run on.
+pub(super) fn runtime(rollouts: &RolloutConfig) -> Result<tokio::runtime::Runtime, TrainError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(rollouts.threads).enable_all().build();
+    runtime.map_err(|error| usage(format!("no threads: {error}")))
+}
+
+/// The engine that attempts are written by.
+pub(super) fn engine_config(rollouts: &RolloutConfig, deterministic: bool) -> EngineConfig {
+    let own = EngineConfig::default();
+    EngineConfig {
+        // What a prompt computes differs in its last bits by how much of it is read from a cache, and a run that goes on
+        // begins with an empty one.
+        prefix_bytes_max: if deterministic { 0 } else { own.prefix_bytes_max },
+        sequences_max: rollouts.episodes_max,
+        prompt_tokens_per_step: rollouts.prompt_tokens_per_step,
+        context_max: rollouts.context_tokens_max,
+        ..own
+    }
 }
 
 /// What is learnt from, as it was given.
@@ -318,7 +325,7 @@ impl Material {
     }
 }
 
-fn renderer(folder: &Path, say: &mut impl FnMut(String)) -> Result<Renderer, TrainError> {
+pub(super) fn renderer(folder: &Path, say: &mut impl FnMut(String)) -> Result<Renderer, TrainError> {
     let tokenizer = ChatTokenizer::of_folder(folder)?;
     let (chat, difference) = Chat::of_folder(folder)?;
     if let Some(difference) = difference {
@@ -327,7 +334,7 @@ fn renderer(folder: &Path, say: &mut impl FnMut(String)) -> Result<Renderer, Tra
     Ok(Renderer::new(tokenizer, chat))
 }
 
-fn fits(renderer: &Renderer, model: &Qwen, folder: &Path) -> Result<(), TrainError> {
+pub(super) fn fits(renderer: &Renderer, model: &Qwen, folder: &Path) -> Result<(), TrainError> {
     let (tokens, vocabulary) = (i64::from(renderer.tokenizer().ids()), model.config().vocab_size);
     if tokens > vocabulary {
         let reason = format!("the tokenizer has {tokens} tokens and the model {vocabulary}");
@@ -337,7 +344,7 @@ fn fits(renderer: &Renderer, model: &Qwen, folder: &Path) -> Result<(), TrainErr
 }
 
 /// The profile of this name, or in this file.
-fn profile(name: &str) -> Result<Profile, TrainError> {
+pub(super) fn profile(name: &str) -> Result<Profile, TrainError> {
     if let Some(profile) = Profile::built_in(name) {
         return Ok(profile);
     }
@@ -347,7 +354,7 @@ fn profile(name: &str) -> Result<Profile, TrainError> {
     profile.map_err(|error| TrainError::file(path, error))
 }
 
-fn judge_of(config: &JudgeConfig, seed: u64) -> Result<Arc<dyn Judge>, TrainError> {
+pub(super) fn judge_of(config: &JudgeConfig, seed: u64) -> Result<Arc<dyn Judge>, TrainError> {
     if config.kind != JudgeKind::Model {
         let unknown = || usage(format!("there is no judge {}", config.kind.name()));
         return judge::by_name(config.kind.name()).ok_or_else(unknown);

@@ -451,7 +451,7 @@ impl<W: Write, S: FnMut(String)> Run<'_, W, S> {
 }
 
 /// The policy of a version.
-fn policy(name: &str, renderer: &Arc<Renderer>, version: u64) -> Arc<PolicyModel> {
+pub(super) fn policy(name: &str, renderer: &Arc<Renderer>, version: u64) -> Arc<PolicyModel> {
     let policy = Policy {
         checkpoint_digest: None,
         tokenizer_digest: Some(renderer.tokenizer().digest().to_string()),
@@ -461,7 +461,7 @@ fn policy(name: &str, renderer: &Arc<Renderer>, version: u64) -> Arc<PolicyModel
 }
 
 /// That nobody could say what attempts are worth.
-fn unjudged(what: &str, reason: Withheld) -> TrainError {
+pub(super) fn unjudged(what: &str, reason: Withheld) -> TrainError {
     let remedy = "see to the judge and the tools, then go on with the run";
     TrainError::Usage(format!("{what}: no answer could be judged: {reason}; {remedy}"))
 }

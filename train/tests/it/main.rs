@@ -28,6 +28,8 @@ mod dapo_ends;
 #[cfg(feature = "torch")]
 mod dapo_runs;
 #[cfg(feature = "torch")]
+mod experiments;
+#[cfg(feature = "torch")]
 mod folders;
 #[cfg(feature = "torch")]
 mod generation;

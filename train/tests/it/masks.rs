@@ -71,6 +71,22 @@ fn the_instruction_that_forced_an_answer_is_not_trained() {
 }
 
 #[test]
+fn without_the_mask_all_behind_the_question_is_trained_with_recorded_ids_and_without() {
+    let messages = conversation("who?", "a page", "x");
+    let plain = row(&messages);
+    let between =
+        "<|im_end|>\n<|im_start|>user\n<tool_response>\na page\n</tool_response><|im_end|>\n<|im_start|>assistant\n";
+    for tokenizer in TOKENIZERS.iter() {
+        let turns = assistant_turns(&messages);
+        let all = [turns[0], between, turns[1]].concat();
+        for row in [plain.clone(), recorded(&messages, &plain, tokenizer, true)] {
+            let document = masker(tokenizer).with_observations(true).document(&row).unwrap();
+            assert_eq!(trained_turns(&document, tokenizer), [all.as_str()]);
+        }
+    }
+}
+
+#[test]
 fn what_the_template_begins_a_turn_with_is_not_the_agents() {
     let source = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}\
         {% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}";
