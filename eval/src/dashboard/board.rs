@@ -112,6 +112,11 @@ impl Entry {
         self.report.judges.join(", ")
     }
 
+    /// What tells that the observations of its attempts are others than before.
+    pub(super) fn rests_on(&self) -> String {
+        format!("{} {}", self.fingerprint.attempts, self.report.run_id)
+    }
+
     /// Whether as many of its attempts have a verdict as a comparison needs: not while it is being made.
     pub(super) fn is_settled(&self) -> bool {
         self.report.coverage.share() >= COVERAGE_MIN

@@ -4,11 +4,14 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
+use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
@@ -128,6 +131,14 @@ pub struct Running {
     /// Its rows.
     pub rows: QueryResult,
     _turn: OwnedSemaphorePermit,
+}
+
+impl Stream for Running {
+    type Item = Result<RecordBatch, QueryError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.rows.poll_next_unpin(context)
+    }
 }
 
 /// Rows of a statement.
@@ -273,6 +284,30 @@ impl Dashboard {
             Ok(Ok(Err(fault))) => Err(fault),
             Ok(Err(error)) => Err(Fault::failed("the figures cannot be computed", &error)),
             Err(_) => Ok(Computed { value: typed(older)?, behind: true }),
+        }
+    }
+
+    /// The same for what a page does without rather than wait for it longer than `wait`: None, and it goes on being computed.
+    ///
+    /// # Errors
+    /// Those of `compute`, which are not kept.
+    pub async fn memo_within<T, F>(
+        &self,
+        wait: Duration,
+        key: &str,
+        kinds: &'static [Kind],
+        compute: F,
+    ) -> Result<Option<Computed<T>>, Fault>
+    where
+        T: Any + Send + Sync,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let (app, key) = (self.clone(), key.to_string());
+        let making = tokio::spawn(async move { app.memo(&key, kinds, compute).await });
+        match tokio::time::timeout(wait, making).await {
+            Ok(Ok(made)) => made.map(Some),
+            Ok(Err(error)) => Err(Fault::failed("the figures cannot be computed", &error)),
+            Err(_) => Ok(None),
         }
     }
 
