@@ -160,7 +160,7 @@ impl<'a> Resolver<'a> {
             }
             let table = if let Some(kind) = Kind::from_table(name) {
                 let table = self.event_table(key, kind, at).await?;
-                Some(if self.restricted { table } else { self.without_gated(kind, table, at).await? })
+                Some(if self.restricted { table } else { self.without_gated(kind, table).await? })
             } else if let Some(view) = views::find(name) {
                 Some(self.view(view, key, at).await?)
             } else {
@@ -193,19 +193,30 @@ impl<'a> Resolver<'a> {
     }
 
     /// What a reader without the right to gated benchmarks has of a table.
-    async fn without_gated(
-        &mut self,
+    async fn without_gated(&self, kind: Kind, table: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+        let Some(sql) = gated::of_table(kind) else { return Ok(table) };
+        self.narrowed(&sql, self.with_tellers(kind, table).await?).await
+    }
+
+    /// A table and those that tell which of its rows are gated, as they are now, by their names.
+    async fn with_tellers(
+        &self,
         kind: Kind,
         table: Arc<dyn TableProvider>,
-        at: At,
-    ) -> Result<Arc<dyn TableProvider>> {
-        let Some(sql) = gated::of_table(kind) else { return Ok(table) };
+    ) -> Result<HashMap<String, Arc<dyn TableProvider>>> {
         let mut tables = HashMap::from([(kind.table().to_string(), table)]);
-        if kind == Kind::Judgment {
-            let name = Kind::Trajectory.table();
-            tables.insert(name.to_string(), self.event_table(name, Kind::Trajectory, at).await?);
+        for teller in gated::told_by(kind) {
+            tables.insert(teller.table().to_string(), self.declared(*teller, At::Latest).await?);
         }
-        self.narrowed(sql, tables).await
+        Ok(tables)
+    }
+
+    /// A table as its kind declares it; none is an empty one.
+    async fn declared(&self, kind: Kind, at: At) -> Result<Arc<dyn TableProvider>> {
+        match self.catalog.table(kind, at).await? {
+            Some(table) => with_declared_columns(table.provider, kind),
+            None => Ok(Arc::new(EmptyTable::new(table_schema(kind)))),
+        }
     }
 
     async fn narrowed(

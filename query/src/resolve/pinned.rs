@@ -1,7 +1,7 @@
 //! What a reader without the right to gated benchmarks has of a pin.
 //!
-//! Rows that say of themselves whether they are restricted are left out. A pin may have renamed what says so, or left it
-//! out: it is shown if nothing that it was made of holds gated rows, and refused else.
+//! Rows that say of themselves that they are restricted are left out, and those whose question does. A pin may have renamed
+//! what says so, or left it out: it is shown if nothing that it was made of holds gated rows, and refused else.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,13 +10,11 @@ use datafusion::arrow::array::AsArray as _;
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::catalog::TableProvider;
 use datafusion::dataframe::DataFrame;
-use datafusion::datasource::empty::EmptyTable;
 use webdancer_lake::lake::At;
 use webdancer_lake::pins::{PinManifest, PinnedTable};
 use webdancer_schemas::kind::Kind;
-use webdancer_schemas::table::table_schema;
 
-use super::{Resolver, with_declared_columns, with_tables};
+use super::{Resolver, with_tables};
 use crate::error::{QueryError, Result};
 use crate::gated;
 
@@ -32,14 +30,15 @@ impl Resolver<'_> {
     ) -> Result<Arc<dyn TableProvider>> {
         let schema = rows.schema();
         for (kind, pinned) in self.gated_sources(manifest).await? {
-            if !gated::is_told(&schema, kind) && self.may_hold_gated(kind, &pinned).await? {
+            let Some(harmless) = gated::untold(&schema, kind) else { continue };
+            if self.may_hold_others(kind, &pinned, &harmless).await? {
                 return Err(refused(manifest, kind));
             }
         }
-        match gated::of_pin(&schema) {
-            Some(sql) => self.narrowed(&sql, HashMap::from([(gated::PINNED.to_string(), rows)])).await,
-            None => Ok(rows),
-        }
+        let Some(sql) = gated::of_pin(&schema) else { return Ok(rows) };
+        let questions = self.declared(Kind::Qa, At::Latest).await?;
+        let tables = [(gated::PINNED.to_string(), rows), (Kind::Qa.table().to_string(), questions)];
+        self.narrowed(&sql, HashMap::from(tables)).await
     }
 
     /// The tables behind a pin, and behind the pins that it was made of, that may hold gated rows.
@@ -64,17 +63,17 @@ impl Resolver<'_> {
         Ok(sources)
     }
 
-    /// Whether a version of a table holds gated rows. True where that cannot be told any more.
-    async fn may_hold_gated(&self, kind: Kind, pinned: &PinnedTable) -> Result<bool> {
+    /// Whether a version of a table holds rows that a statement over it leaves out. True where that cannot be told any more.
+    async fn may_hold_others(&self, kind: Kind, pinned: &PinnedTable, harmless: &str) -> Result<bool> {
         match self.check_same_table(kind, pinned).await {
             Err(QueryError::NotFound(_)) => return Ok(true),
             checked => checked?,
         }
         // Rows are only ever added: what the newest version does not hold, no version before it did.
-        if !self.holds_gated(kind, At::Latest).await? {
+        if !self.holds_others(kind, At::Latest, harmless).await? {
             return Ok(false);
         }
-        match self.holds_gated(kind, At::Version(pinned.version)).await {
+        match self.holds_others(kind, At::Version(pinned.version), harmless).await {
             Ok(holds) => Ok(holds),
             Err(error) => {
                 tracing::debug!(%error, table = kind.table(), version = pinned.version, "a version cannot be read any more");
@@ -83,24 +82,10 @@ impl Resolver<'_> {
         }
     }
 
-    async fn holds_gated(&self, kind: Kind, at: At) -> Result<bool> {
-        let Some(sql) = gated::of_table(kind) else { return Ok(false) };
+    async fn holds_others(&self, kind: Kind, at: At, harmless: &str) -> Result<bool> {
         let all = self.declared(kind, at).await?;
-        let mut tables = HashMap::from([(kind.table().to_string(), all.clone())]);
-        if kind == Kind::Judgment {
-            let trajectories = self.declared(Kind::Trajectory, At::Latest).await?;
-            tables.insert(Kind::Trajectory.table().to_string(), trajectories);
-        }
-        let open = self.narrowed(sql, tables).await?;
-        Ok(self.rows_of(open).await? < self.rows_of(all).await?)
-    }
-
-    /// A table as its kind declares it; none is an empty one.
-    async fn declared(&self, kind: Kind, at: At) -> Result<Arc<dyn TableProvider>> {
-        match self.catalog.table(kind, at).await? {
-            Some(table) => with_declared_columns(table.provider, kind),
-            None => Ok(Arc::new(EmptyTable::new(table_schema(kind)))),
-        }
+        let left = self.narrowed(harmless, self.with_tellers(kind, all.clone()).await?).await?;
+        Ok(self.rows_of(left).await? < self.rows_of(all).await?)
     }
 
     async fn rows_of(&self, table: Arc<dyn TableProvider>) -> Result<i64> {
@@ -117,6 +102,6 @@ fn refused(manifest: &PinManifest, kind: Kind) -> QueryError {
     let (name, table) = (&manifest.name, kind.table());
     QueryError::Refused(format!(
         "pin {name} was made of {table} with rows of gated benchmarks, and its rows do not say which these are: pin them \
-         again with the column `restricted` (of qa: `attributes`), or read it where gated rows are shown"
+         again with the columns `restricted` and `qa_id` (of qa: `attributes`), or read it where gated rows are shown"
     ))
 }

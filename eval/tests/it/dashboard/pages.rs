@@ -246,6 +246,9 @@ async fn rows_of_gated_benchmarks_are_left_out_unless_the_server_shows_them() {
     for address in ["/runs/g1?format=json", "/runs/g1?format=csv&of=questions", "/runs/g1?download=report"] {
         assert!(!closed.page(address).await.contains("secret"), "{address}");
     }
+    // The attempt does not say that it is gated: its question does.
+    assert!(!closed.page("/trajectories?format=csv").await.contains("an answer"));
     let open = lake.browser_with(Settings { restricted: true, ..settings() });
     assert!(open.page("/runs/g1").await.contains("the secret question"));
+    assert!(open.page("/trajectories?format=csv").await.contains("an answer"));
 }
