@@ -4,6 +4,7 @@
 //! is the same snapshot. Statements about the catalogue itself (SHOW, information_schema) see every table with its
 //! declared columns, without opening any.
 
+mod known;
 mod pinned;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,6 +41,8 @@ use crate::session::{Mode, Order};
 use crate::turns::{self, Turns};
 use crate::views::{self, View};
 
+pub(crate) use known::KnownPins;
+
 /// Name of the catalogue that tables appear in.
 pub(crate) const CATALOG: &str = "lake";
 /// Name of the schema that tables appear in.
@@ -61,6 +64,7 @@ pub(crate) struct Resolver<'a> {
     catalog: &'a dyn Catalog,
     state: &'a SessionState,
     limits: &'a Limits,
+    known_pins: &'a KnownPins,
     versions: Versions,
     /// Rows of event tables come in the order of their ids: for pins.
     ordered: bool,
@@ -86,12 +90,14 @@ impl<'a> Resolver<'a> {
         catalog: &'a dyn Catalog,
         state: &'a SessionState,
         limits: &'a Limits,
+        known_pins: &'a KnownPins,
         mode: &Mode,
     ) -> Resolver<'a> {
         Resolver {
             catalog,
             state,
             limits,
+            known_pins,
             versions: mode.versions.clone(),
             ordered: mode.order == Order::Fixed,
             restricted: mode.restricted,

@@ -7,13 +7,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use datafusion::arrow::array::AsArray as _;
-use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::datatypes::{Int64Type, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::dataframe::DataFrame;
 use webdancer_lake::lake::At;
 use webdancer_lake::pins::{PinManifest, PinnedTable};
 use webdancer_schemas::kind::Kind;
 
+use super::known::Tellers;
 use super::{Resolver, with_tables};
 use crate::error::{QueryError, Result};
 use crate::gated;
@@ -29,16 +30,34 @@ impl Resolver<'_> {
         rows: Arc<dyn TableProvider>,
     ) -> Result<Arc<dyn TableProvider>> {
         let schema = rows.schema();
-        for (kind, pinned) in self.gated_sources(manifest).await? {
-            let Some(harmless) = gated::untold(&schema, kind) else { continue };
-            if self.may_hold_others(kind, &pinned, &harmless).await? {
-                return Err(refused(manifest, kind));
-            }
+        if let Some(kind) = self.untold(manifest, &schema).await? {
+            return Err(refused(manifest, kind));
         }
         let Some(sql) = gated::of_pin(&schema) else { return Ok(rows) };
         let questions = self.declared(Kind::Qa, At::Latest).await?;
         let tables = [(gated::PINNED.to_string(), rows), (Kind::Qa.table().to_string(), questions)];
         self.narrowed(&sql, HashMap::from(tables)).await
+    }
+
+    /// The table of which a pin has gated rows that do not tell that they are; found out once.
+    async fn untold(&self, manifest: &PinManifest, schema: &Schema) -> Result<Option<Kind>> {
+        let mut tellers = Tellers::new();
+        for kind in [Kind::Trajectory, Kind::Qa] {
+            tellers.push(self.catalog.table(kind, At::Latest).await?.map(|table| table.pinned));
+        }
+        if let Some(known) = self.known_pins.get(manifest, &tellers) {
+            return Ok(known);
+        }
+        let mut found = None;
+        for (kind, pinned) in self.gated_sources(manifest).await? {
+            let Some(harmless) = gated::untold(schema, kind) else { continue };
+            if self.may_hold_others(kind, &pinned, &harmless).await? {
+                found = Some(kind);
+                break;
+            }
+        }
+        self.known_pins.keep(manifest, tellers, found);
+        Ok(found)
     }
 
     /// The tables behind a pin, and behind the pins that it was made of, that may hold gated rows.

@@ -1,5 +1,7 @@
 //! What a reader without the right to gated benchmarks sees of a lake.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
 use webdancer_query::{QueryEngine, QueryOptions, pin};
 use webdancer_schemas::kind::Kind;
@@ -179,6 +181,24 @@ async fn a_pin_gives_open_rows_where_they_say_so_and_is_refused_where_they_do_no
     // What was made of nothing gated is nobody's secret.
     pinned(&engine, "steps", "SELECT count(*) AS n FROM metrics").await;
     assert_eq!(as_reader(&engine, "SELECT n FROM pin('steps')").await, Ok(vec!["0".to_string()]));
+}
+
+#[tokio::test]
+async fn whether_a_pins_rows_tell_is_found_out_once() {
+    let before = json!({"qa_id": "open", "method": "crawlqa", "question": "Q1", "answer": "A1"});
+    let lake = with_gated(Memory::default().with(Kind::Qa, &[before]));
+    let opened = lake.versions_opened.clone();
+    let engine = lake.engine();
+    pinned(&engine, "then", "SELECT question AS q FROM at('qa', 0)").await;
+    pinned(&engine, "now", "SELECT question AS q FROM qa").await;
+    for (name, is_open) in [("then", true), ("now", false)] {
+        let mut counts = Vec::new();
+        for _ in 0..3 {
+            assert_eq!(as_reader(&engine, &format!("SELECT q FROM pin('{name}')")).await.is_ok(), is_open, "{name}");
+            counts.push(opened.load(Ordering::Relaxed));
+        }
+        assert_eq!((counts[1], counts[2]), (counts[0], counts[0]), "{name}");
+    }
 }
 
 #[tokio::test]

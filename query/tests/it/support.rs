@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -35,6 +36,8 @@ pub(crate) struct Memory {
     tables: HashMap<Kind, Versions>,
     pins: std::sync::Mutex<HashMap<String, PinManifest>>,
     store: Arc<InMemory>,
+    /// How often a table was opened at a version of its own.
+    pub(crate) versions_opened: Arc<AtomicUsize>,
 }
 
 impl Memory {
@@ -67,6 +70,9 @@ impl Catalog for Memory {
     }
 
     async fn table(&self, kind: Kind, at: At) -> Result<Option<CatalogTable>> {
+        if matches!(at, At::Version(_)) {
+            self.versions_opened.fetch_add(1, Ordering::Relaxed);
+        }
         let Some(versions) = self.tables.get(&kind) else { return Ok(None) };
         let newest = versions.len() as u64 - 1;
         let version = match at {
