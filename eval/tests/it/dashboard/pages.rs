@@ -97,6 +97,10 @@ async fn figures_follow_the_tables() {
     assert_eq!(browser.json("/runs/r1").await["report"]["pass_at_1"]["value"], json!(0.5));
     let page = browser.page("/").await;
     assert!(page.contains("50.0 ± ") && page.contains("62.5 ± "), "{page}");
+    // A question of theirs is told again.
+    assert!(!browser.page("/benchmarks").await.contains("gated"));
+    lake.append(Kind::Qa, &[question("q1", "small", "What is q1?", json!({"restricted": true}))]).await;
+    assert!(browser.page("/benchmarks").await.contains("gated"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
