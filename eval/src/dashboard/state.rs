@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use webdancer_agent::chat::Prices;
-use webdancer_query::output::{Format, Output, TableOptions};
+use webdancer_query::output::objects;
 use webdancer_query::{QueryEngine, QueryError, QueryOptions, QueryResult};
 use webdancer_schemas::kind::Kind;
 
@@ -240,12 +240,12 @@ impl Dashboard {
         Ok(batches)
     }
 
-    /// All rows of a statement as JSON objects by column; nulls are left out.
+    /// All rows of a statement as JSON objects by column, as every command has them.
     ///
     /// # Errors
     /// See [`Fault`].
     pub async fn rows(&self, sql: &str) -> Result<Rows, Fault> {
-        objects(&self.batches(sql).await?)
+        Ok(objects(&self.batches(sql).await?)?)
     }
 
     /// What `compute` gives for the present state of the tables of these kinds, computed once for each state and key.
@@ -403,15 +403,4 @@ impl Inner {
 
 fn typed<T: Any + Send + Sync>(value: Made) -> Result<Arc<T>, Fault> {
     value.downcast().map_err(|_| Fault::Wrong("two results of different types are kept under one key".to_string()))
-}
-
-/// Rows as JSON objects by column.
-pub(super) fn objects(batches: &[RecordBatch]) -> Result<Rows, Fault> {
-    let Some(first) = batches.first() else { return Ok(Rows::new()) };
-    let json = || -> Result<Vec<u8>, webdancer_query::QueryError> {
-        let mut output = Output::new(Format::Json, first.schema(), Vec::new(), TableOptions::default())?;
-        batches.iter().try_for_each(|batch| output.write(batch))?;
-        output.finish()
-    };
-    serde_json::from_slice(&json()?).map_err(|error| Fault::failed("rows cannot be read as JSON", &error))
 }
