@@ -62,7 +62,7 @@ pub async fn check_open(engine: &QueryEngine, manifest: &PinManifest) -> Result<
     let schema = schema(engine.catalog(), manifest).await?;
     let Some(unsaid) = gated::unsaid(&schema, &format!("pin('{}')", manifest.name)) else { return Ok(()) };
     let rows = engine.query(&unsaid, &QueryOptions::default()).await?.read_all().await?;
-    match rows.iter().map(RecordBatch::num_rows).sum() {
+    match rows.iter().map(RecordBatch::num_rows).sum::<usize>() {
         0 => Ok(()),
         count => Err(unsaid_of(manifest, count)),
     }

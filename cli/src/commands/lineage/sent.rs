@@ -46,7 +46,8 @@ impl Sent {
         self.runs.entry(run).or_default().insert(told);
         while self.runs.len() > RUNS_MAX {
             let oldest = self.runs.iter().min_by_key(|(_, sent)| sent.last()).map(|(run, _)| run.clone());
-            oldest.and_then(|run| self.runs.remove(&run));
+            let Some(oldest) = oldest else { break };
+            self.runs.remove(&oldest);
         }
     }
 
