@@ -1,8 +1,8 @@
 //! What is known of pins: whether their rows tell which of them are gated, where any can be.
 //!
 //! To find that out all tables behind a pin are counted, and a pin never changes. What may change is what tells of its rows:
-//! a question may become gated later. So an answer that no row is gated holds for as long as the tables that tell are
-//! as they were; that some are, for ever.
+//! the question of an attempt may become gated later. So it holds that no row is gated for as long as the tables that tell
+//! are as they were, and that some may be for ever.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,8 +13,8 @@ use webdancer_schemas::kind::Kind;
 /// Pins that something is known of. Beyond that all is forgotten: it can be found out again.
 const PINS_MAX: usize = 1_000;
 
-/// The tables that tell, as they were.
-pub(crate) type Tellers = Vec<Option<PinnedTable>>;
+/// The tables that tell, as they were; None of one that there was not.
+pub(crate) type Tellers = Vec<(Kind, Option<PinnedTable>)>;
 
 /// What is known of pins, by digest and name: two pins with the same rows may be made of different tables.
 #[derive(Debug, Default)]
@@ -22,31 +22,28 @@ pub(crate) struct KnownPins {
     known: Mutex<HashMap<(String, String), Known>>,
 }
 
-#[derive(Debug, Clone)]
-enum Known {
-    /// Its rows tell, or none is gated, as of these tables.
+/// What is known of a pin.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Known {
+    /// Its rows tell, or none is gated, as these tables have it.
     Open(Tellers),
     /// Rows of this table may be gated, and do not tell.
     Refused(Kind),
 }
 
 impl KnownPins {
-    /// The table of which a pin may have gated rows that do not tell, if any; None where that is not known of these tables.
-    pub(super) fn get(&self, pin: &PinManifest, tellers: &Tellers) -> Option<Option<Kind>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get(&key(pin))? {
-            Known::Open(of) => (of == tellers).then_some(None),
-            Known::Refused(kind) => Some(Some(*kind)),
-        }
+    /// What was found out of a pin.
+    pub(super) fn get(&self, pin: &PinManifest) -> Option<Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key(pin)).cloned()
     }
 
     /// Keeps what was found out.
-    pub(super) fn keep(&self, pin: &PinManifest, tellers: Tellers, refused: Option<Kind>) {
+    pub(super) fn keep(&self, pin: &PinManifest, found: Known) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= PINS_MAX {
             known.clear();
         }
-        known.insert(key(pin), refused.map_or(Known::Open(tellers), Known::Refused));
+        known.insert(key(pin), found);
     }
 }
 
@@ -64,25 +61,12 @@ mod tests {
         serde_json::from_value(pin).unwrap()
     }
 
-    fn tellers(version: u64) -> Tellers {
-        vec![None, Some(PinnedTable { uri: "qa".to_string(), version, id: None })]
-    }
-
     #[test]
-    fn what_is_open_is_asked_about_again_when_what_tells_changes_and_what_is_refused_stays_so() {
+    fn pins_with_the_same_rows_are_known_each_by_its_name_and_not_more_than_may_be() {
         let known = KnownPins::default();
-        assert_eq!(known.get(&pin("a"), &tellers(0)), None);
-        known.keep(&pin("a"), tellers(0), None);
-        known.keep(&pin("b"), tellers(0), Some(Kind::Qa));
-        assert_eq!(known.get(&pin("a"), &tellers(0)), Some(None));
-        assert_eq!(known.get(&pin("a"), &tellers(1)), None);
-        assert_eq!(known.get(&pin("b"), &tellers(1)), Some(Some(Kind::Qa)));
-    }
-
-    #[test]
-    fn not_more_is_kept_than_may_be() {
-        let known = KnownPins::default();
-        (0..=PINS_MAX).for_each(|n| known.keep(&pin(&n.to_string()), tellers(0), None));
+        known.keep(&pin("a"), Known::Refused(Kind::Qa));
+        assert_eq!((known.get(&pin("a")), known.get(&pin("b"))), (Some(Known::Refused(Kind::Qa)), None));
+        (1..=PINS_MAX).for_each(|n| known.keep(&pin(&n.to_string()), Known::Open(Tellers::new())));
         assert_eq!(known.known.lock().unwrap().len(), 1);
     }
 }

@@ -14,7 +14,7 @@ use webdancer_lake::lake::At;
 use webdancer_lake::pins::{PinManifest, PinnedTable};
 use webdancer_schemas::kind::Kind;
 
-use super::known::Tellers;
+use super::known::{Known, Tellers};
 use super::{Resolver, with_tables};
 use crate::error::{QueryError, Result};
 use crate::gated;
@@ -41,23 +41,39 @@ impl Resolver<'_> {
 
     /// The table of which a pin has gated rows that do not tell that they are; found out once.
     async fn untold(&self, manifest: &PinManifest, schema: &Schema) -> Result<Option<Kind>> {
-        let mut tellers = Tellers::new();
-        for kind in [Kind::Trajectory, Kind::Qa] {
-            tellers.push(self.catalog.table(kind, At::Latest).await?.map(|table| table.pinned));
-        }
-        if let Some(known) = self.known_pins.get(manifest, &tellers) {
-            return Ok(known);
-        }
-        let mut found = None;
-        for (kind, pinned) in self.gated_sources(manifest).await? {
-            let Some(harmless) = gated::untold(schema, kind) else { continue };
-            if self.may_hold_others(kind, &pinned, &harmless).await? {
-                found = Some(kind);
-                break;
+        match self.known_pins.get(manifest) {
+            None => {}
+            Some(Known::Refused(kind)) => return Ok(Some(kind)),
+            Some(Known::Open(then)) => {
+                let kinds: Vec<Kind> = then.iter().map(|(kind, _)| *kind).collect();
+                if then == self.tellers(&kinds).await? {
+                    return Ok(None);
+                }
             }
         }
-        self.known_pins.keep(manifest, tellers, found);
-        Ok(found)
+        let sources = self.gated_sources(manifest).await?;
+        let silent: Vec<(&Source, String)> =
+            sources.iter().filter_map(|source| Some((source, gated::untold(schema, source.0)?))).collect();
+        // Before anything is counted: what comes meanwhile is counted the next time.
+        let told_by: BTreeSet<Kind> = silent.iter().flat_map(|(source, _)| gated::told_by(source.0)).copied().collect();
+        let tellers = self.tellers(&told_by.into_iter().collect::<Vec<_>>()).await?;
+        for ((kind, pinned), harmless) in silent {
+            if self.may_hold_others(*kind, pinned, &harmless).await? {
+                self.known_pins.keep(manifest, Known::Refused(*kind));
+                return Ok(Some(*kind));
+            }
+        }
+        self.known_pins.keep(manifest, Known::Open(tellers));
+        Ok(None)
+    }
+
+    /// These tables as they are.
+    async fn tellers(&self, kinds: &[Kind]) -> Result<Tellers> {
+        let mut tellers = Tellers::new();
+        for kind in kinds {
+            tellers.push((*kind, self.catalog.table(*kind, At::Latest).await?.map(|table| table.pinned)));
+        }
+        Ok(tellers)
     }
 
     /// The tables behind a pin, and behind the pins that it was made of, that may hold gated rows.

@@ -202,6 +202,24 @@ async fn whether_a_pins_rows_tell_is_found_out_once() {
 }
 
 #[tokio::test]
+async fn a_pin_whose_attempts_come_to_be_of_a_gated_question_is_found_out_again() {
+    let question = |attributes: &str| json!({"qa_id": "q", "method": "benchmark", "question": "Q", "answer": "A", "attributes": attributes});
+    let lake = Memory::default()
+        .with(Kind::Qa, &[question("{}")])
+        .with(Kind::Qa, &[question("{}"), question(r#"{"restricted": true}"#)])
+        .with(Kind::Trajectory, &[json!({"trajectory_id": "t1", "qa_id": "q"})]);
+    let newest = lake.newest_max.clone();
+    newest.store(0, Ordering::Relaxed);
+    let engine = lake.engine();
+    pinned(&engine, "ids", "SELECT trajectory_id FROM trajectories").await;
+    for _ in 0..2 {
+        assert_eq!(as_reader(&engine, "SELECT * FROM pin('ids')").await, Ok(vec!["t1".to_string()]));
+    }
+    newest.store(1, Ordering::Relaxed);
+    assert!(as_reader(&engine, "SELECT * FROM pin('ids')").await.is_err());
+}
+
+#[tokio::test]
 async fn a_pin_of_a_time_before_there_were_gated_rows_is_open() {
     let before = json!({"qa_id": "open", "method": "crawlqa", "question": "Q1", "answer": "A1"});
     let engine = with_gated(Memory::default().with(Kind::Qa, &[before])).engine();
