@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
+use webdancer_query::lineage::{LineageLimits, lineage};
 use webdancer_query::{QueryEngine, QueryOptions, pin};
 use webdancer_schemas::kind::Kind;
 
@@ -88,8 +89,8 @@ fn with_silent_attempts() -> Memory {
         .with(
             Kind::Trajectory,
             &[
-                json!({"trajectory_id": "t1", "qa_id": "open", "n_turns": 1, "turn_tool": [null]}),
-                json!({"trajectory_id": "t2", "qa_id": "gated", "n_turns": 2, "turn_tool": ["search", null]}),
+                json!({"trajectory_id": "t1", "qa_id": "open", "n_turns": 1, "turn_tool": [null], "answer": "open to all"}),
+                json!({"trajectory_id": "t2", "qa_id": "gated", "n_turns": 2, "turn_tool": ["search", null], "answer": "secret"}),
                 json!({"trajectory_id": "t3", "qa_id": "unknown", "n_turns": 1, "turn_tool": [null], "restricted": false}),
             ],
         )
@@ -112,6 +113,11 @@ async fn an_attempt_at_a_gated_question_is_gated_whether_it_says_so_or_not() {
         assert_eq!(count(&engine, from, false).await, open, "{from} without the right");
     }
     assert_eq!(as_reader(&engine, "SELECT trajectory_id FROM judgments ORDER BY 1").await.unwrap(), ["t1", "t3"]);
+    // What is known of one thing is told to anybody.
+    for (id, said, is_told) in [("trajectory:t1", "open to all", true), ("trajectory:t2", "secret", false)] {
+        let found = lineage(&engine, id, &LineageLimits::default()).await.unwrap();
+        assert_eq!(json!(found).to_string().contains(said), is_told, "{id}");
+    }
 }
 
 #[tokio::test]
