@@ -128,7 +128,9 @@ impl QueryEngine {
             .build()
             .map_err(|error| QueryError::failed("starting the query threads", error))?;
         let state = base_state(catalog.as_ref(), &limits)?;
-        Ok(QueryEngine { inner: Arc::new(Inner { catalog, limits, state, known_pins: KnownPins::default(), runtime: Some(runtime) }) })
+        Ok(QueryEngine {
+            inner: Arc::new(Inner { catalog, limits, state, known_pins: KnownPins::default(), runtime: Some(runtime) }),
+        })
     }
 
     /// The limits.

@@ -66,7 +66,8 @@ fn a_server_shows_what_is_appended_while_it_serves_and_ends_when_asked() {
 /// Events that are noted as sent.
 fn noted(folder: &Path) -> usize {
     let mut files = std::fs::read_dir(folder.join("lake")).unwrap().map(|file| file.unwrap().path());
-    let is_it = |file: &Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-openlineage-"));
+    let is_it =
+        |file: &Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-openlineage-"));
     let file = files.find(|file| is_it(file));
     let Some(text) = file.and_then(|file| std::fs::read_to_string(file).ok()) else { return 0 };
     let sent: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -132,7 +132,11 @@ impl Entry {
 
     /// Whether it has attempted all that it set out to.
     fn is_whole(&self) -> bool {
-        let planned = self.about.attempts.zip(self.about.questions).map(|(attempts, questions)| attempts.saturating_mul(questions));
+        let planned = self
+            .about
+            .attempts
+            .zip(self.about.questions)
+            .map(|(attempts, questions)| attempts.saturating_mul(questions));
         self.report.unknown.missing == 0 && planned.is_none_or(|planned| self.report.coverage.attempts >= planned)
     }
 

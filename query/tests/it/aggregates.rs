@@ -211,7 +211,8 @@ async fn a_vote_counts_answers_and_not_spellings_of_them() {
         ('a', '1,000', true), ('a', '$ 1000.0', true), ('a', '999', false),
         ('b', 'The Derby', true), ('b', 'derby.', true), ('b', 'Oaks', false),
         ('c', '?!', true), ('c', '!', false), ('c', '1, 2', false))";
-    let sql = format!("{attempts} SELECT qa, round(maj_at_k(answer, correct, 3), 6) FROM attempts GROUP BY qa ORDER BY qa");
+    let sql =
+        format!("{attempts} SELECT qa, round(maj_at_k(answer, correct, 3), 6) FROM attempts GROUP BY qa ORDER BY qa");
     // What differs in more than spelling stays apart: one of three tied answers to `c` is right.
     assert_eq!(csv(&engine, &sql).await, ["a,1.0", "b,1.0", "c,0.333333"]);
 }

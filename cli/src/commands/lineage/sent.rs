@@ -61,7 +61,8 @@ impl Sent {
     /// # Errors
     /// It cannot be read.
     pub(super) fn read(file: &Path) -> Result<Option<Sent>, Failure> {
-        let wrong = |error: String| Failure::failed(format!("{}: {error}; without it runs are told anew", file.display()));
+        let wrong =
+            |error: String| Failure::failed(format!("{}: {error}; without it runs are told anew", file.display()));
         match std::fs::read(file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| wrong(error.to_string())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -49,11 +49,21 @@ async fn a_runs_twin_is_its_report() {
     let twin = browser.json("/runs/r2").await;
     assert_eq!(twin["report"], json!(ours));
     let (found, over) = (&twin["report"]["contamination"], &twin["report"]["effort"]["over_action"]);
-    assert_eq!((&found["checked"], &found["contaminated"]["value"], &found["clean"]["value"]), (&json!(9), &json!(0.0), &json!(0.625)));
-    assert_eq!(found["flagged"], json!([{"trajectory_id": "r2-q2-2", "qa_id": "q2", "url": "http://x.example/list", "leak": "question"}]));
+    assert_eq!(
+        (&found["checked"], &found["contaminated"]["value"], &found["clean"]["value"]),
+        (&json!(9), &json!(0.0), &json!(0.625))
+    );
+    assert_eq!(
+        found["flagged"],
+        json!([{"trajectory_id": "r2-q2-2", "qa_id": "q2", "url": "http://x.example/list", "leak": "question"}])
+    );
     assert_eq!((&over["seen"], &over["acted"], &over["calls"]), (&json!(1), &json!(1), &json!(1)));
     let page = browser.page("/runs/r2").await;
-    for told in ["Contamination: 1 of 9 attempts saw question or answer", "attempts that went on after it", "http://x.example/list"] {
+    for told in [
+        "Contamination: 1 of 9 attempts saw question or answer",
+        "attempts that went on after it",
+        "http://x.example/list",
+    ] {
         assert!(page.contains(told), "{told} is not in {page}");
     }
     let csv = browser.page("/runs/r2?format=csv&of=flagged").await;
@@ -75,7 +85,11 @@ async fn sql_and_report_count_the_same_votes() {
     ];
     lake.append(Kind::Qa, &given.map(|(id, ..)| question(id, "small", "What is it?", json!({})))).await;
     lake.append(Kind::Run, &[started("r1", "small", "endpoint:a", "live"), ended("r1", "finished")]).await;
-    let each = || given.into_iter().flat_map(|(id, answers, right)| (0..).zip(answers.into_iter().zip(right)).map(move |of| (id, of)));
+    let each = || {
+        given
+            .into_iter()
+            .flat_map(|(id, answers, right)| (0..).zip(answers.into_iter().zip(right)).map(move |of| (id, of)))
+    };
     let attempts = each().map(|(id, (number, (answer, _)))| {
         let mut attempt = attempt("r1", id, number, "alpha");
         attempt["answer"] = json!(answer);

@@ -19,8 +19,8 @@ use crate::dashboard::board;
 use crate::dashboard::fault::Fault;
 use crate::dashboard::format;
 use crate::dashboard::page::Answer;
-use crate::dashboard::request::{Asked, path_part};
 use crate::dashboard::pages::read::{count, text};
+use crate::dashboard::request::{Asked, path_part};
 use crate::dashboard::sql;
 use crate::dashboard::state::Dashboard;
 

@@ -42,9 +42,9 @@ pub(super) async fn told(asked: &Asked, entry: &Entry, run: &Arc<Run>, report: &
             report.effort.over_action = observed.over_action;
             report.contamination = observed.contamination.clone().map(|found| shown_to(asked, run, found));
         }
-        Ok(None) => report.notes.push(
-            "observations are being read for over-action and contamination: reload to see them".to_string(),
-        ),
+        Ok(None) => report
+            .notes
+            .push("observations are being read for over-action and contamination: reload to see them".to_string()),
         Err(fault) => report.notes.push(format!(
             "over-action and contamination are not told: {fault}; `webdancer eval report --run {}` tells them",
             run.run_id
