@@ -28,7 +28,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::error::{QueryError, Result};
+use crate::error::Result;
 use crate::limits::QueryOptions;
 use crate::literal::{text as literal, texts};
 use crate::output::objects;
@@ -232,7 +232,7 @@ pub struct Lineage {
 /// digits, 8 at least. `kind:key` says of which kind it is.
 ///
 /// # Errors
-/// [`QueryError::NotFound`] when nothing has that id, and those of a query.
+/// [`QueryError::NotFound`](crate::QueryError::NotFound) when nothing has that id, and those of a query.
 pub async fn lineage(engine: &QueryEngine, id: &str, limits: &LineageLimits) -> Result<Lineage> {
     let roots = find::find(engine, id).await?;
     let mut walk =

@@ -52,7 +52,7 @@ async fn json_is_one_document_and_ndjson_one_per_line() {
     let engine = Memory::default().engine();
     let batches = engine.query(SQL, &QueryOptions::default()).await.unwrap().read_all().await.unwrap();
     assert_eq!(serde_json::json!(objects(&batches).unwrap()), serde_json::json!(rows));
-    assert_eq!(objects(&[]).unwrap(), []);
+    assert!(objects(&[]).unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -57,7 +57,8 @@ async fn observed(asked: &Asked, entry: &Entry, run: &Arc<Run>) -> Result<Option
     let settings = asked.app.settings();
     let wait = if waits(asked) { settings.query_time } else { settings.patience };
     let (app, of, rests_on) = (asked.app.clone(), run.clone(), entry.rests_on());
-    let made = asked.app.memo_within(wait, &format!("observed {}", run.run_id), &board::KINDS, async move {
+    let key = format!("observed {}", run.run_id);
+    let made = asked.app.memo_within(wait, &key, &board::KINDS, async move {
         // Of no table: trajectories never change, and the key says which ones and which questions these are.
         let read = app.memo(&format!("observations {rests_on}"), &[], read(app.clone(), of.clone())).await?.value;
         let making = tokio::task::spawn_blocking(move || Observed::of(&app, &of, &read));
