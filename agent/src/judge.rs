@@ -16,7 +16,6 @@ mod cache;
 mod gaia;
 mod matching;
 mod model;
-mod normalise;
 mod prompts;
 pub mod reply;
 
@@ -30,8 +29,8 @@ pub use cache::{CacheCounts, CachedJudge, PastJudgment};
 pub use gaia::{Gaia, gaia_match};
 pub use matching::{Exact, Normalised, by_name};
 pub use model::{ModelJudge, ModelJudgeOptions, ask};
-pub use normalise::normalise;
 pub use prompts::Style;
+pub use webdancer_schemas::answer::normalise;
 
 /// Something that judges answers.
 #[async_trait]

@@ -45,21 +45,6 @@ pub(crate) fn text(column: &StringArray, row: usize) -> Option<&str> {
     (!column.is_null(row)).then(|| column.value(row))
 }
 
-/// Rows as JSON objects. What is null is left out.
-pub(crate) fn objects(batches: &[RecordBatch]) -> Result<Vec<Map<String, Value>>, Failure> {
-    let failed = |error: String| Failure::failed(format!("rows as JSON: {error}"));
-    let mut writer = LineDelimitedWriter::new(Vec::new());
-    writer
-        .write_batches(&batches.iter().collect::<Vec<_>>())
-        .and_then(|()| writer.finish())
-        .map_err(|e| failed(e.to_string()))?;
-    let json = writer.into_inner();
-    json.split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).map_err(|e| failed(e.to_string())))
-        .collect()
-}
-
 /// Rows as values of their type, such as [`Page`](webdancer_schemas::rows::Page), of at most so many bytes as JSON.
 pub(crate) async fn rows<R: Row>(
     batches: impl Stream<Item = Result<RecordBatch, QueryError>>,

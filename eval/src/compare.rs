@@ -131,7 +131,10 @@ pub enum CompareError {
     #[error("of {0} common questions none has verdicts on all attempts in both runs; judge what is missing")]
     NothingComplete(usize),
     /// Other judges or rules gave the verdicts.
-    #[error("run {0} is judged by {1}, run {2} by {3}: a difference would be the judges', too; judge both by one")]
+    #[error(
+        "run {0} is judged by {1}, run {2} by {3}: a difference would be the judges', too; judge both by one, or see what \
+         the judge changed with `webdancer eval drift {0} {2}`"
+    )]
     Judges(String, String, String, String),
     /// A question's text is another.
     #[error("question {qa_id} was asked in other words in the two runs: they cannot be paired")]

@@ -14,13 +14,15 @@ use std::collections::{BTreeMap, HashSet};
 use arrow::array::{Array as _, AsArray as _, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
+use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 use webdancer_agent::tool::ObservationLimits;
 use webdancer_agent::web::pages_shown;
+use webdancer_query::QueryError;
 
 use crate::attempts::{RowsError, as_type, not_as_given, strings};
 use crate::report::{Options, over};
-use crate::run::{Question, Run};
+use crate::run::{Question, Run, of_runs};
 use crate::stats::mean::Estimate;
 
 /// Words of a question that is looked for whole.
@@ -35,6 +37,8 @@ const ANSWER_CHARS_MIN: usize = 4;
 const BESIDE_WORDS: usize = 8;
 /// URLs of one call that are looked at.
 const URLS_MAX: usize = 1_000;
+/// The method of questions that are evaluated.
+const BENCHMARK: &str = "benchmark";
 
 /// What a page gives away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -57,6 +61,15 @@ pub struct Flagged {
     pub url: String,
     /// What stands on it.
     pub leak: Leak,
+}
+
+/// What a run's visits were found to give away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Attempts that were looked through.
+    pub checked: u64,
+    /// Those that saw their question or answer, by question and trajectory.
+    pub flagged: Vec<Flagged>,
 }
 
 /// A run's score with and without the attempts that saw their question or answer.
@@ -138,6 +151,33 @@ fn is_unspaced(c: char) -> bool {
     matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}')
 }
 
+/// Looks through what the attempts of a run at a benchmark's questions were shown; None of a run that is not over one.
+/// `query` gives a statement's rows as they come: they have all observations, and are let go of batch by batch.
+///
+/// # Errors
+/// Those of `query` and of its rows, and rows that are not as the query gives them.
+pub async fn look<E, F, S>(run: &Run, query: impl FnOnce(String) -> F) -> Result<Option<Looked>, E>
+where
+    E: From<RowsError> + From<QueryError>,
+    F: Future<Output = Result<S, E>>,
+    S: Stream<Item = Result<RecordBatch, QueryError>> + Unpin,
+{
+    let mut attempts = run.questions.iter().flat_map(|question| &question.attempts);
+    if !attempts.any(|attempt| attempt.method.as_deref() == Some(BENCHMARK)) {
+        return Ok(None);
+    }
+    let condition = format!("{} AND q.method = '{BENCHMARK}'", of_runs([run.run_id.as_str()]));
+    let mut batches = query(sql(&condition)).await?;
+    let mut looked = Looked::default();
+    while let Some(batch) = batches.next().await {
+        let batch = batch?;
+        looked.checked += batch.num_rows() as u64;
+        looked.flagged.extend(flagged(&batch)?);
+    }
+    looked.flagged.sort_by(|a, b| (&a.qa_id, &a.trajectory_id).cmp(&(&b.qa_id, &b.trajectory_id)));
+    Ok(Some(looked))
+}
+
 /// The query for what the visits of attempts showed, beside their questions. `condition` as that of
 /// [`attempts::sql`](crate::attempts::sql).
 pub fn sql(condition: &str) -> String {
@@ -200,8 +240,9 @@ impl Turns {
     }
 }
 
-/// The scores of a run whose flagged attempts are these, of `checked` that were looked through.
-pub fn contamination(run: &Run, flagged: Vec<Flagged>, checked: u64, options: &Options) -> Contamination {
+/// The scores of a run of which this was found.
+pub fn contamination(run: &Run, looked: Looked, options: &Options) -> Contamination {
+    let Looked { checked, flagged } = looked;
     let ids: HashSet<&str> = flagged.iter().map(|flagged| flagged.trajectory_id.as_str()).collect();
     let only = |wanted: bool| -> Vec<Question> {
         let kept = run.questions.iter().filter_map(|question| {

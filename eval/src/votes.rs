@@ -1,14 +1,14 @@
 //! Which answers are the same, for a vote.
 //!
-//! Answers are one cluster if they are the same number, or have the same [normal form](webdancer_agent::judge::normalise), or
-//! if a judge holds them for equivalent. The gold answer takes no part in it: a vote must not know which answer is right.
+//! Answers are one cluster if they are the same [for a vote](vote_key), which is the rule of SQL's `maj_at_k`, too, or if a
+//! judge holds them for equivalent. The gold answer takes no part in it: a vote must not know which answer is right.
 
 mod judged;
 
 use std::collections::HashMap;
 
 pub use judged::{JudgedVotes, Known, VoteTally, judged, settle, sql};
-use webdancer_agent::judge::normalise;
+use webdancer_schemas::answer::vote_key;
 
 use crate::stats::{Cluster, maj_at_k};
 
@@ -46,8 +46,8 @@ fn by_rules<'a>(answers: &[Option<&'a str>]) -> (Vec<Option<usize>>, Vec<&'a str
     let numbers = answers
         .iter()
         .map(|answer| {
-            let answer = answer.filter(|answer| !answer.trim().is_empty())?;
-            Some(*forms.entry(form(answer)).or_insert_with(|| {
+            let answer = (*answer)?;
+            Some(*forms.entry(vote_key(answer)?).or_insert_with(|| {
                 firsts.push(answer);
                 firsts.len() - 1
             }))
@@ -73,35 +73,6 @@ fn join(qa_id: &str, firsts: &[&str], judged: &dyn Equivalence) -> Vec<usize> {
     left.sort_unstable();
     left.dedup();
     numbers.iter().map(|number| left.binary_search(number).unwrap_or(0)).collect()
-}
-
-/// What answers are compared by.
-fn form(answer: &str) -> String {
-    if let Some(number) = number(answer) {
-        return format!("#{number}");
-    }
-    let normal = normalise(answer);
-    // What is made of signs alone is compared as it stands.
-    if normal.is_empty() { format!("={}", answer.trim()) } else { normal }
-}
-
-/// The number that an answer is, its currency or percent sign aside.
-///
-/// Commas and blanks part thousands, and nothing else: `1, 2` is a list, and `2 3` are two numbers.
-fn number(answer: &str) -> Option<f64> {
-    let bare = answer.replace(['$', '€', '£', '%'], "");
-    let mut parts = bare.trim().split([',', ' ']);
-    let mut digits = parts.next()?.to_string();
-    for part in parts {
-        if part.chars().take_while(char::is_ascii_digit).count() != 3 {
-            return None;
-        }
-        digits.push_str(part);
-    }
-    let starts_as_one = digits.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
-    let value = digits.parse::<f64>().ok().filter(|value| starts_as_one && value.is_finite())?;
-    // Zero is one number, whatever its sign.
-    Some(value + 0.0)
 }
 
 /// The majority vote of k attempts at one question: answers and whether each is correct.

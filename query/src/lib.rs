@@ -15,7 +15,7 @@ pub mod digest;
 mod error;
 mod first_row;
 pub mod functions;
-mod gated;
+pub mod gated;
 mod limits;
 pub mod lineage;
 pub mod literal;

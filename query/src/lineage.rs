@@ -25,13 +25,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use arrow::json::LineDelimitedWriter;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::error::{QueryError, Result};
+use crate::error::Result;
 use crate::limits::QueryOptions;
 use crate::literal::{text as literal, texts};
+use crate::output::objects;
 use crate::session::QueryEngine;
 use relations::Link;
 
@@ -232,7 +232,7 @@ pub struct Lineage {
 /// digits, 8 at least. `kind:key` says of which kind it is.
 ///
 /// # Errors
-/// [`QueryError::NotFound`] when nothing has that id, and those of a query.
+/// [`QueryError::NotFound`](crate::QueryError::NotFound) when nothing has that id, and those of a query.
 pub async fn lineage(engine: &QueryEngine, id: &str, limits: &LineageLimits) -> Result<Lineage> {
     let roots = find::find(engine, id).await?;
     let mut walk =
@@ -333,16 +333,9 @@ fn lists<'a>(keys: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
 
 /// The rows of a query as JSON objects; what is null is not there.
 async fn rows(engine: &QueryEngine, sql: &str) -> Result<Vec<Map<String, Value>>> {
-    let failed = |error: &dyn fmt::Display| QueryError::failed("rows of the lineage", error.to_string());
-    let batches = engine.query(sql, &QueryOptions::default()).await?.read_all().await?;
-    let mut writer = LineDelimitedWriter::new(Vec::new());
-    for batch in &batches {
-        writer.write(batch).map_err(|e| failed(&e))?;
-    }
-    writer.finish().map_err(|e| failed(&e))?;
-    let lines = writer.into_inner();
-    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines.map(|line| serde_json::from_slice(line).map_err(|e| failed(&e))).collect()
+    let mut rows = objects(&engine.query(sql, &QueryOptions::default()).await?.read_all().await?)?;
+    rows.iter_mut().for_each(|row| row.retain(|_, value| !value.is_null()));
+    Ok(rows)
 }
 
 /// The text in a member of a row.

@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use serde_json::{Map, Value};
 
 use crate::canonical::canonical_batch;
 use crate::error::{QueryError, Result};
@@ -240,6 +241,17 @@ pub async fn write_result<W: Write + Send>(
         output.write(&batch?)?;
     }
     output.finish()
+}
+
+/// Rows as JSON objects by column, as [`Format::Json`] writes them: what is null is there as null.
+///
+/// # Errors
+/// When the format has no such columns.
+pub fn objects(batches: &[RecordBatch]) -> Result<Vec<Map<String, Value>>> {
+    let Some(first) = batches.first() else { return Ok(Vec::new()) };
+    let mut output = Output::new(Format::Json, first.schema(), Vec::new(), TableOptions::default())?;
+    batches.iter().try_for_each(|batch| output.write(batch))?;
+    serde_json::from_slice(&output.finish()?).map_err(|error| QueryError::failed("reading rows as JSON", error))
 }
 
 /// Properties of every Parquet file written here; fixed, so that the same rows give the same bytes.

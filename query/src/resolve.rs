@@ -4,6 +4,7 @@
 //! is the same snapshot. Statements about the catalogue itself (SHOW, information_schema) see every table with its
 //! declared columns, without opening any.
 
+mod known;
 mod pinned;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,6 +41,8 @@ use crate::session::{Mode, Order};
 use crate::turns::{self, Turns};
 use crate::views::{self, View};
 
+pub(crate) use known::KnownPins;
+
 /// Name of the catalogue that tables appear in.
 pub(crate) const CATALOG: &str = "lake";
 /// Name of the schema that tables appear in.
@@ -61,6 +64,7 @@ pub(crate) struct Resolver<'a> {
     catalog: &'a dyn Catalog,
     state: &'a SessionState,
     limits: &'a Limits,
+    known_pins: &'a KnownPins,
     versions: Versions,
     /// Rows of event tables come in the order of their ids: for pins.
     ordered: bool,
@@ -86,12 +90,14 @@ impl<'a> Resolver<'a> {
         catalog: &'a dyn Catalog,
         state: &'a SessionState,
         limits: &'a Limits,
+        known_pins: &'a KnownPins,
         mode: &Mode,
     ) -> Resolver<'a> {
         Resolver {
             catalog,
             state,
             limits,
+            known_pins,
             versions: mode.versions.clone(),
             ordered: mode.order == Order::Fixed,
             restricted: mode.restricted,
@@ -160,7 +166,7 @@ impl<'a> Resolver<'a> {
             }
             let table = if let Some(kind) = Kind::from_table(name) {
                 let table = self.event_table(key, kind, at).await?;
-                Some(if self.restricted { table } else { self.without_gated(kind, table, at).await? })
+                Some(if self.restricted { table } else { self.without_gated(kind, table).await? })
             } else if let Some(view) = views::find(name) {
                 Some(self.view(view, key, at).await?)
             } else {
@@ -193,19 +199,30 @@ impl<'a> Resolver<'a> {
     }
 
     /// What a reader without the right to gated benchmarks has of a table.
-    async fn without_gated(
-        &mut self,
+    async fn without_gated(&self, kind: Kind, table: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+        let Some(sql) = gated::of_table(kind) else { return Ok(table) };
+        self.narrowed(&sql, self.with_tellers(kind, table).await?).await
+    }
+
+    /// A table and those that tell which of its rows are gated, as they are now, by their names.
+    async fn with_tellers(
+        &self,
         kind: Kind,
         table: Arc<dyn TableProvider>,
-        at: At,
-    ) -> Result<Arc<dyn TableProvider>> {
-        let Some(sql) = gated::of_table(kind) else { return Ok(table) };
+    ) -> Result<HashMap<String, Arc<dyn TableProvider>>> {
         let mut tables = HashMap::from([(kind.table().to_string(), table)]);
-        if kind == Kind::Judgment {
-            let name = Kind::Trajectory.table();
-            tables.insert(name.to_string(), self.event_table(name, Kind::Trajectory, at).await?);
+        for teller in gated::told_by(kind) {
+            tables.insert(teller.table().to_string(), self.declared(*teller, At::Latest).await?);
         }
-        self.narrowed(sql, tables).await
+        Ok(tables)
+    }
+
+    /// A table as its kind declares it; none is an empty one.
+    async fn declared(&self, kind: Kind, at: At) -> Result<Arc<dyn TableProvider>> {
+        match self.catalog.table(kind, at).await? {
+            Some(table) => with_declared_columns(table.provider, kind),
+            None => Ok(Arc::new(EmptyTable::new(table_schema(kind)))),
+        }
     }
 
     async fn narrowed(

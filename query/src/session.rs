@@ -41,7 +41,7 @@ use crate::first_row::FirstRowPerKey;
 use crate::functions::{self, bounded};
 use crate::limits::{Limits, QueryOptions};
 use crate::reference::{self, Reference};
-use crate::resolve::{self, CATALOG, Resolved, Resolver, SCHEMA, Versions};
+use crate::resolve::{self, CATALOG, KnownPins, Resolved, Resolver, SCHEMA, Versions};
 use crate::statement;
 use crate::stream::{QueryResult, Received};
 
@@ -69,6 +69,7 @@ struct Inner {
     catalog: Arc<dyn Catalog>,
     limits: Limits,
     state: SessionState,
+    known_pins: KnownPins,
     runtime: Option<Runtime>,
 }
 
@@ -127,7 +128,9 @@ impl QueryEngine {
             .build()
             .map_err(|error| QueryError::failed("starting the query threads", error))?;
         let state = base_state(catalog.as_ref(), &limits)?;
-        Ok(QueryEngine { inner: Arc::new(Inner { catalog, limits, state, runtime: Some(runtime) }) })
+        Ok(QueryEngine {
+            inner: Arc::new(Inner { catalog, limits, state, known_pins: KnownPins::default(), runtime: Some(runtime) }),
+        })
     }
 
     /// The limits.
@@ -236,7 +239,7 @@ impl QueryEngine {
 
     /// Opens the tables and plans.
     pub(crate) async fn resolve(&self, prepared: &Prepared, mode: &Mode) -> Result<Resolved> {
-        let Inner { catalog, limits, state, .. } = self.inner.as_ref();
+        let Inner { catalog, limits, state, known_pins, .. } = self.inner.as_ref();
         let mut state = match mode.order {
             Order::Any => state.clone(),
             Order::Narrow => narrow(state.clone()),
@@ -244,7 +247,7 @@ impl QueryEngine {
             Order::Fixed => sequential(state.clone()),
         };
         bounded::bind(&mut state, limits.memory_bytes)?;
-        let resolver = Resolver::new(catalog.as_ref(), &state, limits, mode);
+        let resolver = Resolver::new(catalog.as_ref(), &state, limits, known_pins, mode);
         let resolved = resolver.plan(prepared.statement.clone(), &prepared.references).await?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&resolved.plan).map_err(|error| QueryError::Refused(error.strip_backtrace()))?;

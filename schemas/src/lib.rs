@@ -7,6 +7,7 @@
 //!
 //! This crate does no I/O.
 
+pub mod answer;
 pub mod column;
 pub mod compat;
 pub mod digest;

@@ -363,7 +363,7 @@ QUERIES = [
         ours="""
             SELECT type, count(*) AS questions, avg(maj) AS maj
             FROM (
-                SELECT type, qa_id, maj_at_k(lower(trim(answer)), correct, 8) AS maj
+                SELECT type, qa_id, maj_at_k(answer, correct, 8) AS maj
                 FROM evaluations GROUP BY type, qa_id)
             WHERE maj IS NOT NULL
             GROUP BY type""",

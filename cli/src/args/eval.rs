@@ -49,7 +49,7 @@ pub(crate) enum EvalCommand {
     Report(ReportArgs),
     /// Two runs over the same questions: the difference, question by question
     #[command(
-        after_help = "Questions that both runs attempted are compared, judged by the same judge. Refused where less than\n98 % of the attempts at them have a verdict.\n\nExample:\n  webdancer eval compare 0190a6b2-… 0190b7c3-… --svg compare.svg"
+        after_help = "Questions that both runs attempted are compared, judged by the same judge. Refused where less than\n98 % of the attempts at them have a verdict. Beside the difference stands why it is, as far as what is\nthere tells: nobody is asked, and `eval drift` makes what is missing.\n\nExample:\n  webdancer eval compare 0190a6b2-… 0190b7c3-… --svg compare.svg"
     )]
     Compare(CompareArgs),
     /// Why the score changed from one run to another: the judge, the model or the web

@@ -1,10 +1,12 @@
 //! `webdancer lineage`: where something came from and what came of it; runs as OpenLineage events.
 
-use std::collections::BTreeSet;
+mod sent;
+
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use url::Url;
 use webdancer_agent::post::Post;
@@ -20,6 +22,7 @@ use crate::config::OpenLineageConfig;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{self, NewFile};
+use sent::Sent;
 
 pub(crate) async fn run(context: &Context, args: &LineageArgs) -> Result<(), Failure> {
     context.drain_embedded().await?;
@@ -69,31 +72,33 @@ fn naming(context: &Context) -> Result<Naming, Failure> {
 
 /// How often a server looks whether there is more of runs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How late an event may come in. Of what was told longer ago the command tells.
-const LATE_MAX: TimeDelta = TimeDelta::minutes(10);
 
 /// Sends the events of runs as their states change: what a server does beside everything else.
 pub(super) struct Sender {
     engine: QueryEngine,
     naming: Naming,
     post: Post,
-    /// Runs that changed from then on are told, from their start.
-    since: DateTime<Utc>,
+    sent: Sent,
+    /// Where that is kept; None where there is no place for it.
+    file: Option<PathBuf>,
     /// The version of the runs that was looked at last.
     version: Option<u64>,
-    /// Time, run and type of what was sent.
-    sent: BTreeSet<[String; 3]>,
 }
 
 impl Sender {
-    /// None where the settings name no place.
+    /// What was told before goes on; else only runs that change from `since` on are told. None where the settings name no
+    /// place.
     ///
     /// # Errors
-    /// What is wrong with the settings.
-    pub(super) fn of(context: &Context, since: DateTime<Utc>) -> Result<Option<Sender>, Failure> {
-        let Some(post) = context.config.openlineage.post()? else { return Ok(None) };
+    /// What is wrong with the settings, or with the file of what was told.
+    pub(super) async fn of(context: &Context, since: DateTime<Utc>) -> Result<Option<Sender>, Failure> {
+        let config = &context.config.openlineage;
+        let Some(post) = config.post()? else { return Ok(None) };
         let (engine, naming) = (context.job_engine()?, naming(context)?);
-        Ok(Some(Sender { engine, naming, post, since, version: None, sent: BTreeSet::new() }))
+        let file = sent::place(context, &config.address()).await?;
+        let known = file.as_deref().map(Sent::read).transpose()?.flatten();
+        let sent = known.unwrap_or_else(|| Sent::since(since));
+        Ok(Some(Sender { engine, naming, post, sent, file, version: None }))
     }
 
     /// Sends until it is dropped. What cannot be sent is sent later.
@@ -122,17 +127,20 @@ impl Sender {
             }
         }
         self.version = version;
-        self.since = self.since.max(now - LATE_MAX);
-        let since = self.since.to_rfc3339_opts(SecondsFormat::Secs, true);
-        self.sent.retain(|[time, ..]| *time >= since);
-        Ok(())
+        self.sent.all_by(now);
+        self.keep()
+    }
+
+    /// An event that was sent, and is not noted before the process is killed, is sent again.
+    fn keep(&self) -> Result<(), Failure> {
+        self.file.as_deref().map_or(Ok(()), |file| self.sent.write(file))
     }
 
     async fn changed(&self) -> Result<Vec<String>, Failure> {
         let sql = format!(
             "SELECT DISTINCT run_id FROM runs WHERE run_id IS NOT NULL AND event_time >= CAST('{}' AS TIMESTAMP) \
              ORDER BY run_id",
-            self.since.to_rfc3339()
+            self.sent.since.to_rfc3339()
         );
         let mut runs = Vec::new();
         for batch in &self.engine.query(&sql, &QueryOptions::default()).await?.read_all().await? {
@@ -142,14 +150,13 @@ impl Sender {
     }
 
     async fn send(&mut self, event: &Value) -> Result<(), Failure> {
-        let told = [&event["eventTime"], &event["run"]["runId"], &event["eventType"]];
-        let told = told.map(|part| part.as_str().unwrap_or_default().to_string());
-        if self.sent.contains(&told) {
+        if self.sent.has(event) {
             return Ok(());
         }
-        self.post.send(&told[1], event).await.map_err(|error| Failure::failed(error.to_string()))?;
-        self.sent.insert(told);
-        Ok(())
+        let seed = event["run"]["runId"].as_str().unwrap_or_default();
+        self.post.send(seed, event).await.map_err(|error| Failure::failed(error.to_string()))?;
+        self.sent.add(event);
+        self.keep()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::output;
 const DRAIN_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
-    let lineage = Sender::of(context, chrono::Utc::now())?;
+    let lineage = Sender::of(context, chrono::Utc::now()).await?;
     let dashboard = Dashboard::new(context.engine()?, settings(context, args));
     let limits = Limits::default();
     let failed = |e: std::io::Error| Failure::failed(format!("serving on {}: {e}", args.listen));

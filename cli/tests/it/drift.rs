@@ -104,6 +104,8 @@ fn a_changed_score_is_the_webs_the_models_or_the_judges() {
     let asked = model.asked().len();
     for (after, differs, cause, due) in [(&edited, "web", "web", -0.8), (&bold, "policy", "model", -0.8)] {
         let drift = document(folder, 0, &["eval", "drift", &first, after]);
+        let compared = document(folder, 0, &["eval", "compare", &first, after]);
+        assert_eq!(compared["split"]["parts"]["parts"], drift["parts"]);
         assert_eq!((parts(&drift), &drift["work"]["differs"]), (vec![(cause, due)], &json!(differs)));
         assert_eq!((&drift["attributed_to"], &drift["interaction"]), (&json!([cause]), &Value::Null));
     }
@@ -112,6 +114,11 @@ fn a_changed_score_is_the_webs_the_models_or_the_judges() {
     let in_force = "SELECT run_id, count(*) AS n, count(*) FILTER (WHERE correct) AS correct FROM evaluations \
         GROUP BY run_id ORDER BY run_id";
     let before = sql(folder, in_force);
+    let told = text(&webdancer(folder, &["eval", "compare", &first, &edited], b"").stdout);
+    assert!(told.contains("What changed Pass@1") && told.contains("points: by the web."), "{told}");
+    let refused = webdancer(folder, &["eval", "compare", &bold, &lenient], b"");
+    let due = format!("`webdancer eval drift {bold} {lenient}`");
+    assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(&due), "{}", text(&refused.stderr));
     let planned = document(folder, 0, &["eval", "drift", &bold, &lenient, "--plan"]);
     assert_eq!((&planned["judgments"], &planned["attempts"]), (&json!(10), &json!(0)));
     for _ in 0..2 {
@@ -134,6 +141,12 @@ fn where_policy_and_web_differ_each_is_tried_on_the_others_in_runs_that_go_on() 
     let planned = document(folder, 0, &["eval", "drift", &first, &twin, "--plan"]);
     let work = ["attempts", "model_calls", "judgments"].map(|name| planned[name].as_u64().unwrap());
     assert_eq!((work, planned["runs"].as_array().unwrap().len()), ([10, 20, 10], 2));
+    // To compare them makes nothing: it names the command that does.
+    let command = format!("webdancer eval drift {first} {twin}");
+    let missing = document(folder, 0, &["eval", "compare", &first, &twin])["split"]["missing"].take();
+    assert_eq!((&missing["command"], &missing["attempts"]), (&json!(command), &json!(10)));
+    let told = text(&webdancer(folder, &["eval", "compare", &first, &twin], b"").stdout);
+    assert!(told.contains(&format!("Why the score changed: `{command}` tells (policy and web differ")), "{told}");
     // A budget ends it; the same command goes on.
     let output = webdancer(folder, &["eval", "drift", &first, &twin, "--max-tokens", "1", "--concurrency", "1"], b"");
     let told = text(&output.stderr);
@@ -144,6 +157,7 @@ fn where_policy_and_web_differ_each_is_tried_on_the_others_in_runs_that_go_on() 
     let asked = model.asked().len();
     let again = document(folder, 0, &["eval", "drift", &first, &twin]);
     assert_eq!((&again["parts"], model.asked().len()), (&drift["parts"], asked));
+    assert_eq!(document(folder, 0, &["eval", "compare", &first, &twin])["split"]["parts"]["parts"], drift["parts"]);
     // They are runs like any other, of which it is known what they are for.
     let made = "SELECT state, parent_run, json_get_str(config, 'policy') AS policy FROM run_state \
         WHERE parent_run IS NOT NULL ORDER BY policy";
@@ -162,6 +176,8 @@ fn where_policy_and_web_differ_each_is_tried_on_the_others_in_runs_that_go_on() 
     let output = webdancer(folder, &["eval", "drift", &first, &few], b"");
     let told = text(&output.stderr);
     assert!(output.status.code() == Some(2) && told.contains("missed 80.0 % of its calls"), "{told}");
+    let refused = document(folder, 0, &["eval", "compare", &first, &few])["split"]["refused"].take();
+    assert!(refused.as_str().unwrap().contains("missed 80.0 % of its calls"), "{refused}");
     // An endpoint that is another's now cannot stand for the run's policy.
     let settings = std::fs::read_to_string(folder.join("webdancer.toml")).unwrap();
     let gone = settings.replace("model = \"twin\"", "model = \"other\"");

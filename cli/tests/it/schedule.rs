@@ -105,6 +105,8 @@ fn a_slot_that_is_asked_for_is_run_and_one_that_is_worse_is_told_to_the_webhook(
         shown["events"].as_array().unwrap().iter().map(|event| event["state"].as_str().unwrap()).collect();
     let due = ["requested", "claimed", "canary", "started", "finished", "finished", "regression", "alerted"];
     assert_eq!(states, due);
+    // What is null is there, as in the rows of `sql`.
+    assert_eq!(shown["events"][0].as_object().unwrap().get("run_id"), Some(&Value::Null));
     let listed = document(folder, 0, &["eval", "schedule", "list"]);
     assert_eq!((&listed[0]["last"]["state"], &listed[0]["paused"]), (&json!("finished"), &Value::Null));
     let everything = sql(folder, "SELECT * FROM slots").to_string();

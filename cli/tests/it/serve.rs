@@ -23,9 +23,13 @@ fn get(port: u16, path: &str) -> (String, String) {
 }
 
 fn append(folder: &Path, run: &str) {
+    append_state(folder, run, "finished");
+}
+
+fn append_state(folder: &Path, run: &str, state: &str) {
     let event = format!(
-        "{{\"specversion\":\"1.0\",\"id\":\"{run}\",\"source\":\"test\",\"type\":\"webdancer.run.v1\",\"runid\":\"{run}\",\
-         \"data\":{{\"kind\":\"crawl\",\"state\":\"finished\"}}}}\n"
+        "{{\"specversion\":\"1.0\",\"id\":\"{run} {state}\",\"source\":\"test\",\"type\":\"webdancer.run.v1\",\"runid\":\"{run}\",\
+         \"data\":{{\"kind\":\"crawl\",\"state\":\"{state}\"}}}}\n"
     );
     let appended = webdancer(folder, &["append"], event.as_bytes());
     assert!(appended.status.success(), "{}", text(&appended.stderr));
@@ -59,6 +63,17 @@ fn a_server_shows_what_is_appended_while_it_serves_and_ends_when_asked() {
     assert!(server.wait().unwrap().success());
 }
 
+/// Events that are noted as sent.
+fn noted(folder: &Path) -> usize {
+    let mut files = std::fs::read_dir(folder.join("lake")).unwrap().map(|file| file.unwrap().path());
+    let is_it =
+        |file: &Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-openlineage-"));
+    let file = files.find(|file| is_it(file));
+    let Some(text) = file.and_then(|file| std::fs::read_to_string(file).ok()) else { return 0 };
+    let sent: serde_json::Value = serde_json::from_str(&text).unwrap();
+    sent["runs"].as_object().unwrap().values().map(|events| events.as_array().unwrap().len()).sum()
+}
+
 #[test]
 fn a_server_tells_of_runs_whose_state_changes_where_the_settings_say() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -73,23 +88,37 @@ fn a_server_tells_of_runs_whose_state_changes_where_the_settings_say() {
         "[openlineage]\nurl = \"{url}\"\nendpoint = \"v1/chat/completions\"\nrequests = {{ backoff_ms = 1 }}\n"
     );
     std::fs::write(folder.path().join("webdancer.toml"), settings).unwrap();
-    let mut server = start(folder.path(), &["--json", "serve", "--listen", "127.0.0.1:0"]);
-    let mut line = String::new();
-    BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    append(folder.path(), "run-after");
-    let begun = Instant::now();
-    while receiver.asked().len() < 2 && begun.elapsed() < Duration::from_secs(120) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let asked = receiver.asked();
-    let told = |at: usize| {
-        let body = &asked[at].body;
-        (body["run"]["facets"]["webdancer_run"]["run_id"].clone(), body["eventType"].clone())
+    // Of each request the run and the type of its event, once so many events are noted as sent.
+    let told_while_serving = |due: usize, change: &dyn Fn()| -> Vec<String> {
+        let mut server = start(folder.path(), &["--json", "serve", "--listen", "127.0.0.1:0"]);
+        let mut line = String::new();
+        BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        change();
+        let begun = Instant::now();
+        while noted(folder.path()) < due && begun.elapsed() < Duration::from_secs(120) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
+        assert!(server.wait().unwrap().success());
+        let told = |body: &serde_json::Value| {
+            let run = &body["run"]["facets"]["webdancer_run"]["run_id"];
+            format!("{} {}", run.as_str().unwrap(), body["eventType"].as_str().unwrap())
+        };
+        receiver.asked().iter().map(|asked| told(&asked.body)).collect()
     };
+    let first = told_while_serving(2, &|| {
+        append(folder.path(), "run-after");
+        append_state(folder.path(), "run-long", "started");
+    });
     // What was refused is sent again, and what was over before is left to the command.
-    assert_eq!([told(0), told(1)], [("run-after".into(), "COMPLETE".into()), ("run-after".into(), "COMPLETE".into())]);
-    assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
-    assert!(server.wait().unwrap().success());
+    assert_eq!(first[..2], ["run-after COMPLETE", "run-after COMPLETE"]);
+    assert_eq!(first[2..], ["run-long START"]);
+    // Started again, it tells what came meanwhile, and nothing twice.
+    append(folder.path(), "run-meanwhile");
+    let second = told_while_serving(4, &|| append_state(folder.path(), "run-long", "finished"));
+    let mut news = second[3..].to_vec();
+    news.sort_unstable();
+    assert_eq!(news, ["run-long COMPLETE", "run-meanwhile COMPLETE"]);
 }
 
 #[test]

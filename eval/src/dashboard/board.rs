@@ -1,8 +1,8 @@
 //! Every run with its scores: what leaderboard, trends, the list of runs and compared runs begin with.
 //!
 //! A run's figures are those of [`report`], by the same options as the command's. They are computed once for the events
-//! that they rest on: when tables change, a [fingerprint](Board) of each run says whose attempts or verdicts are others
-//! than before, and only these are read again. Nothing of a question's text stays in memory.
+//! that they rest on: when tables change, a [fingerprint](Board) of each run says whose attempts, questions or verdicts are
+//! others than before, and only these are read again. Nothing of a question's text stays in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,8 +31,10 @@ const RUNS_MAX: usize = 2_000;
 /// The runs, by id.
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    /// What all figures depend on beside a run's own events.
-    common: Vec<Option<u64>>,
+    /// Runs of the funnel, which put other verdicts in force: they touch every run.
+    filters: Option<u64>,
+    /// What was told of benchmarks' questions: a run that has not attempted all of its own takes them from there.
+    benchmarks: Option<u64>,
     pub(super) runs: BTreeMap<String, Arc<Entry>>,
     /// Runs that are older than those kept.
     pub(super) left_out: usize,
@@ -58,6 +60,8 @@ struct Fingerprint {
     verdicts: u64,
     /// Pairs of its answers that a judge held against each other.
     votes: u64,
+    /// What was told of the questions that it attempted, counted for each attempt.
+    told: u64,
 }
 
 /// What judges said of which answers of a run are the same, for the vote.
@@ -110,6 +114,30 @@ impl Entry {
 
     pub(super) fn judge(&self) -> String {
         self.report.judges.join(", ")
+    }
+
+    /// What tells that the observations of its attempts are others than before.
+    pub(super) fn rests_on(&self) -> String {
+        let Fingerprint { attempts, told, .. } = self.fingerprint;
+        format!("{attempts} {told} {}", self.report.run_id)
+    }
+
+    /// Whether its figures are still those that it has: nothing that they rest on has come since `last`.
+    fn holds(&self, last: &Board, next: &Board, print: Fingerprint, about: &About) -> bool {
+        last.filters == next.filters
+            && self.fingerprint == print
+            && self.about == *about
+            && (self.is_whole() || last.benchmarks == next.benchmarks)
+    }
+
+    /// Whether it has attempted all that it set out to.
+    fn is_whole(&self) -> bool {
+        let planned = self
+            .about
+            .attempts
+            .zip(self.about.questions)
+            .map(|(attempts, questions)| attempts.saturating_mul(questions));
+        self.report.unknown.missing == 0 && planned.is_none_or(|planned| self.report.coverage.attempts >= planned)
     }
 
     /// Whether as many of its attempts have a verdict as a comparison needs: not while it is being made.
@@ -209,7 +237,7 @@ async fn attempts_of<'a>(app: &Dashboard, ids: impl IntoIterator<Item = &'a str>
 
 async fn next(app: &Dashboard, last: Option<&Board>) -> Result<Board, Fault> {
     let (prints, abouts, common) = futures::try_join!(app.rows(FINGERPRINTS), app.rows(ABOUTS), app.rows(COMMON))?;
-    let common: Vec<Option<u64>> = ["questions", "filters"].map(|name| number(common.first(), name)).to_vec();
+    let [filters, benchmarks] = ["filters", "benchmarks"].map(|name| number(common.first(), name));
     let mut abouts: BTreeMap<String, About> = abouts.iter().map(|row| (text(row, "run_id"), about(row))).collect();
     let mut prints: Vec<(String, Fingerprint)> = prints.iter().map(fingerprint).collect();
     // The latest runs are kept, where there are more than can be.
@@ -217,16 +245,16 @@ async fn next(app: &Dashboard, last: Option<&Board>) -> Result<Board, Fault> {
     let left_out = prints.len().saturating_sub(RUNS_MAX);
     prints.truncate(RUNS_MAX);
 
-    let mut board = Board { common, left_out, runs: BTreeMap::new() };
-    let known = last.filter(|last| last.common == board.common);
+    let mut board = Board { filters, benchmarks, left_out, runs: BTreeMap::new() };
     let mut due = Vec::new();
     for (id, print) in prints {
         let about = abouts.remove(&id).unwrap_or_default();
-        match known.and_then(|known| known.runs.get(&id)) {
-            Some(entry) if entry.fingerprint == print && entry.about == about => {
+        let known = last.and_then(|last| Some((last, last.runs.get(&id)?)));
+        match known.filter(|(last, entry)| entry.holds(last, &board, print, &about)) {
+            Some((_, entry)) => {
                 board.runs.insert(id, entry.clone());
             }
-            _ => due.push((id, print, about)),
+            None => due.push((id, print, about)),
         }
     }
     while !due.is_empty() {
@@ -295,8 +323,9 @@ fn benchmark_of(run: &Run, about: &About) -> String {
 
 /// A trainer's rollouts are far more than all else, and are looked at by its metrics.
 const FINGERPRINTS: &str = "SELECT coalesce(t.run_id, '') AS run_id, count(*) AS attempts, \
-      coalesce(sum(j.verdicts), 0) AS verdicts, coalesce(sum(j.votes), 0) AS votes \
+      coalesce(sum(j.verdicts), 0) AS verdicts, coalesce(sum(j.votes), 0) AS votes, coalesce(sum(q.told), 0) AS told \
     FROM trajectories AS t \
+    LEFT JOIN (SELECT qa_id, count(*) AS told FROM qa GROUP BY qa_id) AS q ON q.qa_id = t.qa_id \
     LEFT JOIN (SELECT trajectory_id, count(*) FILTER (WHERE stage <> 'equivalence') AS verdicts, \
         count(*) FILTER (WHERE stage = 'equivalence') AS votes FROM judgments \
       WHERE stage IN ('correctness', 'override', 'equivalence') GROUP BY trajectory_id) AS j \
@@ -306,8 +335,7 @@ const FINGERPRINTS: &str = "SELECT coalesce(t.run_id, '') AS run_id, count(*) AS
 
 const ANY_VOTES: &str = "SELECT event_id FROM judgments WHERE stage = 'equivalence' LIMIT 1";
 
-/// Questions that came or changed, and runs of the funnel, which put other verdicts in force, touch every run.
-const COMMON: &str = "SELECT (SELECT count(*) FROM qa) AS questions, \
+const COMMON: &str = "SELECT (SELECT count(*) FROM qa WHERE method = 'benchmark') AS benchmarks, \
     (SELECT count(*) FROM runs WHERE kind = 'filter') AS filters";
 
 const ABOUTS: &str = "SELECT run_id, kind, state, started, updated, code_version, \
@@ -319,7 +347,8 @@ const ABOUTS: &str = "SELECT run_id, kind, state, started, updated, code_version
 
 fn fingerprint(row: &Map<String, Value>) -> (String, Fingerprint) {
     let of = |name: &str| number(Some(row), name).unwrap_or(0);
-    let print = Fingerprint { attempts: of("attempts"), verdicts: of("verdicts"), votes: of("votes") };
+    let print =
+        Fingerprint { attempts: of("attempts"), verdicts: of("verdicts"), votes: of("votes"), told: of("told") };
     (text(row, "run_id"), print)
 }
 
@@ -362,4 +391,43 @@ pub(super) async fn run_state(app: &Dashboard, run_id: &str) -> Result<Option<Ma
         Ok(rows.into_iter().next())
     });
     Ok((*state.await?.value).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run that set out to attempt one question twice, and has so many attempts.
+    fn entry_of(attempts: u64) -> Entry {
+        let run = Run { run_id: "r".to_string(), policies: Vec::new(), judges: Vec::new(), questions: Vec::new() };
+        let mut report = report(&run, &Options::default(), &RulesAlone);
+        report.coverage.attempts = attempts;
+        Entry {
+            fingerprint: Fingerprint { attempts, told: attempts, ..Fingerprint::default() },
+            about: About { attempts: Some(2), questions: Some(1), ..About::default() },
+            benchmark: "b".to_string(),
+            restricted: false,
+            report,
+        }
+    }
+
+    fn board(filters: u64, benchmarks: u64) -> Board {
+        Board { filters: Some(filters), benchmarks: Some(benchmarks), ..Board::default() }
+    }
+
+    #[test]
+    fn a_run_is_read_again_when_its_own_events_change_and_not_when_others_questions_come() {
+        let (whole, begun) = (entry_of(2), entry_of(1));
+        let holds = |entry: &Entry, next: &Board, told: u64| {
+            let print = Fingerprint { told, ..entry.fingerprint };
+            entry.holds(&board(1, 10), next, print, &entry.about)
+        };
+        assert!(holds(&whole, &board(1, 11), 2), "a question that it did not ask");
+        assert!(!holds(&whole, &board(1, 10), 3), "its question was told again");
+        assert!(!holds(&whole, &board(2, 10), 2), "other verdicts are in force");
+        // What it has yet to attempt is told by the benchmark.
+        assert!(!holds(&begun, &board(1, 11), 1) && holds(&begun, &board(1, 10), 1));
+        let more = Fingerprint { verdicts: 1, ..whole.fingerprint };
+        assert!(!whole.holds(&board(1, 10), &board(1, 10), more, &whole.about));
+    }
 }

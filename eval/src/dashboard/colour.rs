@@ -47,7 +47,7 @@ impl Dashboard {
         let app = self.clone();
         let compute = async move {
             let batches = app.batches(FIRST_SEEN).await?;
-            let rows = super::state::objects(&batches)?;
+            let rows = webdancer_query::output::objects(&batches)?;
             Ok(Colours::of(rows.iter().map(|row| {
                 let text = |name: &str| row.get(name).and_then(|value| value.as_str());
                 let version = row.get("policy_version").and_then(serde_json::Value::as_i64);

@@ -7,6 +7,9 @@ use crate::render;
 use crate::report::{Report, Slice};
 use crate::stats::mean::Estimate;
 
+/// What the ids of a report's further tables begin with.
+pub(super) const PART: &str = "part-";
+
 /// The scores of a run, one a line.
 pub(super) fn scores(report: &Report) -> Table {
     let columns = vec![
@@ -112,7 +115,7 @@ pub(super) fn others(report: &Report) -> Vec<Table> {
         .into_iter()
         .skip(skipped)
         .enumerate()
-        .map(|(at, table)| rendered(&format!("part-{}", at + 1), table))
+        .map(|(at, table)| rendered(&format!("{PART}{}", at + 1), table))
         .collect()
 }
 

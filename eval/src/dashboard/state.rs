@@ -4,16 +4,19 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
+use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use webdancer_agent::chat::Prices;
-use webdancer_query::output::{Format, Output, TableOptions};
+use webdancer_query::output::objects;
 use webdancer_query::{QueryEngine, QueryError, QueryOptions, QueryResult};
 use webdancer_schemas::kind::Kind;
 
@@ -130,6 +133,14 @@ pub struct Running {
     _turn: OwnedSemaphorePermit,
 }
 
+impl Stream for Running {
+    type Item = Result<RecordBatch, QueryError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.rows.poll_next_unpin(context)
+    }
+}
+
 /// Rows of a statement.
 pub type Rows = Vec<Map<String, Value>>;
 
@@ -229,12 +240,12 @@ impl Dashboard {
         Ok(batches)
     }
 
-    /// All rows of a statement as JSON objects by column; nulls are left out.
+    /// All rows of a statement as JSON objects by column, as every command has them.
     ///
     /// # Errors
     /// See [`Fault`].
     pub async fn rows(&self, sql: &str) -> Result<Rows, Fault> {
-        objects(&self.batches(sql).await?)
+        Ok(objects(&self.batches(sql).await?)?)
     }
 
     /// What `compute` gives for the present state of the tables of these kinds, computed once for each state and key.
@@ -273,6 +284,30 @@ impl Dashboard {
             Ok(Ok(Err(fault))) => Err(fault),
             Ok(Err(error)) => Err(Fault::failed("the figures cannot be computed", &error)),
             Err(_) => Ok(Computed { value: typed(older)?, behind: true }),
+        }
+    }
+
+    /// The same for what a page does without rather than wait for it longer than `wait`: None, and it goes on being computed.
+    ///
+    /// # Errors
+    /// Those of `compute`, which are not kept.
+    pub async fn memo_within<T, F>(
+        &self,
+        wait: Duration,
+        key: &str,
+        kinds: &'static [Kind],
+        compute: F,
+    ) -> Result<Option<Computed<T>>, Fault>
+    where
+        T: Any + Send + Sync,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let (app, key) = (self.clone(), key.to_string());
+        let making = tokio::spawn(async move { app.memo(&key, kinds, compute).await });
+        match tokio::time::timeout(wait, making).await {
+            Ok(Ok(made)) => made.map(Some),
+            Ok(Err(error)) => Err(Fault::failed("the figures cannot be computed", &error)),
+            Err(_) => Ok(None),
         }
     }
 
@@ -368,15 +403,4 @@ impl Inner {
 
 fn typed<T: Any + Send + Sync>(value: Made) -> Result<Arc<T>, Fault> {
     value.downcast().map_err(|_| Fault::Wrong("two results of different types are kept under one key".to_string()))
-}
-
-/// Rows as JSON objects by column.
-pub(super) fn objects(batches: &[RecordBatch]) -> Result<Rows, Fault> {
-    let Some(first) = batches.first() else { return Ok(Rows::new()) };
-    let json = || -> Result<Vec<u8>, webdancer_query::QueryError> {
-        let mut output = Output::new(Format::Json, first.schema(), Vec::new(), TableOptions::default())?;
-        batches.iter().try_for_each(|batch| output.write(batch))?;
-        output.finish()
-    };
-    serde_json::from_slice(&json()?).map_err(|error| Fault::failed("rows cannot be read as JSON", &error))
 }

@@ -17,8 +17,9 @@ impl Report {
             tables.push(self.agreements());
         }
         tables.extend(self.calibration.as_ref().map(confidence));
-        tables.extend(self.contamination.as_ref().map(contaminated));
         tables.push(self.took());
+        // Last: where it comes later than the others, they keep their places.
+        tables.extend(self.contamination.as_ref().map(contaminated));
         tables
     }
 

@@ -13,13 +13,14 @@ use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::json;
 use webdancer_agent::judge::{Case, Decision, Judge, Verdict};
+use webdancer_schemas::answer::vote_key;
 use webdancer_schemas::column::JsonText;
 use webdancer_schemas::event::Event;
 use webdancer_schemas::id::EventId;
 use webdancer_schemas::log::EventLog;
 use webdancer_schemas::rows::Judgment;
 
-use super::{Equivalence, by_rules, form};
+use super::{Equivalence, by_rules};
 use crate::attempts::{Attempt, RowsError, as_type, integers, judged_by, strings};
 use crate::benchmark::SOURCE;
 use crate::run::{Question, Run};
@@ -58,7 +59,7 @@ impl Equivalence for Known {
 }
 
 fn key(qa_id: &str, first: &str, second: &str) -> Pair {
-    let mut forms = [form(first), form(second)];
+    let mut forms = [vote_key(first), vote_key(second)].map(Option::unwrap_or_default);
     forms.sort_unstable();
     let [low, high] = forms;
     (qa_id.to_string(), low, high)

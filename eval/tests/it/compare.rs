@@ -98,7 +98,8 @@ fn what_cannot_be_paired_is_refused_with_what_to_do() {
     let error = refused(&run, &judged("gaia v2", false));
     assert_eq!(
         error,
-        "run a is judged by gaia v1, run b by gaia v2: a difference would be the judges', too; judge both by one"
+        "run a is judged by gaia v1, run b by gaia v2: a difference would be the judges', too; judge both by one, or see \
+         what the judge changed with `webdancer eval drift a b`"
     );
     assert!(compare(&run, &judged("a person", true), &Options::default()).is_ok(), "overrides hold in either run");
 

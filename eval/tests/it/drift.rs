@@ -1,7 +1,7 @@
 //! Changes of scores taken apart.
 
 use webdancer_eval::attempts::Outcome;
-use webdancer_eval::contamination::{Flagged, Leak, contamination};
+use webdancer_eval::contamination::{Flagged, Leak, Looked, contamination};
 use webdancer_eval::drift::{Cause, Drift, DriftError, Grid, Judged, Misses, drift};
 use webdancer_eval::report::Options;
 use webdancer_eval::run::Run;
@@ -133,7 +133,7 @@ fn attempts_that_saw_their_answer_are_scored_apart() {
         leak: Leak::Question,
     };
     // Eight that are right, and two that are wrong all the same.
-    let found = contamination(&run, (2..12).map(flag).collect(), 40, &Options::default());
+    let found = contamination(&run, Looked { checked: 40, flagged: (2..12).map(flag).collect() }, &Options::default());
     assert_eq!((found.checked, found.flagged.len()), (40, 10));
     assert!((found.contaminated.unwrap().value - 0.8).abs() < 1e-12);
     assert!((found.clean.unwrap().value - 2.0 / 30.0).abs() < 1e-12);

@@ -1,7 +1,8 @@
-//! `maj_at_k(answer, correct, k)`: the majority vote, as [`stats`](crate::stats::maj_at_k) defines it. Equal answers, as given,
-//! are one cluster; null and blank ones abstain.
+//! `maj_at_k(answer, correct, k)`: the majority vote, as [`stats`](crate::stats::maj_at_k) defines it. Answers are one cluster
+//! by the [rule of every vote](vote_key); null and blank ones abstain.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array as _, ArrayRef, Int64Array, Int64Builder, StringBuilder};
@@ -9,6 +10,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::AggregateUDF;
+use webdancer_schemas::answer::vote_key;
 
 use super::statistic::{Statistic, aggregate, list, list_of, lists, of_column, to_column};
 use super::{Constant, boolean, column, int64, strings};
@@ -24,27 +26,33 @@ pub(super) fn function() -> AggregateUDF {
 /// The attempts at one question.
 #[derive(Debug, Default)]
 struct Question {
-    /// Sorted, so that the result does not depend on the order of rows.
+    /// By what the answers are as votes; sorted, so that the result does not depend on the order of rows.
     clusters: BTreeMap<String, Cluster>,
     abstentions: u64,
     k: Constant,
 }
 
 impl Question {
-    /// Bytes taken for an answer that is new.
-    fn add(&mut self, answer: &str, votes: Cluster) -> usize {
-        if let Some(cluster) = self.clusters.get_mut(answer) {
-            cluster.votes += votes.votes;
-            cluster.correct += votes.correct;
-            return 0;
+    /// Bytes taken for a key that is new.
+    fn add(&mut self, key: String, votes: Cluster) -> usize {
+        let bytes = bytes_of(&key);
+        match self.clusters.entry(key) {
+            Entry::Occupied(mut known) => {
+                let cluster = known.get_mut();
+                cluster.votes += votes.votes;
+                cluster.correct += votes.correct;
+                0
+            }
+            Entry::Vacant(new) => {
+                new.insert(votes);
+                bytes
+            }
         }
-        self.clusters.insert(answer.to_string(), votes);
-        bytes_of(answer)
     }
 }
 
-fn bytes_of(answer: &str) -> usize {
-    answer.len() + size_of::<(String, Cluster)>() + 16
+fn bytes_of(key: &str) -> usize {
+    key.len() + size_of::<(String, Cluster)>() + 16
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +80,8 @@ impl Statistic for MajAtK {
             if correct.is_null(row) {
                 return Ok(0);
             }
-            match answers.is_valid(row).then(|| answers.value(row)).filter(|answer| !answer.trim().is_empty()) {
-                Some(answer) => Ok(question.add(answer, Cluster { votes: 1, correct: u64::from(correct.value(row)) })),
+            match answers.is_valid(row).then(|| vote_key(answers.value(row))).flatten() {
+                Some(key) => Ok(question.add(key, Cluster { votes: 1, correct: u64::from(correct.value(row)) })),
                 None => {
                     question.abstentions += 1;
                     Ok(0)
@@ -93,14 +101,14 @@ impl Statistic for MajAtK {
             let clusters = votes.iter().zip(correct);
             let clusters = clusters.map(|(votes, correct)| (of_column(*votes), of_column(*correct)));
             let answers = strings(&answers)?.iter().flatten().zip(clusters);
-            Ok(answers.map(|(answer, (votes, correct))| question.add(answer, Cluster { votes, correct })).sum())
+            Ok(answers.map(|(key, (votes, correct))| question.add(key.to_string(), Cluster { votes, correct })).sum())
         })
     }
 
     fn state(questions: &[Question]) -> Vec<ArrayRef> {
         vec![
             lists(questions, StringBuilder::new(), |answers, question| {
-                question.clusters.keys().for_each(|answer| answers.append_value(answer));
+                question.clusters.keys().for_each(|key| answers.append_value(key));
             }),
             lists(questions, Int64Builder::new(), |votes, question| {
                 question.clusters.values().for_each(|cluster| votes.append_value(to_column(cluster.votes)));
@@ -120,6 +128,6 @@ impl Statistic for MajAtK {
     }
 
     fn held(question: &Question) -> usize {
-        question.clusters.keys().map(|answer| bytes_of(answer)).sum()
+        question.clusters.keys().map(|key| bytes_of(key)).sum()
     }
 }

@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use super::{NodeId, NodeKind, lists, rows};
 use crate::error::Result;
+use crate::gated;
 use crate::session::QueryEngine;
 
 type Facts = BTreeMap<String, Value>;
 
-/// The facts about nodes of a kind: a query whose column `key` tells them apart; `?` stands for `IN (…)`.
+/// The facts about nodes of a kind: a query whose column `key` tells them apart; `?` stands for `IN (…)`, `{gated}` for the
+/// [gated questions](gated::QUESTIONS).
 fn query(kind: NodeKind) -> Option<&'static str> {
     Some(match kind {
         NodeKind::Run => {
@@ -19,10 +21,12 @@ fn query(kind: NodeKind) -> Option<&'static str> {
                json_get_str(config, 'benchmark', 'benchmark') AS benchmark FROM run_state WHERE run_id ?"
         }
         NodeKind::Trajectory => {
-            "SELECT trajectory_id AS key, event_time AS time, qa_id, run_id, attempt, policy_model AS model, \
-               policy_version, termination, n_turns AS turns, coalesce(restricted, false) AS restricted, \
-               CASE WHEN restricted IS NOT TRUE THEN left(answer, 200) END AS answer \
-             FROM trajectories WHERE trajectory_id ? ORDER BY event_time, event_id"
+            "SELECT t.trajectory_id AS key, t.event_time AS time, t.qa_id, t.run_id, t.attempt, t.policy_model AS model, \
+               t.policy_version, t.termination, t.n_turns AS turns, \
+               (coalesce(t.restricted, false) OR g.qa_id IS NOT NULL) AS restricted, \
+               CASE WHEN t.restricted IS NOT TRUE AND g.qa_id IS NULL THEN left(t.answer, 200) END AS answer \
+             FROM trajectories AS t LEFT JOIN ({gated}) AS g ON g.qa_id = t.qa_id \
+             WHERE t.trajectory_id ? ORDER BY t.event_time, t.event_id"
         }
         NodeKind::Question => {
             "SELECT qa_id AS key, event_time AS time, method, type, language, rewrites, generator, \
@@ -73,7 +77,8 @@ pub(super) async fn facts<'a>(
         }
         let Some(query) = query(kind) else { continue };
         for list in lists(&keys) {
-            for mut row in rows(engine, &query.replace('?', &list)).await? {
+            let sql = query.replace("{gated}", gated::QUESTIONS).replace('?', &list);
+            for mut row in rows(engine, &sql).await? {
                 if let Some(Value::String(key)) = row.remove("key") {
                     found.insert(NodeId::new(kind, key), row.into_iter().collect());
                 }

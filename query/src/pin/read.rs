@@ -14,6 +14,7 @@ use webdancer_schemas::digest::sha256_hex;
 use crate::canonical::{canonical_batch, canonical_schema};
 use crate::catalog::PinStore;
 use crate::error::{QueryError, Result};
+use crate::gated;
 use crate::limits::QueryOptions;
 use crate::output::{Format, Output, TableOptions};
 use crate::pin::restricted::unrestricted;
@@ -52,12 +53,27 @@ pub(super) async fn schema(store: &dyn PinStore, manifest: &PinManifest) -> Resu
 /// Checks that the rows of a pin tell which of them are of gated benchmarks, where any can be: else these cannot be left out.
 ///
 /// # Errors
-/// [`QueryError::Refused`] where they do not tell.
+/// [`QueryError::Refused`] where they do not tell, or do not say so of a gated question's.
 pub async fn check_open(engine: &QueryEngine, manifest: &PinManifest) -> Result<()> {
     let options = QueryOptions { restricted: false, ..QueryOptions::default() };
     // A name has letters, digits, and signs that mean nothing in a text of SQL.
     let sql = format!("SELECT 1 AS one FROM pin('{}') LIMIT 0", manifest.name);
-    engine.query(&sql, &options).await?.read_all().await.map(drop)
+    engine.query(&sql, &options).await?.read_all().await?;
+    let schema = schema(engine.catalog(), manifest).await?;
+    let Some(unsaid) = gated::unsaid(&schema, &format!("pin('{}')", manifest.name)) else { return Ok(()) };
+    let rows = engine.query(&unsaid, &QueryOptions::default()).await?.read_all().await?;
+    match rows.iter().map(RecordBatch::num_rows).sum::<usize>() {
+        0 => Ok(()),
+        count => Err(unsaid_of(manifest, count)),
+    }
+}
+
+fn unsaid_of(manifest: &PinManifest, count: usize) -> QueryError {
+    QueryError::Refused(format!(
+        "{count} rows of pin {} are of gated questions and do not say so: pin it again without them, WHERE qa_id NOT IN \
+         (SELECT qa_id FROM qa WHERE json_get_bool(attributes, 'restricted'))",
+        manifest.name
+    ))
 }
 
 /// Writes the rows of a pin to one file in a [format](Format), those of gated benchmarks aside: how many these are is given

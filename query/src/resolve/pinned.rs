@@ -1,22 +1,21 @@
 //! What a reader without the right to gated benchmarks has of a pin.
 //!
-//! Rows that say of themselves whether they are restricted are left out. A pin may have renamed what says so, or left it
-//! out: it is shown if nothing that it was made of holds gated rows, and refused else.
+//! Rows that say of themselves that they are restricted are left out, and those whose question does. A pin may have renamed
+//! what says so, or left it out: it is shown if nothing that it was made of holds gated rows, and refused else.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use datafusion::arrow::array::AsArray as _;
-use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::datatypes::{Int64Type, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::dataframe::DataFrame;
-use datafusion::datasource::empty::EmptyTable;
 use webdancer_lake::lake::At;
 use webdancer_lake::pins::{PinManifest, PinnedTable};
 use webdancer_schemas::kind::Kind;
-use webdancer_schemas::table::table_schema;
 
-use super::{Resolver, with_declared_columns, with_tables};
+use super::known::{Known, Tellers};
+use super::{Resolver, with_tables};
 use crate::error::{QueryError, Result};
 use crate::gated;
 
@@ -31,15 +30,50 @@ impl Resolver<'_> {
         rows: Arc<dyn TableProvider>,
     ) -> Result<Arc<dyn TableProvider>> {
         let schema = rows.schema();
-        for (kind, pinned) in self.gated_sources(manifest).await? {
-            if !gated::is_told(&schema, kind) && self.may_hold_gated(kind, &pinned).await? {
-                return Err(refused(manifest, kind));
+        if let Some(kind) = self.untold(manifest, &schema).await? {
+            return Err(refused(manifest, kind));
+        }
+        let Some(sql) = gated::of_pin(&schema) else { return Ok(rows) };
+        let questions = self.declared(Kind::Qa, At::Latest).await?;
+        let tables = [(gated::PINNED.to_string(), rows), (Kind::Qa.table().to_string(), questions)];
+        self.narrowed(&sql, HashMap::from(tables)).await
+    }
+
+    /// The table of which a pin has gated rows that do not tell that they are; found out once.
+    async fn untold(&self, manifest: &PinManifest, schema: &Schema) -> Result<Option<Kind>> {
+        match self.known_pins.get(manifest) {
+            None => {}
+            Some(Known::Refused(kind)) => return Ok(Some(kind)),
+            Some(Known::Open(then)) => {
+                let kinds: Vec<Kind> = then.iter().map(|(kind, _)| *kind).collect();
+                if then == self.tellers(&kinds).await? {
+                    return Ok(None);
+                }
             }
         }
-        match gated::of_pin(&schema) {
-            Some(sql) => self.narrowed(&sql, HashMap::from([(gated::PINNED.to_string(), rows)])).await,
-            None => Ok(rows),
+        let sources = self.gated_sources(manifest).await?;
+        let silent: Vec<(&Source, String)> =
+            sources.iter().filter_map(|source| Some((source, gated::untold(schema, source.0)?))).collect();
+        // Before anything is counted: what comes meanwhile is counted the next time.
+        let told_by: BTreeSet<Kind> = silent.iter().flat_map(|(source, _)| gated::told_by(source.0)).copied().collect();
+        let tellers = self.tellers(&told_by.into_iter().collect::<Vec<_>>()).await?;
+        for ((kind, pinned), harmless) in silent {
+            if self.may_hold_others(*kind, pinned, &harmless).await? {
+                self.known_pins.keep(manifest, Known::Refused(*kind));
+                return Ok(Some(*kind));
+            }
         }
+        self.known_pins.keep(manifest, Known::Open(tellers));
+        Ok(None)
+    }
+
+    /// These tables as they are.
+    async fn tellers(&self, kinds: &[Kind]) -> Result<Tellers> {
+        let mut tellers = Tellers::new();
+        for kind in kinds {
+            tellers.push((*kind, self.catalog.table(*kind, At::Latest).await?.map(|table| table.pinned)));
+        }
+        Ok(tellers)
     }
 
     /// The tables behind a pin, and behind the pins that it was made of, that may hold gated rows.
@@ -64,17 +98,17 @@ impl Resolver<'_> {
         Ok(sources)
     }
 
-    /// Whether a version of a table holds gated rows. True where that cannot be told any more.
-    async fn may_hold_gated(&self, kind: Kind, pinned: &PinnedTable) -> Result<bool> {
+    /// Whether a version of a table holds rows that a statement over it leaves out. True where that cannot be told any more.
+    async fn may_hold_others(&self, kind: Kind, pinned: &PinnedTable, harmless: &str) -> Result<bool> {
         match self.check_same_table(kind, pinned).await {
             Err(QueryError::NotFound(_)) => return Ok(true),
             checked => checked?,
         }
         // Rows are only ever added: what the newest version does not hold, no version before it did.
-        if !self.holds_gated(kind, At::Latest).await? {
+        if !self.holds_others(kind, At::Latest, harmless).await? {
             return Ok(false);
         }
-        match self.holds_gated(kind, At::Version(pinned.version)).await {
+        match self.holds_others(kind, At::Version(pinned.version), harmless).await {
             Ok(holds) => Ok(holds),
             Err(error) => {
                 tracing::debug!(%error, table = kind.table(), version = pinned.version, "a version cannot be read any more");
@@ -83,24 +117,10 @@ impl Resolver<'_> {
         }
     }
 
-    async fn holds_gated(&self, kind: Kind, at: At) -> Result<bool> {
-        let Some(sql) = gated::of_table(kind) else { return Ok(false) };
+    async fn holds_others(&self, kind: Kind, at: At, harmless: &str) -> Result<bool> {
         let all = self.declared(kind, at).await?;
-        let mut tables = HashMap::from([(kind.table().to_string(), all.clone())]);
-        if kind == Kind::Judgment {
-            let trajectories = self.declared(Kind::Trajectory, At::Latest).await?;
-            tables.insert(Kind::Trajectory.table().to_string(), trajectories);
-        }
-        let open = self.narrowed(sql, tables).await?;
-        Ok(self.rows_of(open).await? < self.rows_of(all).await?)
-    }
-
-    /// A table as its kind declares it; none is an empty one.
-    async fn declared(&self, kind: Kind, at: At) -> Result<Arc<dyn TableProvider>> {
-        match self.catalog.table(kind, at).await? {
-            Some(table) => with_declared_columns(table.provider, kind),
-            None => Ok(Arc::new(EmptyTable::new(table_schema(kind)))),
-        }
+        let left = self.narrowed(harmless, self.with_tellers(kind, all.clone()).await?).await?;
+        Ok(self.rows_of(left).await? < self.rows_of(all).await?)
     }
 
     async fn rows_of(&self, table: Arc<dyn TableProvider>) -> Result<i64> {
@@ -117,6 +137,6 @@ fn refused(manifest: &PinManifest, kind: Kind) -> QueryError {
     let (name, table) = (&manifest.name, kind.table());
     QueryError::Refused(format!(
         "pin {name} was made of {table} with rows of gated benchmarks, and its rows do not say which these are: pin them \
-         again with the column `restricted` (of qa: `attributes`), or read it where gated rows are shown"
+         again with the columns `restricted` and `qa_id` (of qa: `attributes`), or read it where gated rows are shown"
     ))
 }

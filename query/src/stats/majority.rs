@@ -1,7 +1,7 @@
 //! The majority vote of k attempts, averaged over all subsets of k of them.
 //!
-//! Attempts vote for their answer; equal answers (as given: normalise them before) are one cluster. A null or blank
-//! answer abstains: it is an attempt, but no vote. The largest cluster wins; tied ones give the share of them that is
+//! Attempts vote for their answer; answers that are the same by [`vote_key`](webdancer_schemas::answer::vote_key), or that a
+//! judge holds for the same, are one cluster. A null or blank answer abstains: it is an attempt, but no vote. The largest cluster wins; tied ones give the share of them that is
 //! correct; if all abstain the vote is wrong, 0. A cluster is correct as far as its members are: all of them agree when
 //! equal answers are judged alike, otherwise it counts with the share of them that is correct. (Over all subsets, that
 //! share among the voters drawn averages to the share among all members, so the result is the same either way.)

@@ -1,6 +1,7 @@
 -- One row per trajectory with a current correctness judgment, beside its question. `correct` is null where the judge
 -- failed, and where an endpoint or a tool was out (`termination` is error) unless a person overrode that: a failure is
--- never a wrong answer, and pass_at_k, cons and maj_at_k leave it out. A question or trajectory that was recorded twice
+-- never a wrong answer, and pass_at_k, cons and maj_at_k leave it out. `attempted` is false where the judge holds that the
+-- answer declines to give one, null where it does not say. A question or trajectory that was recorded twice
 -- counts once, as last recorded.
 SELECT
     t.trajectory_id,
@@ -28,6 +29,7 @@ SELECT
         WHEN j.verdict = 'pass' THEN true
         WHEN j.verdict = 'fail' THEN false
     END AS correct,
+    json_get_bool(j.criteria, 'attempted') AS attempted,
     j.score,
     j.judge,
     j.rule_version,

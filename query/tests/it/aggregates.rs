@@ -205,6 +205,19 @@ async fn per_question_values_and_nulls() {
 }
 
 #[tokio::test]
+async fn a_vote_counts_answers_and_not_spellings_of_them() {
+    let engine = Memory::default().engine();
+    let attempts = "WITH attempts (qa, answer, correct) AS (VALUES
+        ('a', '1,000', true), ('a', '$ 1000.0', true), ('a', '999', false),
+        ('b', 'The Derby', true), ('b', 'derby.', true), ('b', 'Oaks', false),
+        ('c', '?!', true), ('c', '!', false), ('c', '1, 2', false))";
+    let sql =
+        format!("{attempts} SELECT qa, round(maj_at_k(answer, correct, 3), 6) FROM attempts GROUP BY qa ORDER BY qa");
+    // What differs in more than spelling stays apart: one of three tied answers to `c` is right.
+    assert_eq!(csv(&engine, &sql).await, ["a,1.0", "b,1.0", "c,0.333333"]);
+}
+
+#[tokio::test]
 async fn attempts_are_counted_with_filters_over_windows_and_without_groups() {
     let engine = Memory::default().engine();
     let attempts = "WITH attempts (n, answer, correct) AS (VALUES (1, 'x', true), (2, 'y', false), (3, 'x', true))";

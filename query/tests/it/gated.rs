@@ -1,6 +1,9 @@
 //! What a reader without the right to gated benchmarks sees of a lake.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
+use webdancer_query::lineage::{LineageLimits, lineage};
 use webdancer_query::{QueryEngine, QueryOptions, pin};
 use webdancer_schemas::kind::Kind;
 
@@ -73,6 +76,71 @@ async fn a_judgment_that_is_ahead_of_its_trajectory_says_itself_that_it_is_gated
     assert_eq!(count(&engine, "judgments", false).await, 2);
 }
 
+/// As above, but that no attempt says of itself that it is gated.
+fn with_silent_attempts() -> Memory {
+    let attributes = r#"{"restricted": true}"#;
+    let question = |id: &str| json!({"qa_id": id, "method": "benchmark", "question": "Q", "answer": "A"});
+    let mut gated = question("gated");
+    gated["attributes"] = json!(attributes);
+    let judged = |id: &str| json!({"trajectory_id": id, "stage": "correctness", "verdict": "pass"});
+    Memory::default()
+        // One of the rows that tell of the question says so.
+        .with(Kind::Qa, &[question("open"), gated, question("gated")])
+        .with(
+            Kind::Trajectory,
+            &[
+                json!({"trajectory_id": "t1", "qa_id": "open", "n_turns": 1, "turn_tool": [null], "answer": "open to all"}),
+                json!({"trajectory_id": "t2", "qa_id": "gated", "n_turns": 2, "turn_tool": ["search", null], "answer": "secret"}),
+                json!({"trajectory_id": "t3", "qa_id": "unknown", "n_turns": 1, "turn_tool": [null], "restricted": false}),
+            ],
+        )
+        .with(Kind::Judgment, &["t1", "t2", "t3"].map(judged))
+}
+
+#[tokio::test]
+async fn an_attempt_at_a_gated_question_is_gated_whether_it_says_so_or_not() {
+    let engine = with_silent_attempts().engine();
+    for (from, all, open) in [
+        ("trajectories", 3, 2),
+        ("current_trajectories", 3, 2),
+        ("at('trajectories', 0)", 3, 2),
+        ("judgments", 3, 2),
+        ("evaluations", 3, 2),
+        ("turns", 4, 2),
+        ("tool_calls", 1, 0),
+    ] {
+        assert_eq!(count(&engine, from, true).await, all, "{from} with the right");
+        assert_eq!(count(&engine, from, false).await, open, "{from} without the right");
+    }
+    assert_eq!(as_reader(&engine, "SELECT trajectory_id FROM judgments ORDER BY 1").await.unwrap(), ["t1", "t3"]);
+    // What is known of one thing is told to anybody.
+    for (id, said, is_told) in [("trajectory:t1", "open to all", true), ("trajectory:t2", "secret", false)] {
+        let found = lineage(&engine, id, &LineageLimits::default()).await.unwrap();
+        assert_eq!(json!(found).to_string().contains(said), is_told, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_pins_attempts_are_gated_by_their_questions_and_leave_by_no_export() {
+    let engine = with_silent_attempts().engine();
+    pinned(&engine, "asked", "SELECT trajectory_id, qa_id, restricted FROM trajectories").await;
+    let open = as_reader(&engine, "SELECT trajectory_id FROM pin('asked') ORDER BY 1").await;
+    assert_eq!(open.unwrap(), ["t1", "t3"]);
+    // An export goes by what rows say of themselves.
+    let asked = engine.catalog().find_pin("asked").await.unwrap();
+    let told = pin::check_open(&engine, &asked).await.unwrap_err().to_string();
+    assert!(told.starts_with("refused: 1 rows of pin asked are of gated questions and do not say so"), "{told}");
+    let without = "SELECT trajectory_id, qa_id, restricted FROM trajectories WHERE qa_id NOT IN \
+        (SELECT qa_id FROM qa WHERE json_get_bool(attributes, 'restricted'))";
+    pinned(&engine, "without", without).await;
+    let without = engine.catalog().find_pin("without").await.unwrap();
+    pin::check_open(&engine, &without).await.unwrap();
+    // The flag alone tells nothing here.
+    pinned(&engine, "flags", "SELECT trajectory_id, restricted FROM trajectories").await;
+    let told = as_reader(&engine, "SELECT * FROM pin('flags')").await.unwrap_err();
+    assert!(told.contains("with the columns `restricted` and `qa_id`"), "{told}");
+}
+
 /// Pins a query's rows under the name.
 async fn pinned(engine: &QueryEngine, name: &str, sql: &str) {
     pin::create(engine, name, sql, epoch()).await.unwrap();
@@ -119,6 +187,42 @@ async fn a_pin_gives_open_rows_where_they_say_so_and_is_refused_where_they_do_no
     // What was made of nothing gated is nobody's secret.
     pinned(&engine, "steps", "SELECT count(*) AS n FROM metrics").await;
     assert_eq!(as_reader(&engine, "SELECT n FROM pin('steps')").await, Ok(vec!["0".to_string()]));
+}
+
+#[tokio::test]
+async fn whether_a_pins_rows_tell_is_found_out_once() {
+    let before = json!({"qa_id": "open", "method": "crawlqa", "question": "Q1", "answer": "A1"});
+    let lake = with_gated(Memory::default().with(Kind::Qa, &[before]));
+    let opened = lake.versions_opened.clone();
+    let engine = lake.engine();
+    pinned(&engine, "then", "SELECT question AS q FROM at('qa', 0)").await;
+    pinned(&engine, "now", "SELECT question AS q FROM qa").await;
+    for (name, is_open) in [("then", true), ("now", false)] {
+        let mut counts = Vec::new();
+        for _ in 0..3 {
+            assert_eq!(as_reader(&engine, &format!("SELECT q FROM pin('{name}')")).await.is_ok(), is_open, "{name}");
+            counts.push(opened.load(Ordering::Relaxed));
+        }
+        assert_eq!((counts[1], counts[2]), (counts[0], counts[0]), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_pin_whose_attempts_come_to_be_of_a_gated_question_is_found_out_again() {
+    let question = |attributes: &str| json!({"qa_id": "q", "method": "benchmark", "question": "Q", "answer": "A", "attributes": attributes});
+    let lake = Memory::default()
+        .with(Kind::Qa, &[question("{}")])
+        .with(Kind::Qa, &[question("{}"), question(r#"{"restricted": true}"#)])
+        .with(Kind::Trajectory, &[json!({"trajectory_id": "t1", "qa_id": "q"})]);
+    let newest = lake.newest_max.clone();
+    newest.store(0, Ordering::Relaxed);
+    let engine = lake.engine();
+    pinned(&engine, "ids", "SELECT trajectory_id FROM trajectories").await;
+    for _ in 0..2 {
+        assert_eq!(as_reader(&engine, "SELECT * FROM pin('ids')").await, Ok(vec!["t1".to_string()]));
+    }
+    newest.store(1, Ordering::Relaxed);
+    assert!(as_reader(&engine, "SELECT * FROM pin('ids')").await.is_err());
 }
 
 #[tokio::test]

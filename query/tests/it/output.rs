@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 
 use arrow::array::{AsArray as _, RecordBatchReader as _};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use webdancer_query::output::{Format, TableOptions, write_result};
+use webdancer_query::output::{Format, TableOptions, objects, write_result};
 use webdancer_query::{QueryEngine, QueryError, QueryOptions};
 
 use crate::support::Memory;
@@ -48,6 +48,11 @@ async fn json_is_one_document_and_ndjson_one_per_line() {
     assert!(rows[1].as_object().unwrap().contains_key("list"));
     let document: Vec<serde_json::Value> = serde_json::from_str(&text(SQL, "json").await).unwrap();
     assert_eq!(document, rows);
+    // Rows that are read have what rows that are written have.
+    let engine = Memory::default().engine();
+    let batches = engine.query(SQL, &QueryOptions::default()).await.unwrap().read_all().await.unwrap();
+    assert_eq!(serde_json::json!(objects(&batches).unwrap()), serde_json::json!(rows));
+    assert!(objects(&[]).unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -30,11 +31,27 @@ pub(crate) fn epoch() -> DateTime<Utc> {
     "2026-01-01T00:00:00Z".parse().unwrap()
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memory {
     tables: HashMap<Kind, Versions>,
     pins: std::sync::Mutex<HashMap<String, PinManifest>>,
     store: Arc<InMemory>,
+    /// How often a table was opened at a version of its own.
+    pub(crate) versions_opened: Arc<AtomicUsize>,
+    /// No newer version of a table is there yet.
+    pub(crate) newest_max: Arc<AtomicUsize>,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory {
+            tables: HashMap::new(),
+            pins: std::sync::Mutex::default(),
+            store: Arc::default(),
+            versions_opened: Arc::default(),
+            newest_max: Arc::new(AtomicUsize::new(usize::MAX)),
+        }
+    }
 }
 
 impl Memory {
@@ -67,8 +84,11 @@ impl Catalog for Memory {
     }
 
     async fn table(&self, kind: Kind, at: At) -> Result<Option<CatalogTable>> {
+        if matches!(at, At::Version(_)) {
+            self.versions_opened.fetch_add(1, Ordering::Relaxed);
+        }
         let Some(versions) = self.tables.get(&kind) else { return Ok(None) };
-        let newest = versions.len() as u64 - 1;
+        let newest = (versions.len() - 1).min(self.newest_max.load(Ordering::Relaxed)) as u64;
         let version = match at {
             At::Latest => newest,
             At::Version(version) if version <= newest => version,

@@ -1,8 +1,9 @@
-//! `webdancer eval drift`: why the score changed from one run to another.
+//! Why the score changed from one run to another: `webdancer eval drift`, and what `eval compare` says of it.
 //!
-//! What is needed beside the two runs is settled first ([`Work`]): the runs of each policy on the other's web, where both
-//! differ, and the verdicts of each run's judge on the other's answers. It is told, then made; what is there already is
-//! used. The runs are evaluations like any other, with ids that follow from what they are for.
+//! What is needed beside the two runs is settled first ([`Settled`]): the runs of each policy on the other's web, where both
+//! differ, and the verdicts of each run's judge on the other's answers. `drift` tells it, then makes it; what is there already
+//! is used. The runs are evaluations like any other, with ids that follow from what they are for. `compare` asks nobody: it
+//! has the parts where nothing is missing, and else the command that makes what is ([`Split`]).
 
 mod cells;
 mod verdicts;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use webdancer_eval::attempts;
 use webdancer_eval::compare::CompareError;
 use webdancer_eval::drift::{Drift, DriftError, Grid, Judged, drift};
+use webdancer_eval::report::Options;
 use webdancer_eval::run::{Run, of_runs};
 use webdancer_eval::scoring::ScorerPlan;
 
@@ -33,9 +35,16 @@ struct Side {
     judge: ScorerPlan,
 }
 
-/// What the command would do.
+/// Two runs, and what it takes to take the change between them apart.
+struct Settled {
+    sides: [Side; 2],
+    cells: Cells,
+    work: Work,
+}
+
+/// What is missing for that.
 #[derive(Debug, Serialize)]
-struct Work {
+pub(super) struct Work {
     /// What differs: `neither`, `policy`, `web` or `both`.
     differs: &'static str,
     judges_differ: bool,
@@ -60,26 +69,22 @@ struct Summary {
 
 pub(super) async fn run(context: &Context, args: &DriftArgs) -> Result<(), Failure> {
     prepare(context, &args.view).await?;
-    let sides = sides(context, args).await?;
-    let questions = common(&sides)?;
-    let cells = Cells::plan(context, &sides, &questions).await?;
-    let due = Due::count(context, &sides).await?;
-    let work = work(&sides, &questions, &cells, &due);
+    let policies = [args.before_policy.as_deref(), args.after_policy.as_deref()];
+    let settled = Settled::of(context, [&args.before, &args.after], policies).await?;
     if args.plan {
-        return tell_work(context, &work);
+        return tell_work(context, &settled.work);
     }
     if !context.quiet {
-        output::note(&work.text());
+        output::note(&settled.work.text());
     }
     let models = context.config.models()?;
-    let made = cells.make(context, args, &models, &sides).await?;
+    let Settled { sides, cells, .. } = &settled;
+    let made = cells.make(context, args, &models, sides).await?;
     let runs: Vec<&EvalPlan> = sides.iter().map(|side| &side.plan).chain(&made).collect();
-    verdicts::judge(context, &models, &sides, &runs).await?;
+    verdicts::judge(context, &models, sides, &runs).await?;
     context.drain_embedded().await?;
-    let [first, second] =
-        [judged(context, &sides, &sides[0].plan).await?, judged(context, &sides, &sides[1].plan).await?];
-    let grid = grid(context, &cells, &sides, &made).await?;
-    let drift = drift(&first, &second, &grid, &options(&args.view))?;
+    let drift = settled.take_apart(context, &made, &options(&args.view)).await?;
+    let work = settled.work;
     match (context.json, args.view.markdown) {
         (true, _) => output::json(&Summary { drift, work }),
         (false, true) => output::line(drift.markdown().trim_end()),
@@ -87,18 +92,92 @@ pub(super) async fn run(context: &Context, args: &DriftArgs) -> Result<(), Failu
     }
 }
 
-async fn sides(context: &Context, args: &DriftArgs) -> Result<[Side; 2], Failure> {
-    let ids = [&args.before, &args.after];
-    if args.before == args.after {
-        return Err(CompareError::Same(args.before.clone()).into());
+/// What `eval compare` says of why the score changed: by what is there, without asking anybody.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Split {
+    /// The parts of the change.
+    Parts(Box<Drift>),
+    /// What they take, and the command that makes it.
+    Missing {
+        command: String,
+        #[serde(flatten)]
+        work: Work,
+    },
+    /// Why they cannot be told.
+    Refused(String),
+}
+
+impl Split {
+    /// The split of the change between two runs that can be compared.
+    pub(super) async fn of(context: &Context, ids: [&str; 2], options: &Options) -> Split {
+        let split = async {
+            let settled = Settled::of(context, ids, [None, None]).await?;
+            if settled.work.attempts + settled.work.judgments > 0 {
+                let [before, after] = ids;
+                let command = format!("webdancer eval drift {before} {after}");
+                return Ok::<_, Failure>(Split::Missing { command, work: settled.work });
+            }
+            let drift = settled.take_apart(context, &settled.cells.plans(), options).await?;
+            Ok(Split::Parts(Box::new(drift)))
+        };
+        split.await.unwrap_or_else(|failure| Split::Refused(failure.to_string()))
+    }
+
+    pub(super) fn text(&self) -> String {
+        match self {
+            Split::Parts(drift) => drift.text(),
+            _ => self.sentence(),
+        }
+    }
+
+    pub(super) fn markdown(&self) -> String {
+        match self {
+            Split::Parts(drift) => drift.markdown(),
+            _ => self.sentence(),
+        }
+    }
+
+    fn sentence(&self) -> String {
+        match self {
+            Split::Parts(drift) => drift.verdict(),
+            Split::Missing { command, work } => format!("Why the score changed: `{command}` tells ({}).", work.text()),
+            Split::Refused(why) => format!("Why the score changed cannot be told: {why}."),
+        }
+    }
+}
+
+impl Settled {
+    async fn of(context: &Context, ids: [&str; 2], policies: [Option<&str>; 2]) -> Result<Settled, Failure> {
+        let sides = sides(context, ids, policies).await?;
+        let questions = common(&sides)?;
+        let cells = Cells::plan(context, &sides, &questions).await?;
+        let due = Due::count(context, &sides).await?;
+        let work = work(&sides, &questions, &cells, &due);
+        Ok(Settled { sides, cells, work })
+    }
+
+    /// Takes the change apart, once the runs that were missing are `made` and judged.
+    async fn take_apart(&self, context: &Context, made: &[EvalPlan], options: &Options) -> Result<Drift, Failure> {
+        let Settled { sides, cells, .. } = self;
+        let [first, second] =
+            [judged(context, sides, &sides[0].plan).await?, judged(context, sides, &sides[1].plan).await?];
+        let grid = grid(context, cells, sides, made).await?;
+        Ok(drift(&first, &second, &grid, options)?)
+    }
+}
+
+async fn sides(context: &Context, ids: [&str; 2], policies: [Option<&str>; 2]) -> Result<[Side; 2], Failure> {
+    if ids[0] == ids[1] {
+        return Err(CompareError::Same(ids[0].to_string()).into());
     }
     let mut sides = Vec::with_capacity(2);
-    for (id, policy) in ids.into_iter().zip([&args.before_policy, &args.after_policy]) {
+    for (id, policy) in ids.into_iter().zip(policies) {
         let mut plan = EvalPlan::of(context, id).await?;
         let judge = plan.scorers_in_force(context).await?.counts;
-        let run = runs_where(context, &of_runs([id.as_str()])).await?.pop().ok_or_else(|| no_attempts(id))?;
+        let run = runs_where(context, &of_runs([id])).await?.pop().ok_or_else(|| no_attempts(id))?;
         if let Some(policy) = policy {
-            plan.acting.policy.clone_from(policy);
+            plan.acting.policy = policy.to_string();
             plan.policy_model = None;
         }
         sides.push(Side { plan, run, judge });

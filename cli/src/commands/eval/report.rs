@@ -1,7 +1,6 @@
 //! `webdancer eval report`: the scores of runs.
 
 use chrono::Utc;
-use futures::StreamExt as _;
 use webdancer_eval::contamination::{self, Contamination};
 use webdancer_eval::dashboard::export;
 use webdancer_eval::render::{Axis, Mark, Table, percent, plot, score};
@@ -59,24 +58,12 @@ pub(super) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
 
 /// Which attempts saw their question or answer; None of a run that is not over a benchmark.
 async fn contaminated(context: &Context, run: &Run, view: &EvalView) -> Result<Option<Contamination>, Failure> {
-    if !run.questions.iter().flat_map(|question| &question.attempts).any(|a| a.method.as_deref() == Some(BENCHMARK)) {
-        return Ok(None);
-    }
-    let condition = format!("{} AND q.method = '{BENCHMARK}'", of_runs([run.run_id.as_str()]));
-    let sql = contamination::sql(&condition);
-    let mut batches = context.job_engine()?.query(&sql, &QueryOptions::default()).await?;
-    let (mut flagged, mut checked) = (Vec::new(), 0);
-    while let Some(batch) = batches.next().await {
-        let batch = batch?;
-        checked += batch.num_rows() as u64;
-        flagged.extend(contamination::flagged(&batch)?);
-    }
-    flagged.sort_by(|a, b| (&a.qa_id, &a.trajectory_id).cmp(&(&b.qa_id, &b.trajectory_id)));
-    Ok(Some(contamination::contamination(run, flagged, checked, &options(view))))
+    let rows = |sql: String| async move {
+        Ok::<_, Failure>(context.job_engine()?.query(&sql, &QueryOptions::default()).await?)
+    };
+    let looked = contamination::look(run, rows).await?;
+    Ok(looked.map(|looked| contamination::contamination(run, looked, &options(view))))
 }
-
-/// The method of questions that are evaluated.
-const BENCHMARK: &str = "benchmark";
 
 fn condition(ids: &[String], benchmark: Option<&str>) -> String {
     let runs = (!ids.is_empty()).then(|| of_runs(ids.iter().map(String::as_str)));

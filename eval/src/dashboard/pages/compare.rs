@@ -7,7 +7,7 @@ use crate::compare::{Comparison, Flip, compare};
 use crate::dashboard::board::{self, Board};
 use crate::dashboard::chart::{Chart, Dot, Unit};
 use crate::dashboard::fault::Fault;
-use crate::dashboard::page::{Answer, Nav, Page};
+use crate::dashboard::page::{Answer, Nav, Page, command};
 use crate::dashboard::request::{Asked, path_part, query_of};
 use crate::dashboard::table::{Cell, Column, Table};
 use crate::dashboard::{figures, format};
@@ -75,12 +75,18 @@ fn body(asked: &Asked, comparison: &Comparison, page: &mut Page) -> Result<Marku
             "Before: " (link(&comparison.before.run_id)) " · after: " (link(&comparison.after.run_id)) " · "
             a href={ "/compare" (query_of(swapped)) } { "the other way round" }
         }
+        p { "Why the score changed, the judge, the model or the web: " (command(&why(comparison))) }
         (chart)
         @for table in &tables { (table) }
         @if withheld > 0 { p.note { (Fault::restricted(format!("each of {withheld} changed questions of a gated benchmark")).to_string()) } }
         h2 { "Questions fixed" } (fixed)
         h2 { "Questions broken" } (broken)
     })
+}
+
+/// The command that takes the change apart: it may have to make runs for it.
+fn why(comparison: &Comparison) -> String {
+    format!("webdancer eval drift {} {}", comparison.before.run_id, comparison.after.run_id)
 }
 
 fn link(run: &str) -> Markup {

@@ -11,6 +11,7 @@ use axum::routing::{MethodRouter, post};
 use bytes::Bytes;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
+use webdancer_query::output::objects;
 use webdancer_query::saved::{self, SavedQuery};
 
 use super::read::said;
@@ -19,7 +20,7 @@ use crate::dashboard::fault::Fault;
 use crate::dashboard::format::{self, parsed_time};
 use crate::dashboard::page::{Answer, Nav, Page};
 use crate::dashboard::request::{Asked, Form, Query, query_of};
-use crate::dashboard::state::{Dashboard, objects};
+use crate::dashboard::state::Dashboard;
 use crate::dashboard::table::{Cell, Column, Table};
 
 /// Rows of a result that a page has; a download has more.

@@ -2,6 +2,7 @@
 
 mod live;
 mod matrix;
+mod observed;
 
 use std::sync::Arc;
 
@@ -60,10 +61,13 @@ async fn read(asked: &Asked, id: &str, board: &Board) -> Result<Shown, Fault> {
         return Err(Fault::Missing(format!("there is no run {id:?}; /runs lists those that there are")));
     }
     let attempts = entry.as_ref().map_or(0, |entry| entry.report.coverage.attempts);
-    let scored = match attempts {
+    let mut scored = match attempts {
         1.. if attempts <= asked.app.settings().attempts_max => scored(asked, id).await?,
         _ => None,
     };
+    if let (Some(Scored { run, report }), Some(entry)) = (&mut scored, &entry) {
+        observed::told(asked, entry, run, report).await;
+    }
     Ok(Shown { id: id.to_string(), state: state.unwrap_or_default(), entry, scored })
 }
 
@@ -214,6 +218,7 @@ fn scores(asked: &Asked, scored: &Scored, page: &mut Page) -> Result<Markup, Fau
     for table in figures::others(report) {
         others.push(page.table(table, asked)?);
     }
+    let flagged = observed::table(report).map(|table| page.table(table, asked)).transpose()?;
     Ok(html! {
         @for note in report.told() { p.note { (note) } }
         h2 { "Scores" } (summary)
@@ -223,6 +228,7 @@ fn scores(asked: &Asked, scored: &Scored, page: &mut Page) -> Result<Markup, Fau
         (matrix)
         h2 { "Why attempts ended" } (ends)
         h2 { "What it took" } @for table in &others { (table) }
+        @if let Some(flagged) = flagged { (flagged) }
     })
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use webdancer_query::gated;
 use webdancer_schemas::kind::Kind;
 
 use super::read::{all, count, first, number, said, text};
@@ -341,7 +342,14 @@ fn checkpoints_table(checkpoints: &[Checkpoint]) -> Table {
 
 /// The newest attempts that the run made: what a policy under training writes.
 fn samples_sql(run_id: &str, restricted: bool) -> String {
-    let gated = if restricted { "" } else { " AND NOT coalesce(t.restricted, false)" };
+    let gated = match restricted {
+        true => String::new(),
+        false => format!(
+            " AND NOT coalesce(t.restricted, false) \
+             AND NOT EXISTS (SELECT g.qa_id FROM ({}) AS g WHERE g.qa_id = t.qa_id)",
+            gated::QUESTIONS
+        ),
+    };
     let of = sql::text(run_id);
     format!(
         "SELECT t.trajectory_id, t.policy_version, t.question, t.answer, t.termination, t.n_turns, t.output_tokens, r.reward \

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use maud::html;
 use serde_json::{Map, Value};
+use webdancer_query::gated;
 use webdancer_schemas::kind::Kind;
 
 use super::read::{count, number, said, text};
@@ -74,7 +75,12 @@ fn table() -> Table {
 fn statement(restricted: bool, by_verdict: bool) -> String {
     let gated = |column: &str| match restricted {
         true => format!("t.{column}"),
-        false => format!("CASE WHEN NOT coalesce(t.restricted, false) THEN t.{column} END"),
+        false => format!("CASE WHEN NOT coalesce(t.restricted, false) AND g.qa_id IS NULL THEN t.{column} END"),
+    };
+    // An attempt may not say that its question is gated.
+    let by_question = match restricted {
+        true => String::new(),
+        false => format!(" LEFT JOIN ({}) AS g ON g.qa_id = t.qa_id", gated::QUESTIONS),
     };
     let (verdict, join) = match by_verdict {
         true => (
@@ -88,7 +94,7 @@ fn statement(restricted: bool, by_verdict: bool) -> String {
            {} AS question, t.attempt, {verdict} AS verdict, t.termination AS ended_by, t.n_turns AS turns, \
            t.n_tool_calls AS tool_calls, t.output_tokens AS tokens_written, t.input_tokens AS tokens_read, \
            t.policy_version, t.policy_checkpoint_digest AS checkpoint, {} AS answer, t.qa_id \
-         FROM current_trajectories AS t{join}",
+         FROM current_trajectories AS t{by_question}{join}",
         gated("question"),
         gated("answer"),
     )

@@ -45,6 +45,28 @@ async fn a_live_page_is_told_of_progress_and_of_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_taken_up_is_as_fast_as_it_is_now() {
+    let mut lake = running().await;
+    let taken_up = |mut row: Value, time: &str| {
+        row["event_time"] = json!(time);
+        row
+    };
+    lake.append(Kind::Run, &[ended("r1", "stopped")]).await;
+    lake.append(Kind::Run, &[taken_up(started("r1", "small", "endpoint:a", "live"), "2026-01-01T00:08:00Z")]).await;
+    let made = ["2026-01-01T00:09:00Z", "2026-01-01T00:09:30Z"];
+    let made = [0, 1].map(|number| taken_up(attempt("r1", "q2", number as i64, "alpha"), made[number]));
+    lake.append(Kind::Trajectory, &made).await;
+    let request = Request::get("/runs/r1/live").body(Body::empty()).unwrap();
+    let response = lake.browser().router.oneshot(request).await.unwrap();
+    let first = response.into_body().into_data_stream().next().await.unwrap().unwrap();
+    let data = String::from_utf8(first.to_vec()).unwrap();
+    let data = data.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let told: Value = serde_json::from_str(data).unwrap();
+    // Two in the two minutes since, of four in ten; four are left.
+    assert_eq!((&told["made"], &told["rate"], &told["eta"]), (&json!("4"), &json!("1.0"), &json!("4 m 00 s")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn more_live_pages_than_there_may_be_are_sent_away() {
     let lake = running().await;
     let browser = lake.browser_with(Settings { streams_max: 0, ..settings() });

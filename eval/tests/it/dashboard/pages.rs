@@ -97,6 +97,11 @@ async fn figures_follow_the_tables() {
     assert_eq!(browser.json("/runs/r1").await["report"]["pass_at_1"]["value"], json!(0.5));
     let page = browser.page("/").await;
     assert!(page.contains("50.0 ± ") && page.contains("62.5 ± "), "{page}");
+    // A question of theirs is told again.
+    let is_gated = async || browser.json("/benchmarks").await.to_string().contains("\"gated\":\"gated\"");
+    assert!(!is_gated().await);
+    lake.append(Kind::Qa, &[question("q1", "small", "What is q1?", json!({"restricted": true}))]).await;
+    assert!(is_gated().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,6 +251,9 @@ async fn rows_of_gated_benchmarks_are_left_out_unless_the_server_shows_them() {
     for address in ["/runs/g1?format=json", "/runs/g1?format=csv&of=questions", "/runs/g1?download=report"] {
         assert!(!closed.page(address).await.contains("secret"), "{address}");
     }
+    // The attempt does not say that it is gated: its question does.
+    assert!(!closed.page("/trajectories?format=csv").await.contains("an answer"));
     let open = lake.browser_with(Settings { restricted: true, ..settings() });
     assert!(open.page("/runs/g1").await.contains("the secret question"));
+    assert!(open.page("/trajectories?format=csv").await.contains("an answer"));
 }

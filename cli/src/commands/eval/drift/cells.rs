@@ -90,14 +90,18 @@ impl Cells {
                 continue;
             }
             let plan = crossed(side, &closed_web(&other.plan), common);
-            check_model(context, &plan)?;
             let begun = EvalPlan::begun(context, &plan.run.id).await?;
             let (made, goes_on) = match begun {
                 Some(_) => (questions::made(context, &plan.run.id).await?.len(), true),
                 None => (0, false),
             };
+            let asked = begun.as_ref().unwrap_or(&plan);
+            let attempts = (asked.qa_ids.len() as u64 * u64::from(asked.attempts)).saturating_sub(made as u64);
+            // What is made already needs nobody who acts.
+            if attempts > 0 {
+                check_model(context, &plan)?;
+            }
             let plan = begun.unwrap_or(plan);
-            let attempts = (plan.qa_ids.len() as u64 * u64::from(plan.attempts)).saturating_sub(made as u64);
             let turns = mean_turns(context, &side.plan.run.id).await?;
             cells.planned.push(Planned {
                 policy: plan.acting.policy.clone(),
@@ -109,6 +113,11 @@ impl Cells {
             cells.plans.push(((policy, web), plan, goes_on));
         }
         Ok(cells)
+    }
+
+    /// The runs that there must be, those that lack nothing among them.
+    pub(super) fn plans(&self) -> Vec<EvalPlan> {
+        self.plans.iter().map(|(_, plan, _)| plan.clone()).collect()
     }
 
     /// Makes what they lack.

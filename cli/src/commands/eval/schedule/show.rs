@@ -6,10 +6,11 @@ use webdancer_eval::render::Table;
 use webdancer_eval::schedule::config::{self, Planned};
 use webdancer_eval::schedule::orders::Orders;
 use webdancer_query::literal;
+use webdancer_query::output::objects;
 
 use super::known;
 use super::wiring::LakeClaims;
-use crate::columns::{objects, query};
+use crate::columns::query;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
@@ -42,9 +43,10 @@ pub(super) async fn list(context: &Context) -> Result<(), Failure> {
             Some(Value::Object(_)) => "paused".to_string(),
             _ => known.get("next").map(text).unwrap_or_default(),
         };
-        let last = |key: &str| known.get("last").and_then(|last| last.get(key)).map_or("–".to_string(), text);
+        let last = known.get("last");
+        let last = |key: &str| last?.get(key).filter(|value| !value.is_null()).map(text);
         let of = |key: &str| known.get(key).map(text).unwrap_or_default();
-        let (slot_time, state) = (last("slot_time"), last("state"));
+        let [slot_time, state] = ["slot_time", "state"].map(|key| last(key).unwrap_or_else(|| "–".to_string()));
         table.rows.push(vec![of("schedule"), of("cron"), of("time_zone"), of("cells"), next, slot_time, state]);
     }
     output::line(table.text().trim_end())

@@ -1,4 +1,6 @@
 //! A run while it runs: how far it is, how fast, and the score so far. By server-sent events; a reload shows the same.
+//!
+//! How fast is measured since the run was last begun or taken up: between its sessions nobody works on it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,13 +11,17 @@ use chrono::{DateTime, Utc};
 use futures::stream;
 use maud::{Markup, html};
 use serde::Serialize;
+use serde_json::{Map, Value};
+use webdancer_schemas::kind::Kind;
 
 use super::Shown;
 use crate::dashboard::board;
 use crate::dashboard::fault::Fault;
 use crate::dashboard::format;
 use crate::dashboard::page::Answer;
+use crate::dashboard::pages::read::{count, text};
 use crate::dashboard::request::{Asked, path_part};
+use crate::dashboard::sql;
 use crate::dashboard::state::Dashboard;
 
 /// How far a run is, as texts that the page shows.
@@ -28,6 +34,14 @@ struct Progress {
     eta: String,
     score: String,
     unknown: String,
+}
+
+/// What was done since the run was last begun or taken up.
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    since: DateTime<Utc>,
+    /// Attempts.
+    made: u64,
 }
 
 /// The panel of a run that runs.
@@ -113,22 +127,41 @@ impl Watch {
     async fn look(&self) -> Result<(Progress, bool), Fault> {
         let state = board::run_state(&self.app, &self.id).await?.unwrap_or_default();
         let text = |name: &str| state.get(name).and_then(|value| value.as_str());
-        let started = text("started").and_then(format::parsed_time);
+        let session = session(&self.app, &self.id).await?;
         let board = self.app.board().await?;
         let entry = board.value.runs.get(&self.id);
         let now = (self.app.settings().now)();
-        Ok((progress(entry.map(AsRef::as_ref), started, now), text("state") == Some("started")))
+        Ok((progress(entry.map(AsRef::as_ref), session, now), text("state") == Some("started")))
     }
 }
 
-fn progress(entry: Option<&board::Entry>, started: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Progress {
+async fn session(app: &Dashboard, run_id: &str) -> Result<Option<Session>, Fault> {
+    let begun = format!("SELECT max(event_time) FROM runs WHERE run_id = {} AND state = 'started'", sql::text(run_id));
+    let statement = format!(
+        "SELECT ({begun}) AS since, (SELECT count(*) FROM trajectories WHERE run_id = {} AND event_time >= ({begun})) AS made",
+        sql::text(run_id)
+    );
+    let (reading, key) = (app.clone(), format!("session {run_id}"));
+    let session = app.memo(&key, &[Kind::Run, Kind::Trajectory], async move {
+        let rows = reading.rows(&statement).await?;
+        let of = |row: &Map<String, Value>| {
+            Some(Session { since: text(row, "since").and_then(format::parsed_time)?, made: count(row, "made") })
+        };
+        Ok(rows.first().and_then(of))
+    });
+    Ok(*session.await?.value)
+}
+
+fn progress(entry: Option<&board::Entry>, session: Option<Session>, now: DateTime<Utc>) -> Progress {
     // What is still to come counts among the attempts, as one without a verdict.
     let missing_yet = entry.map_or(0, |entry| entry.report.unknown.missing);
     let made = entry.map_or(0, |entry| entry.report.coverage.attempts.saturating_sub(missing_yet));
     let unknown = entry.map_or(0, |entry| entry.report.coverage.unknown.saturating_sub(missing_yet));
     let total = total(entry);
-    let minutes = started.map(|started| (now - started).num_milliseconds() as f64 / 60_000.0);
-    let rate = minutes.filter(|minutes| *minutes > 0.0 && made > 0).map(|minutes| made as f64 / minutes);
+    let rate = session.filter(|session| session.made > 0 && now > session.since).map(|session| {
+        let minutes = (now - session.since).num_milliseconds() as f64 / 60_000.0;
+        session.made as f64 / minutes
+    });
     let left = total.map(|total| total.saturating_sub(made) as f64);
     let missing = || format::MISSING.to_string();
     Progress {

@@ -1,4 +1,8 @@
-//! The normal form of short answers.
+//! When two short answers are the same: by the rules that every judge, vote and query goes by.
+//!
+//! [`normalise`] is the normal form that judges compare an answer with the gold answer by; [`vote_key`] is what answers are
+//! clustered by in a majority vote, where a number is one however it is written. They stand here, below all crates that
+//! compare answers, so that SQL and reports count the same votes.
 
 use std::sync::LazyLock;
 
@@ -22,6 +26,41 @@ pub fn normalise(text: &str) -> String {
         kept.iter().copied().filter(|word| !matches!(*word, "a" | "an" | "the")).collect();
     let words = if without_articles.is_empty() { kept } else { without_articles };
     NFKC.normalize(&words.join(" ")).into_owned()
+}
+
+/// What an answer is clustered by in a vote: answers with equal ones are one vote. None of a blank answer, which abstains.
+///
+/// A number is the number that it is, its currency or percent sign aside; any other answer has its
+/// [normal form](normalise); one of signs alone is compared as it stands.
+pub fn vote_key(answer: &str) -> Option<String> {
+    let answer = answer.trim();
+    if answer.is_empty() {
+        return None;
+    }
+    if let Some(number) = number(answer) {
+        return Some(format!("#{number}"));
+    }
+    let normal = normalise(answer);
+    Some(if normal.is_empty() { format!("={answer}") } else { normal })
+}
+
+/// The number that an answer is, its currency or percent sign aside.
+///
+/// Commas and blanks part thousands, and nothing else: `1, 2` is a list, and `2 3` are two numbers.
+fn number(answer: &str) -> Option<f64> {
+    let bare = answer.replace(['$', '€', '£', '%'], "");
+    let mut parts = bare.trim().split([',', ' ']);
+    let mut digits = parts.next()?.to_string();
+    for part in parts {
+        if part.chars().take_while(char::is_ascii_digit).count() != 3 {
+            return None;
+        }
+        digits.push_str(part);
+    }
+    let starts_as_one = digits.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
+    let value = digits.parse::<f64>().ok().filter(|value| starts_as_one && value.is_finite())?;
+    // Zero is one number, whatever its sign.
+    Some(value + 0.0)
 }
 
 fn without_punctuation(text: &str) -> String {
@@ -104,6 +143,21 @@ mod tests {
         assert_eq!(normalise("A"), "a");
         assert_eq!(normalise("The A"), "the a");
         assert_eq!(normalise("?!"), "");
+    }
+
+    #[test]
+    fn a_vote_is_a_number_a_normal_form_or_signs_and_a_blank_answer_is_none() {
+        for (answer, key) in [
+            ("The Derby", Some("derby")),
+            ("1,000", Some("#1000")),
+            ("$ 1 000.0", Some("#1000")),
+            ("-0", Some("#0")),
+            ("1, 2", Some("1 2")),
+            (" ?! ", Some("=?!")),
+            (" \n", None),
+        ] {
+            assert_eq!(vote_key(answer).as_deref(), key, "{answer:?}");
+        }
     }
 
     proptest! {
