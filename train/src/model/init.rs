@@ -190,7 +190,7 @@ mod tests {
         once.shuffle(&mut ChaCha8Rng::seed_from_u64(1));
         let (ids, positions) = ([once.clone(), once].concat(), (0..126).collect::<Vec<i64>>());
         let mut seen = Seen::default();
-        model.hidden(&model.context(&ids, &positions), &mut seen);
+        let _ = model.hidden(&model.context(&ids, &positions), &mut seen);
         let mean = |layer: usize, back: i64| {
             let rows = seen.0[layer][0].narrow(0, 63, 62);
             rows.diagonal(63 - back, 0, 1).mean(Kind::Double).double_value(&[])
