@@ -49,7 +49,7 @@ impl Budget {
         lesson: Hops { one: 400, two: 150 },
         practice: Hops { one: 500, two: 200 },
         sft: "",
-        sft_steps: 1_400,
+        sft_steps: 900,
         dapo: "",
         more_steps: 720,
         evaluated: Hops { one: 140, two: 60 },
