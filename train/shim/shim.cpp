@@ -7,9 +7,12 @@
 #include <cstdio>
 #include <exception>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/Exception.h>
@@ -64,6 +67,21 @@ extern "C" bool webdancer_fused_adamw(const at::Tensor *weights, const at::Tenso
     at::_fused_adamw_(*weights, *gradient, *first, *second, /*max_exp_avg_sqs=*/{}, *step, learning_rate, beta1, beta2,
                       weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, scale, /*found_inf=*/std::nullopt);
   });
+}
+
+// Causal attention of documents laid one after the other, by the flash kernel, which knows where each begins: queries
+// [T, H, D], keys and values [T, K, D] in bf16 or fp16, `starts` their beginnings and T, int32 on the device, and the length
+// of the longest. Gives [T, H, D], owned by the caller and differentiable, or null. There is such a kernel for GPUs alone.
+extern "C" at::Tensor *webdancer_flash_attention(const at::Tensor *query, const at::Tensor *key, const at::Tensor *value,
+                                                 const at::Tensor *starts, int64_t longest, char *message,
+                                                 std::size_t capacity) {
+  at::Tensor *output = nullptr;
+  guarded(message, capacity, [&] {
+    auto all = at::_flash_attention_forward(*query, *key, *value, *starts, *starts, longest, longest, /*dropout_p=*/0.0,
+                                            /*is_causal=*/true, /*return_debug_mask=*/false);
+    output = new at::Tensor(std::move(std::get<0>(all)));
+  });
+  return output;
 }
 
 // Bytes of tensors on an accelerator: now, and at most since this was asked before.

@@ -30,6 +30,16 @@ unsafe extern "C" {
         capacity: usize,
     ) -> bool;
 
+    fn webdancer_flash_attention(
+        query: *const C_tensor,
+        key: *const C_tensor,
+        value: *const C_tensor,
+        starts: *const C_tensor,
+        longest: i64,
+        message: *mut c_char,
+        capacity: usize,
+    ) -> *mut C_tensor;
+
     fn webdancer_device_memory(
         device: i8,
         allocated: *mut i64,
@@ -83,6 +93,39 @@ pub(crate) fn fused_adamw(
             )
         }
     })
+}
+
+/// Causal attention of documents laid one after the other, by the flash kernel of GPUs: queries \[T, H, D\], keys and values
+/// \[T, K, D\] in bf16, `starts` where each document begins and T, int32 on their device, and the length of the longest.
+/// Gives \[T, H, D\].
+///
+/// # Errors
+///
+/// The device, the number format or the size of a head has no such kernel.
+pub(crate) fn flash_attention(
+    [query, key, value]: [&Tensor; 3],
+    starts: &Tensor,
+    longest: i64,
+) -> Result<Tensor, TrainError> {
+    let mut output = ptr::null_mut();
+    told(|message, capacity| {
+        // SAFETY: the tensors are borrowed for longer than the call, and what autograd keeps of them it counts itself.
+        // `message` has `capacity` bytes.
+        output = unsafe {
+            webdancer_flash_attention(
+                query.as_ptr(),
+                key.as_ptr(),
+                value.as_ptr(),
+                starts.as_ptr(),
+                longest,
+                message,
+                capacity,
+            )
+        };
+        !output.is_null()
+    })?;
+    // SAFETY: not null, made by `new`, and handed to us alone; tch deletes it.
+    Ok(unsafe { Tensor::from_ptr(output) })
 }
 
 /// Bytes of the tensors on a GPU.
@@ -148,6 +191,13 @@ mod tests {
         assert!(error.contains("the scale of the gradient must be 1 contiguous"), "{error}");
         let half = zeros(8, Kind::BFloat16);
         assert!(fused_adamw([&half; 4], &step, None, RATES).unwrap_err().to_string().contains("the weights must be"));
+    }
+
+    #[test]
+    fn a_processor_has_no_flash_kernel_and_says_so_in_a_line() {
+        let heads = Tensor::zeros([4, 2, 8], (Kind::BFloat16, Device::Cpu));
+        let error = flash_attention([&heads; 3], &Tensor::from_slice(&[0i32, 4]), 4).unwrap_err().to_string();
+        assert!(error.contains("_flash_attention_forward") && !error.contains('\n'), "{error}");
     }
 
     #[test]
