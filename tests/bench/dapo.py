@@ -37,9 +37,7 @@ def step_rows():
     peer = [train.python(), PEER]
     rows = []
     for name, *sizes in WORK:
-        folder = common.SCRATCH / f"train-{name}"
-        if not (folder / "config.json").exists():
-            common.measure([train.python(), train.PEER, "make", folder, *train.MODELS[name]])
+        folder = train.model(name)
         prompts, group, length, new, _ = sizes
         what = f"{name}, {prompts} × {group} of {length} + {new}"
         common.say(what)
@@ -83,6 +81,11 @@ def run_rows():
 
 
 def main():
+    with common.alone():
+        measured()
+
+
+def measured():
     versions = subprocess.check_output([train.python(), "-c", "import torch, transformers as t; print(torch.__version__, t.__version__)"], text=True)
     head = ("tokens written, a second", "webdancer-train", "plain loop", "ours : theirs")
     sections = [("The step alone, medians of rounds in turns", common.table(head, step_rows()))]

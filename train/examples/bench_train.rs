@@ -4,6 +4,7 @@
 //! tokens, the second half of each trained; prompts of so many tokens and as many steps of writing. Prints one JSON object.
 //! `sft-checkpointing` runs layers again on the way back; `sft-lora` trains adapters.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write as _;
 use std::path::Path;
@@ -40,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Tokens, seconds, and the loss of the last step.
-fn sft(model: &Qwen, documents: &[Vec<i64>], steps: usize) -> Result<(usize, f64, f64), Box<dyn Error>> {
+fn sft(model: &Qwen, documents: &[Vec<i64>], steps: usize) -> Result<(usize, f64, String), Box<dyn Error>> {
     let mut batch = PackedBatch::default();
     for (row, ids) in documents.iter().enumerate() {
         batch.push(row as u32, ids, &(0..ids.len()).map(|at| at >= ids.len() / 2).collect::<Vec<_>>());
@@ -59,16 +60,17 @@ fn sft(model: &Qwen, documents: &[Vec<i64>], steps: usize) -> Result<(usize, f64
         loss = loss::backward(model, &update.batches[0], &targets, optimizer.gradient()).double_value(&[]);
         let _ = optimizer.step(model.trained(), 1e-3)?;
     }
-    Ok((steps * update.batches[0].tokens(), begun.elapsed().as_secs_f64(), loss))
+    Ok((steps * update.batches[0].tokens(), begun.elapsed().as_secs_f64(), loss.to_string()))
 }
 
-/// Tokens written, seconds, and the sum of their ids.
-fn generate(model: Qwen, prompts: &[Vec<i64>], steps: usize) -> Result<(usize, f64, f64), Box<dyn Error>> {
+/// Tokens written, seconds, and their ids by prompt.
+fn generate(model: Qwen, prompts: &[Vec<i64>], steps: usize) -> Result<(usize, f64, String), Box<dyn Error>> {
     // Every round reads its prompts: nothing of the warm-up is kept.
     let config = EngineConfig { prefix_bytes_max: 0, ..EngineConfig::default() };
     let mut engine = Engine::new(config, model, Arc::new(|_: &[i64]| String::new()));
     let sampling = SamplingConfig { temperature: 0.0, ..SamplingConfig::default() };
-    let mut written = Vec::new();
+    // Requests are numbered as they are submitted.
+    let mut written: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
     let mut begun = Instant::now();
     for warm in [true, false] {
         begun = Instant::now();
@@ -78,9 +80,12 @@ fn generate(model: Qwen, prompts: &[Vec<i64>], steps: usize) -> Result<(usize, f
             engine.submit(Request { prompt: prompt.clone(), max_tokens, sampling, ..Request::default() })?;
         }
         while !engine.idle() {
-            written.extend(engine.step()?);
+            for token in engine.step()? {
+                written.entry(token.request.0).or_default().push(token.id);
+            }
         }
     }
-    let check = written.iter().map(|written| written.id).sum::<i64>();
-    Ok((written.len(), begun.elapsed().as_secs_f64(), check as f64))
+    let seconds = begun.elapsed().as_secs_f64();
+    let ids: Vec<&Vec<i64>> = written.values().collect();
+    Ok((ids.iter().map(|ids| ids.len()).sum(), seconds, format!("{ids:?}")))
 }
