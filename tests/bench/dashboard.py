@@ -1,94 +1,28 @@
 """`make bench-dashboard`: every page over many runs, beside a plain SELECT of the same rows.
 
-BENCH_ROWS is the number of trajectories (default 100,000) in 200 runs over 5 benchmarks (BENCH_RUNS); BENCH_ROUNDS how often
-each page is asked (default 9). The lake is made of generated events, appended and drained as a team's are; the same numbers
-give the same events. A page is asked over one connection kept open, without compression, to a server that has answered it
+BENCH_ROWS is the number of trajectories (default 100,000) in 200 runs over 5 benchmarks (BENCH_RUNS, at least 50);
+BENCH_ROUNDS how often each page is asked (default 9). The lake is made of generated events (dashboard_lake.py), appended and
+drained as a team's are. A page is asked over one connection kept open, without compression, to a server that has answered it
 before; the SELECT is asked in a session of the shell that has answered it before, rows written as NDJSON.
 """
 
-import datetime
 import http.client
 import json
 import os
-import random
 import shutil
 import subprocess
+import sys
 import time
 import urllib.parse
-import uuid
 
 import common
+import dashboard_lake
+from dashboard_lake import LONG, POLICIES
 
 ROWS = int(os.environ.get("BENCH_ROWS", 100_000))
 RUNS = int(os.environ.get("BENCH_RUNS", 200))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 9))
-BENCHMARKS = ["gaia", "webwalkerqa", "browsecomp", "simpleqa", "xbench-deepsearch"]
-POLICIES = 8
-ATTEMPTS = 2
 BUDGET_MS = 100
-START = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
-WORDS = "which river country capital border language currency older larger than the of in city page found answer".split()
-
-
-def event(kind, data, run, minutes, rng):
-    """A CloudEvent as the log takes it."""
-    at = START + datetime.timedelta(minutes=minutes)
-    return {
-        "specversion": "1.0", "id": str(uuid.UUID(int=rng.getrandbits(128), version=4)), "source": "bench",
-        "type": f"webdancer.{kind}.v1", "time": at.isoformat(), "runid": run, "data": data,
-    }
-
-
-def text(rng, words):
-    return " ".join(rng.choices(WORDS, k=words))
-
-
-def events():
-    """All events of the lake, in the order of time."""
-    rng = random.Random(1)
-    questions = max(2, ROWS // RUNS // ATTEMPTS)
-    asked = {}
-    for name in BENCHMARKS:
-        asked[name] = [f"{name}-{number:05}" for number in range(questions)]
-        for number, qa_id in enumerate(asked[name]):
-            attributes = {"benchmark": name, "level": 1 + number % 3, "root_url": f"https://site-{number // 2}.example/"}
-            row = {"qa_id": qa_id, "method": "benchmark", "question": text(rng, 14) + "?", "answer": text(rng, 2)}
-            yield event("qa", {**row, "language": "en", "attributes": attributes}, "bench", 0, rng)
-    for number in range(RUNS):
-        yield from run_events(number, BENCHMARKS[number % len(BENCHMARKS)], asked, rng)
-
-
-def run_events(number, name, asked, rng):
-    run, minutes, policy = f"run-{number:04}", number * 60, f"policy-{number % POLICIES}"
-    config = {
-        "benchmark": {"benchmark": name, "digest": name, "title": name}, "policy": f"endpoint:{policy}", "web": "live",
-        "attempts": ATTEMPTS, "qa_ids": asked[name],
-    }
-    begun = {"kind": "eval", "config": config, "seed": number}
-    yield event("run", {**begun, "state": "started"}, run, minutes, rng)
-    skill = 0.25 + 0.4 * (number % POLICIES) / POLICIES
-    for question, qa_id in enumerate(asked[name]):
-        for attempt in range(ATTEMPTS):
-            row = trajectory(run, policy, qa_id, attempt, rng)
-            yield event("trajectory", row, run, minutes + 5, rng)
-            verdict = "pass" if rng.random() < skill * (1.2 - question % 3 * 0.2) else "fail"
-            judged = {"trajectory_id": row["trajectory_id"], "stage": "correctness", "verdict": verdict}
-            yield event("judgment", {**judged, "judge": "gaia", "rule_version": 2, "rationale": text(rng, 20)}, run, minutes + 6, rng)
-    yield event("run", {**begun, "state": "finished"}, run, minutes + 50, rng)
-
-
-def trajectory(run, policy, qa_id, attempt, rng):
-    turns = rng.randint(2, 6)
-    calls = turns - 1
-    return {
-        "trajectory_id": str(uuid.UUID(int=rng.getrandbits(128), version=4)), "qa_id": qa_id, "policy_model": policy,
-        "attempt": attempt, "answer": text(rng, 2), "termination": "answer", "n_turns": turns, "n_tool_calls": calls,
-        "input_tokens": turns * 1500, "output_tokens": turns * 120, "turn_thought": [text(rng, 40) for _ in range(turns)],
-        "turn_tool": ["search"] * calls + [None], "turn_arguments": ['{"query":["x"]}'] * calls + [None],
-        "turn_observation": [text(rng, 120) for _ in range(calls)] + [None], "turn_outcome": ["done"] * calls + [None],
-        "turn_ms": [rng.randint(500, 9000) for _ in range(turns)], "turn_observation_digest": [None] * turns,
-        "turn_raw": [None] * turns,
-    }
 
 
 def lake():
@@ -101,22 +35,35 @@ def lake():
     command = [common.WEBDANCER, "--quiet", "--lake", str(folder)]
     with common.alone():
         appending = subprocess.Popen([*command, "append"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        for one in events():
+        for one in dashboard_lake.events(ROWS, RUNS):
             appending.stdin.write(json.dumps(one) + "\n")
         appending.stdin.close()
         if appending.wait() != 0:
             raise RuntimeError("the events were not appended")
         common.measure([*command, "ingest", "--until-caught-up"])
         common.measure([*command, "maintain"])
+        common.measure([*command, "pin", "create", PIN, "--sql", PINNED])
     (folder / "complete").touch()
     return folder
 
 
-# Each page with its address and a SELECT of the rows that it rests on: those of its list, or of its run.
+# The last run of the benchmark `gaia`, and an earlier one by the same policy.
+RUN = f"run-{(RUNS - 1) // 5 * 5:04}"
+BEFORE = f"run-{(RUNS - 1) // 5 * 5 - 5 * POLICIES:04}"
+PIN = "answers"
+PINNED = f"SELECT * FROM trajectories WHERE run_id = '{RUN}'"
+
 SCORES = (
     "SELECT t.run_id, t.qa_id, t.attempt, j.verdict FROM trajectories AS t JOIN judgments AS j"
-    " ON j.trajectory_id = t.trajectory_id"
+    " ON j.trajectory_id = t.trajectory_id AND j.stage = 'correctness'"
 )
+LISTED = (
+    "SELECT trajectory_id, event_time, run_id, policy_model, qa_id, attempt, termination, n_turns, n_tool_calls, output_tokens"
+    " FROM current_trajectories"
+)
+METRICS = "SELECT name, step, value FROM metrics WHERE run_id = 'training'"
+COUNTED = "SELECT policy_model, count(*) AS attempts, avg(n_turns) AS turns FROM trajectories GROUP BY policy_model"
+# Each page with its address and a SELECT of the rows that it rests on: those of its list, or of its run.
 PAGES = {
     "leaderboard": ("/", SCORES),
     "benchmarks": ("/benchmarks", SCORES),
@@ -126,13 +73,38 @@ PAGES = {
         "/runs?f.state=finished&sort=run_id&page=2",
         "SELECT * FROM run_state WHERE state = 'finished' ORDER BY run_id LIMIT 50 OFFSET 50",
     ),
-    "run": ("/runs/run-0195", f"{SCORES} WHERE t.run_id = 'run-0195'"),
-    "run as JSON": ("/runs/run-0195?format=json", f"{SCORES} WHERE t.run_id = 'run-0195'"),
-    "compare": (
-        "/compare?before=run-0155&after=run-0195",
-        f"{SCORES} WHERE t.run_id IN ('run-0155', 'run-0195')",
-    ),
+    "run": (f"/runs/{RUN}", f"{SCORES} WHERE t.run_id = '{RUN}'"),
+    "run as JSON": (f"/runs/{RUN}?format=json", f"{SCORES} WHERE t.run_id = '{RUN}'"),
+    "compare": (f"/compare?before={BEFORE}&after={RUN}", f"{SCORES} WHERE t.run_id IN ('{BEFORE}', '{RUN}')"),
     "schedules": ("/schedules", "SELECT * FROM slot_state ORDER BY slot_time DESC LIMIT 50"),
+    "slot": ("/schedules/slot-0007", "SELECT * FROM slots WHERE slot_id = 'slot-0007' ORDER BY event_time"),
+    "trajectories": ("/trajectories", f"{LISTED} ORDER BY event_time DESC LIMIT 50"),
+    "trajectories, filtered and sorted": (
+        "/trajectories?f.policy=%3Dpolicy-3&sort=turns&page=2",
+        f"{LISTED} WHERE policy_model = 'policy-3' ORDER BY n_turns LIMIT 50 OFFSET 50",
+    ),
+    "trajectory": ("/trajectories/{trajectory}", "SELECT * FROM trajectories WHERE trajectory_id = '{trajectory}'"),
+    "trajectory of 1,000 turns, 10 MB": (
+        f"/trajectories/{LONG}?turn=900", f"SELECT * FROM trajectories WHERE trajectory_id = '{LONG}'",
+    ),
+    "data": ("/data", "SELECT method, outcome, stage, reason, count(*) AS n FROM funnel GROUP BY method, outcome, stage, reason"),
+    "questions": ("/questions", "SELECT qa_id, question, answer, method FROM current_qa ORDER BY event_time DESC LIMIT 50"),
+    "question": ("/questions/gaia-00001", f"{SCORES} WHERE t.qa_id = 'gaia-00001'"),
+    "pages": ("/pages", "SELECT url, title, status, digest FROM pages ORDER BY event_time DESC LIMIT 50"),
+    "page": ("/pages/{page}", "SELECT * FROM pages WHERE digest = '{page}'"),
+    "training": ("/training", METRICS),
+    "training run": ("/training/training", METRICS),
+    "pins": ("/pins", "SELECT * FROM pins"),
+    "pin": (f"/pins/{PIN}", f"SELECT * FROM pin('{PIN}') LIMIT 50"),
+    "statement": ("/sql?sql=" + urllib.parse.quote_plus(COUNTED), COUNTED),
+    "search": ("/search?q=capital", "SELECT qa_id, question FROM qa WHERE question LIKE '%capital%' LIMIT 50"),
+    "lineage": ("/lineage/{trajectory}", "SELECT * FROM trajectories WHERE trajectory_id = '{trajectory}'"),
+}
+
+# What stands for the names in braces above.
+IDS = {
+    "trajectory": f"SELECT max(trajectory_id) AS id FROM trajectories WHERE run_id = '{RUN}'",
+    "page": "SELECT max(digest) AS id FROM pages",
 }
 
 
@@ -147,8 +119,12 @@ class Served:
         address = urllib.parse.urlsplit(json.loads(self.child.stdout.readline())["url"])
         self.connection = http.client.HTTPConnection(address.hostname, address.port, timeout=600)
 
+    def again(self):
+        """Over a new connection: the server closes one that nobody asks over for some seconds."""
+        self.connection.close()
+
     def ask(self, path):
-        """Seconds to the last byte, and bytes."""
+        """Seconds to the last byte, and bytes. RuntimeError where the page fails."""
         begun = time.perf_counter()
         self.connection.request("GET", path)
         answer = self.connection.getresponse()
@@ -176,7 +152,7 @@ class Shell:
         state = common.SCRATCH / "state"
         state.mkdir(parents=True, exist_ok=True)
         self.child = subprocess.Popen(
-            [common.WEBDANCER, "--quiet", "--lake", str(folder), "sql", "--format", "ndjson", "--max-rows", "1000000"],
+            [common.WEBDANCER, "--quiet", "--lake", str(folder), "sql", "--no-drain", "--format", "ndjson", "--max-rows", "1000000"],
             env={**os.environ, "XDG_STATE_HOME": str(state)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         self.rows = {}
@@ -184,6 +160,11 @@ class Shell:
     def say(self, sql):
         self.child.stdin.write(sql + ";\n")
         self.child.stdin.flush()
+
+    def value(self, sql):
+        """The one value of a statement with one row."""
+        self.say(sql)
+        return json.loads(self.child.stdout.readline())["id"]
 
     def count(self, sql):
         self.say(sql)
@@ -213,45 +194,65 @@ class Shell:
 
 
 def times(folder):
-    """Page -> (first seconds, median seconds, bytes, bytes packed, median seconds of the SELECT)."""
+    """Page -> (first seconds, median seconds, bytes, bytes packed, median seconds of the SELECT), or why it failed."""
     served, shell = Served(folder), Shell(folder)
     try:
+        ids = {name: shell.value(sql) for name, sql in IDS.items()}
         result = {}
         for name, (path, sql) in PAGES.items():
-            with common.alone():
-                first, size = served.ask(path)
-                taken = common.in_turns({"page": lambda: served.ask(path)[0], "rows": lambda: shell.ask(sql)}, ROUNDS)
-            page, rows = common.median(taken["page"]), common.median(taken["rows"])
-            result[name] = (first, page, size, served.packed(path), rows)
-            common.say(f"{name}: first {common.seconds(first)}, then {common.seconds(page)}; rows {common.seconds(rows)}")
+            try:
+                result[name] = measured(name, served, shell, path.format(**ids), sql.format(**ids))
+            except RuntimeError as failure:
+                result[name] = str(failure)
+                common.say(f"{name}: {failure}")
         return result
     finally:
         served.close()
         shell.close()
 
 
+def measured(name, served, shell, path, sql):
+    with common.alone():
+        served.again()
+        first, size = served.ask(path)
+        taken = common.in_turns({"page": lambda: served.ask(path)[0], "rows": lambda: shell.ask(sql)}, ROUNDS)
+        packed = served.packed(path)
+    page, rows = common.median(taken["page"]), common.median(taken["rows"])
+    common.say(f"{name}: first {common.seconds(first)}, then {common.seconds(page)}; rows {common.seconds(rows)}")
+    return first, page, size, packed, rows
+
+
+def line(name, found):
+    """A row of the table."""
+    if isinstance(found, str):
+        return (name, "–", "–", "–", "–", "–", "–", f"**no**: {found}")
+    first, page, size, packed, select = found
+    return (
+        name, common.seconds(first), common.seconds(page), common.seconds(select), common.ratio(page / select),
+        f"{size / 1024:,.0f} KiB", f"{packed / 1024:,.0f} KiB", "yes" if page * 1000 <= BUDGET_MS else "**no**",
+    )
+
+
 EQUAL = f"""
-*first* is the page when nobody asked before, on a server just started; *page* the median of {ROUNDS} after that, in turns
-with *SELECT*, the rows that the page rests on as the shell prints them. Figures are computed once for a state of the
-tables: a page that was seen before reads what was kept. The budget of a page that was seen is {BUDGET_MS} ms.
+*first* is the page when nobody asked for it before; the pages are asked in this order, and what one of them computed others
+find: the leaderboard's is that of a server just started. *page* is the median of {ROUNDS} after that, in turns with *SELECT*,
+the rows that the page rests on as the shell prints them. Scores are computed once for a state of the tables: a page that was
+seen before reads what was kept; lists are asked each time. The budget of a page that was seen is {BUDGET_MS} ms.
 """
 
 
 def main():
+    if RUNS < 50:
+        sys.exit("bench: BENCH_RUNS is at least 50")
     result = times(lake())
-    rows = [
-        (
-            name, common.seconds(first), common.seconds(page), common.seconds(select), common.ratio(page / select),
-            f"{size / 1024:,.0f} KiB", f"{packed / 1024:,.0f} KiB", "yes" if page * 1000 <= BUDGET_MS else "**no**",
-        )
-        for name, (first, page, size, packed, select) in result.items()
-    ]
     head = ["page", "first", "page", "SELECT", "page / SELECT", "size", "compressed", f"≤ {BUDGET_MS} ms"]
     common.write_report(
         "dashboard", "The dashboard's pages, beside a SELECT of their rows", common.command("bench-dashboard"),
         [("build", os.environ.get("BENCH_BUILD", "optimised"))],
-        [("", EQUAL), (f"{ROWS:,} trajectories in {RUNS} runs", common.table(head, rows))],
+        [("", EQUAL), (f"{ROWS:,} trajectories in {RUNS} runs", common.table(head, [line(*one) for one in result.items()]))],
     )
+    if any(isinstance(found, str) for found in result.values()):
+        sys.exit("bench: a page failed; its row says how")
 
 
 if __name__ == "__main__":
