@@ -3,34 +3,50 @@
 
     screenshots.py --command WEBDANCER --lake LAKE FOLDER [--only NAME]
 
-It serves the lake on a free port of loopback, finds one id of each sort by SQL, opens the pages and writes a PNG of each,
-with a palette in place of all colours where the machine has `pngquant`.
+It works on a copy of the lake: there a schedule evaluates the scripted expert, with few mistakes and with many, on three
+slots. Then it serves the copy on a free port of loopback, finds one id of each sort by SQL, opens the pages and writes a PNG
+of each, with a palette in place of all colours where the machine has `pngquant`.
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from string import Formatter
+from urllib.parse import urlsplit
 
 from browser import context, launch
 
 TOTAL_BYTES_MAX = 2 << 20
 START_LIMIT_S = 60
 
-# Name of the picture, path with ids as the query below names them, theme. Those whose ids the lake lacks are left out.
+SETTINGS = """
+[[schedule]]
+name = "nightly"
+cron = "0 3 * * *"
+policies = ["scripted:0.12", "scripted:0.03"]
+benchmarks = ["atlas"]
+attempts = 3
+limit = 60
+"""
+SLOTS = 3
+
+# Name of the picture, path with ids as the queries below name them, theme.
 PAGES = [
     ("leaderboard", "/", "light"),
+    ("benchmarks", "/benchmarks", "light"),
     ("benchmark", "/benchmarks/{benchmark}", "light"),
     ("runs", "/runs", "light"),
     ("run", "/runs/{run}", "light"),
     ("compare", "/compare?before={before}&after={run}", "light"),
     ("schedules", "/schedules", "light"),
+    ("slot", "/schedules/{slot}", "light"),
     ("trajectories", "/trajectories", "light"),
     ("trajectory", "/trajectories/{trajectory}?turn=2", "light"),
     ("trajectory-dark", "/trajectories/{trajectory}?turn=2", "dark"),
@@ -59,7 +75,9 @@ IDS = {
     "question": "SELECT qa_id AS id FROM trajectories WHERE trajectory_id = '{trajectory}'",
     "page": "SELECT max(digest) AS id FROM pages WHERE digest IS NOT NULL AND title IS NOT NULL",
     "run": "SELECT last_value(run_id ORDER BY started) AS id FROM run_state WHERE kind = 'eval' AND state = 'finished'",
+    # By the other policy.
     "before": "SELECT first_value(run_id ORDER BY started) AS id FROM run_state WHERE kind = 'eval' AND state = 'finished'",
+    "slot": "SELECT max(slot_id) AS id FROM slot_state",
     "benchmark": "SELECT json_get_str(config, 'benchmark', 'benchmark') AS id FROM run_state WHERE kind = 'eval' ORDER BY started DESC LIMIT 1",
     "training": "SELECT max(r.run_id) AS id FROM run_state AS r JOIN metrics AS m ON m.run_id = r.run_id WHERE r.kind IN ('sft', 'dapo')",
     "pin": "SELECT last_value(name ORDER BY rows) AS id FROM pins",
@@ -73,38 +91,56 @@ def free_port():
 
 
 def ids(command, lake):
-    """Ids to put into paths, each by its name in `IDS`; none where the lake has no such thing."""
+    """Ids to put into paths, each by its name in `IDS`."""
     found = {}
     for name, query in IDS.items():
-        try:
-            statement = query.format(**found)
-        except KeyError:
-            continue
+        statement = query.format(**found)
         told = subprocess.run([command, "sql", "--lake", lake, "--format", "ndjson", statement], check=True, capture_output=True)
         rows = [json.loads(line) for line in told.stdout.splitlines()]
-        if rows and rows[0].get("id"):
-            found[name] = rows[0]["id"]
+        if not rows or not rows[0].get("id"):
+            sys.exit(f"screenshots.py: the lake has no {name}: give that of a whole `make demo`")
+        found[name] = rows[0]["id"]
     return found
 
 
-def serve(command, lake, port):
-    """The dashboard as a process that answers."""
-    server = subprocess.Popen([command, "serve", "--lake", lake, "--listen", f"127.0.0.1:{port}"], stdout=subprocess.DEVNULL)
-    end = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20).close()
-            return server
-        except OSError:
+def evaluated(command, lake, folder):
+    """A copy of the lake in `folder`, with evaluations by a schedule."""
+    copy, settings = folder / "lake", folder / "webdancer.toml"
+    shutil.copytree(lake, copy)
+    settings.write_text(SETTINGS)
+    for _ in range(SLOTS):
+        subprocess.run([command, "--quiet", "--lake", copy, "--config", settings, "eval", "schedule", "run-now", "nightly"], check=True)
+    return copy
+
+
+@contextlib.contextmanager
+def served(command, lake):
+    """The address of the dashboard, as a process that answers."""
+    base = f"http://127.0.0.1:{free_port()}"
+    server = subprocess.Popen([command, "serve", "--lake", lake, "--listen", urlsplit(base).netloc], stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + START_LIMIT_S
+        while not answers(base):
+            if time.monotonic() > end or server.poll() is not None:
+                sys.exit("screenshots.py: the dashboard did not answer")
             time.sleep(0.2)
-    server.kill()
-    sys.exit("screenshots.py: the dashboard did not answer")
+        yield base
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def answers(base):
+    try:
+        urllib.request.urlopen(base, timeout=20).close()
+        return True
+    except OSError:
+        return False
 
 
 def take(browser, base, folder, found, only):
     for name, path, theme in PAGES:
-        needed = {field for _, field, _, _ in Formatter().parse(path) if field}
-        if (only and name != only) or not needed <= found.keys():
+        if only and name != only:
             continue
         window = context(browser, theme)
         page = window.new_page()
@@ -132,17 +168,16 @@ def main():
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    found = ids(given.command, given.lake)
-    server = serve(given.command, given.lake, port)
     playwright, browser = launch()
     try:
-        take(browser, f"http://127.0.0.1:{port}", given.folder, found, given.only)
+        with tempfile.TemporaryDirectory() as scratch:
+            lake = evaluated(given.command, given.lake, Path(scratch))
+            found = ids(given.command, lake)
+            with served(given.command, lake) as base:
+                take(browser, base, given.folder, found, given.only)
     finally:
         browser.close()
         playwright.stop()
-        server.terminate()
-        server.wait()
     shrink(given.folder)
     total = sum(p.stat().st_size for p in given.folder.glob("*.png"))
     print(f"{len(list(given.folder.glob('*.png')))} pictures, {total} bytes in {given.folder}")
