@@ -133,6 +133,30 @@ fn a_run_that_was_stopped_goes_on_without_its_file_and_repeats_nothing() {
 }
 
 #[test]
+fn what_an_endpoint_says_of_a_gated_question_is_told_and_not_kept() {
+    let runtime = Runtime::new().unwrap();
+    let model = runtime.block_on(StubModel::scripted(|asked, _| {
+        let said = format!("cannot answer {}", asked.body["messages"][1]["content"].as_str().unwrap());
+        Answer::json(&json!({"error": {"message": said}})).with_status(400)
+    }));
+    let site = site(&model);
+    let folder = site.path();
+    let settings = std::fs::read_to_string(folder.join("webdancer.toml")).unwrap();
+    let few = format!("[sample]\nfailures_in_a_row_max = 2\n{settings}");
+    std::fs::write(folder.join("webdancer.toml"), few).unwrap();
+    for (attempts, why) in
+        [("2", "too many attempts failed in a row: why is not kept of a gated benchmark"), ("1", "2 attempts failed")]
+    {
+        let limits = [attempts, "--limit", "2", "--concurrency", "1"];
+        let output = webdancer(folder, &[&RUN[..], &limits].concat(), b"");
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(3) && told.contains("cannot answer"), "{told}");
+        let last = "SELECT error FROM runs WHERE kind = 'eval' AND state = 'stopped' ORDER BY event_time DESC LIMIT 1";
+        assert_eq!(sql(folder, last), json!([{"error": why}]));
+    }
+}
+
+#[test]
 fn another_scorer_counts_without_the_policy_being_asked_and_a_person_above_both() {
     let runtime = Runtime::new().unwrap();
     let model = models(&runtime);

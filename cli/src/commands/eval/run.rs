@@ -331,19 +331,10 @@ async fn append_end(
 ) {
     let (state, reason) = match (sampled, scored) {
         (Err(failure), _) | (_, Err(failure)) => ("failed", Some(failure.to_string())),
-        (Ok(SampleReport { stopped: Some(reason), .. }), _) => ("stopped", Some(reason.clone())),
-        (_, Ok(ScoreTally { stopped: Some(reason), .. })) => ("stopped", Some(reason.clone())),
-        // What an endpoint says of a failure may quote what it was sent.
-        (Ok(SampleReport { failed: failed @ 1.., .. }), _) if plan.benchmark.restricted => {
-            ("stopped", Some(format!("{failed} attempts failed")))
-        }
-        (Ok(SampleReport { failed: failed @ 1.., failures, .. }), _) => {
-            let first = failures.first().map(|failure| failure.reason.as_str()).unwrap_or_default();
-            ("stopped", Some(format!("{failed} attempts failed; the first: {first}")))
-        }
-        _ => match first {
-            Some(first) => ("stopped", Some(format!("one attempt at {first} questions was asked for"))),
-            None => ("finished", None),
+        (Ok(sampled), Ok(scored)) => match (sampled.lacking().or_else(|| scored.stopped.clone()), first) {
+            (Some(reason), _) => ("stopped", Some(reason)),
+            (None, Some(first)) => ("stopped", Some(format!("one attempt at {first} questions was asked for"))),
+            (None, None) => ("finished", None),
         },
     };
     let appended = match plan.event(state, reason) {
