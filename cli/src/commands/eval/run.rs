@@ -52,6 +52,8 @@ pub(super) struct Summary {
     scored: ScoreTally,
     /// All of the run.
     scores: Scores,
+    /// Attempts that two processes made, with the verdict on the answer that was not kept.
+    of_other_answers: usize,
     spent: Spent,
     /// Which model's endpoint never answered, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +94,7 @@ pub(super) struct Delivered {
 pub(super) async fn on_order(context: &Context, args: &EvalRunArgs, order: Ordered) -> Result<Delivered, Failure> {
     let Ordered { run, budget, first } = order;
     let models = context.config.models_within(&budget)?;
-    context.drain_embedded().await?;
+    context.drain_embedded_wholly().await?;
     let mut ready = match EvalPlan::is_known(context, &run.id).await? {
         true => take_up(context, args, &run.id, &models).await?,
         false => begin(context, args, run, &models).await?,
@@ -145,7 +147,7 @@ fn tell_benchmark(context: &Context, benchmark: &Benchmark) {
 }
 
 async fn take_up(context: &Context, args: &EvalRunArgs, run: &str, models: &Models) -> Result<Ready, Failure> {
-    context.drain_embedded().await?;
+    context.drain_embedded_wholly().await?;
     let mut plan = EvalPlan::of(context, run).await?;
     plan.attempts = args.attempts.unwrap_or(plan.attempts);
     let questions = plan.questions(context).await?;
@@ -192,6 +194,8 @@ pub(super) async fn carry_out(
     let log = context.event_log().await?;
     let (made, unscored, before) = match goes_on {
         true => {
+            // An attempt that the tables do not have yet would be made, and paid for, a second time.
+            context.drain_embedded_wholly().await?;
             let unscored = tables::unscored(context, &plan.scoring(), scorers.beside.is_some()).await?;
             let before = tables::scores(context, &plan.scoring(), false).await?.tally();
             (questions::made(context, &plan.run.id).await?, unscored, before)
@@ -209,6 +213,8 @@ pub(super) async fn carry_out(
     let (sampled, scored) = (sampled?, scored?);
     context.drain_embedded().await?;
     let scores = tables::scores(context, &plan.scoring(), scorers.beside.is_some()).await?;
+    let due = tables::unscored(context, &plan.scoring(), scorers.beside.is_some()).await?;
+    let was_judged = |answered: &&Answered| answered.due.iter().flatten().any(|given| given.verdicts > 0);
     Ok(Summary {
         run_id: plan.run.id,
         benchmark: plan.benchmark.benchmark,
@@ -223,6 +229,7 @@ pub(super) async fn carry_out(
         sampled,
         scored,
         scores,
+        of_other_answers: due.iter().filter(was_judged).count(),
         spent: models.budget().spent(),
         unreachable: models.given_up(),
     })
@@ -429,6 +436,10 @@ impl Summary {
             (None, 0, Some(reason), _) => Err(Failure::partly(format!("{reason}; {go_on}"))),
             (None, 0, None, errors @ 1..) => Err(Failure::partly(format!(
                 "the scorer failed on {errors} attempts: they are neither right nor wrong; {go_on}"
+            ))),
+            (None, 0, None, 0) if self.of_other_answers > 0 => Err(Failure::partly(format!(
+                "{} attempts were made twice, and judged by the answer that was not kept; {go_on}",
+                self.of_other_answers
             ))),
             (None, 0, None, 0) => Ok(()),
         }
