@@ -188,6 +188,36 @@ fn a_verdict_on_another_answer_than_the_recorded_one_settles_nothing() {
 }
 
 #[test]
+fn a_run_goes_on_with_the_model_that_began_it() {
+    let runtime = Runtime::new().unwrap();
+    let model = models(&runtime);
+    let site = site(&model);
+    let folder = site.path();
+    let stopped = document(folder, 3, &[&RUN[..], &["1", "--judge", "none", "--max-trajectories", "2"]].concat());
+    let id = stopped["run_id"].as_str().unwrap();
+    let settings = std::fs::read_to_string(folder.join("webdancer.toml")).unwrap();
+    let is_model = |name: &str| {
+        let changed = settings.replace("model = \"stub\"", &format!("model = \"{name}\""));
+        std::fs::write(folder.join("webdancer.toml"), changed).unwrap();
+    };
+    is_model("other");
+    let asked = model.asked().len();
+    let refused = webdancer(folder, &["eval", "run", "--run", id], b"");
+    let due = format!(
+        "the policy of run {id}, endpoint:stub with the model \"stub\", cannot act: endpoint stub has the model \"other\" \
+         now; begin another run"
+    );
+    let told = text(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && told.contains(&due), "{told}");
+    assert_eq!(model.asked().len(), asked);
+    is_model("stub");
+    assert_eq!(document(folder, 0, &["eval", "run", "--run", id])["scores"]["attempts"], 3);
+    // Where nobody is to act, nobody need be there.
+    is_model("other");
+    assert_eq!(document(folder, 0, &["eval", "run", "--run", id])["scores"]["attempts"], 3);
+}
+
+#[test]
 fn what_an_endpoint_says_of_a_gated_question_is_told_and_not_kept() {
     let runtime = Runtime::new().unwrap();
     let model = runtime.block_on(StubModel::scripted(|asked, _| {
