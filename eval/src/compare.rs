@@ -313,6 +313,11 @@ fn notes(comparison: &Comparison) -> Vec<String> {
         let clusters = comparison.difference.clusters;
         notes.push(format!("only {clusters} clusters of questions: errors, intervals and p-values are rough"));
     }
+    for (run, side) in [("the first run", &comparison.before), ("the second run", &comparison.after)] {
+        if side.policies.len() > 1 {
+            notes.push(report::more_than_one_policy(run, side.policies.len()));
+        }
+    }
     let LeftOut { only_before, only_after, incomplete } = comparison.left_out;
     if only_before + only_after > 0 {
         notes.push(format!("not compared: {only_before} questions of the first run alone, {only_after} of the second"));

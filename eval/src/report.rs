@@ -359,6 +359,9 @@ fn notes(report: &Report, questions: &[&Question]) -> Vec<String> {
              they are in no mean, and in the bounds"
         ));
     }
+    if report.policies.len() > 1 {
+        notes.push(more_than_one_policy("the run", report.policies.len()));
+    }
     if report.judges.len() > 1 {
         notes.push(format!("more than one judge: {}", report.judges.join(", ")));
     }
@@ -370,6 +373,11 @@ fn notes(report: &Report, questions: &[&Question]) -> Vec<String> {
         notes.push(format!("questions have from {fewest} to {} attempts", report.attempts_each));
     }
     notes
+}
+
+/// What is to be minded where a run went on with another model, or another checkpoint behind the same endpoint.
+pub(crate) fn more_than_one_policy(run: &str, policies: usize) -> String {
+    format!("{policies} policies acted in {run}: its score is of none of them alone")
 }
 
 /// Clusters of the questions; as many as questions where each stands alone.

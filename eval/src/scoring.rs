@@ -8,6 +8,10 @@
 //!
 //! Ids are derived from run, scoring, trajectory and scorer: a scoring that is taken up again repeats no verdict. Where a
 //! judge fails, that is its verdict, `error`, and a later pass asks again; it never becomes a wrong answer.
+//!
+//! An attempt that is made twice has one trajectory, the one that came into the table first, and of the verdicts on both the
+//! first is kept, as they have one id. That may be the verdict on the answer that was not kept: by its `case` a later pass
+//! knows it, and gives the recorded answer a verdict of its own ([`Given`]), which as the later one is in force.
 
 mod tap;
 
@@ -153,10 +157,19 @@ pub struct Answered {
     pub gold: String,
     /// The answer; none is wrong without asking anybody.
     pub answer: String,
-    /// Where verdicts are due, by [`Place`], and how often that scorer failed before.
-    pub due: [Option<u64>; 2],
+    /// Where verdicts are due, by [`Place`], and what was given there before.
+    pub due: [Option<Given>; 2],
     /// Whether the benchmark is gated: what a scorer says of it stays with the judgments, which are marked.
     pub restricted: bool,
+}
+
+/// What was given of an attempt that is due nevertheless: the ids of what comes next follow from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Verdicts: on an answer that is not the recorded one, or before a failure.
+    pub verdicts: u64,
+    /// Failures of the scorer.
+    pub failures: u64,
 }
 
 /// What a scoring has come to.
@@ -294,14 +307,14 @@ impl Scoring {
         for (((place, judge), breaker), (due, verdict)) in
             Place::ALL.into_iter().zip(judges).zip(breakers).zip(answered.due.into_iter().zip(&mut verdicts))
         {
-            let (Some(judge), Some(failures)) = (judge, due) else { continue };
+            let (Some(judge), Some(given)) = (judge, due) else { continue };
             if breaker.is_open() {
                 continue;
             }
             let decision = judge.judge(&answered.case()).await;
             breaker.count(&decision, answered.restricted);
             *verdict = Some(decision.verdict);
-            events.push(self.event(id, place, judge.as_ref(), scorers, answered, failures, decision)?);
+            events.push(self.event(id, place, judge.as_ref(), scorers, answered, given, decision)?);
         }
         Ok((verdicts, events))
     }
@@ -314,7 +327,7 @@ impl Scoring {
         judge: &dyn Judge,
         scorers: &Scorers,
         answered: &Answered,
-        failures: u64,
+        given: Given,
         decision: Decision,
     ) -> Result<Event, ScoringError> {
         let plan = match place {
@@ -349,10 +362,10 @@ impl Scoring {
             rationale: Some(decision.rationale).filter(|rationale| !rationale.is_empty()),
             rule_version: place.version(self.number),
         };
-        // Each failure is an event of its own; a verdict is given once.
+        // Each failure is an event of its own; a verdict is given once, unless it was on another answer.
         let (what, step) = match decision.verdict {
-            Verdict::Error => ("error", failures),
-            Verdict::Pass | Verdict::Fail => ("verdict", 0),
+            Verdict::Error => ("error", given.failures),
+            Verdict::Pass | Verdict::Fail => ("verdict", given.verdicts),
         };
         let work = format!("{id}/{}/{what}", place.name());
         let event_id = EventId::derive(self.start, &work, Kind::Judgment, &answered.trajectory_id, step);
@@ -362,7 +375,8 @@ impl Scoring {
 }
 
 impl Answered {
-    fn case(&self) -> Case<'_> {
+    /// What is judged.
+    pub fn case(&self) -> Case<'_> {
         Case { question: &self.question, gold: &self.gold, answer: &self.answer }
     }
 }

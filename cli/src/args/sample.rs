@@ -44,10 +44,10 @@ pub(crate) struct LimitArgs {
     /// Attempts under way at a time [default: sample.concurrency]
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<usize>,
-    /// Stop after so many trajectories
+    /// Stop after so many trajectories of this command; what its run made before does not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_trajectories: Option<u64>,
-    /// Stop after so many tokens
+    /// Stop after so many tokens of this command; what its run used before does not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_tokens: Option<u64>,
     /// Stop after so many seconds

@@ -300,12 +300,10 @@ async fn settle(log: &dyn EventLog, plan: &Plan, part: Part, report: &Result<Sam
         // Others go on.
         Ok(report) if part == Part::Joins && report.left != Some(0) => return,
         Err(_) if part == Part::Joins => return,
-        Ok(SampleReport { stopped: Some(reason), .. }) => ("stopped", Some(reason.clone())),
-        Ok(SampleReport { failed: failed @ 1.., failures, .. }) => {
-            let first = failures.first().map(|failure| failure.reason.as_str()).unwrap_or_default();
-            ("stopped", Some(format!("{failed} attempts failed; the first: {first}")))
-        }
-        Ok(_) => ("finished", None),
+        Ok(report) => match report.lacking() {
+            Some(reason) => ("stopped", Some(reason)),
+            None => ("finished", None),
+        },
         Err(failure) => ("failed", Some(failure.to_string())),
     };
     let appended = match event(plan, state, None, reason) {

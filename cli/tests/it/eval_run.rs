@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use webdancer_schemas::id::EventId;
+use webdancer_schemas::kind::Kind;
 use webdancer_tests::stub_model::{Answer, StubModel};
 
-use crate::lake::{PLACES, bridges, document, sql};
+use crate::lake::{PLACES, append, bridges, document, sql};
 use crate::{text, webdancer};
 
 /// A policy that knows every designer but Lund's, and a judge that lets anything pass that names one.
@@ -130,6 +133,112 @@ fn a_run_that_was_stopped_goes_on_without_its_file_and_repeats_nothing() {
     let once = "SELECT count(*) AS n, count(DISTINCT trajectory_id) AS ids FROM trajectories";
     assert_eq!(sql(folder.path(), once), json!([{"n": 6, "ids": 6}]));
     assert_eq!(sql(folder.path(), "SELECT count(*) AS n FROM judgments"), json!([{"n": 12}]));
+}
+
+#[test]
+fn a_verdict_on_another_answer_than_the_recorded_one_settles_nothing() {
+    let runtime = Runtime::new().unwrap();
+    // A policy that is out at first, then right once, and that never answers twice alike.
+    let (is_out, turn) = (Arc::new(AtomicBool::new(true)), AtomicUsize::new(0));
+    let out = is_out.clone();
+    let model = runtime.block_on(StubModel::scripted(move |asked, _| {
+        if out.load(Ordering::Relaxed) {
+            return Answer::status(400);
+        }
+        let told = asked.body["messages"][1]["content"].as_str().unwrap();
+        let (_, designer, _) = PLACES.into_iter().find(|(place, ..)| told.contains(place)).unwrap();
+        let answer = match turn.fetch_add(1, Ordering::Relaxed) {
+            0 => designer.to_string(),
+            turn => format!("Nobody {turn}"),
+        };
+        Answer::says(format!("<think>\nI know.\n</think>\n<answer>\n{answer}\n</answer>"))
+    }));
+    let site = site(&model);
+    let folder = site.path();
+    let begun = document(folder, 3, &[&RUN[..], &["1", "--limit", "1", "--judge", "none"]].concat());
+    let id = begun["run_id"].as_str().unwrap();
+    is_out.store(false, Ordering::Relaxed);
+    // Another process makes the attempt, too. It records its answer second, so that it is not kept, and scores it first.
+    let plan = "SELECT json_get_str(config, 'run', 'start') AS start, json_get_str(config, 'qa_ids', 0) AS qa_id \
+        FROM run_state WHERE kind = 'eval'";
+    let plan = sql(folder, plan)[0].clone();
+    let start: DateTime<Utc> = plan["start"].as_str().unwrap().parse().unwrap();
+    let trajectory = EventId::derive(start, id, Kind::Trajectory, plan["qa_id"].as_str().unwrap(), 0).to_string();
+    let verdict = EventId::derive(start, &format!("{id}/counts/verdict"), Kind::Judgment, &trajectory, 0).to_string();
+    let row = json!({"trajectory_id": trajectory, "stage": "correctness", "verdict": "fail", "judge": "exact",
+        "rule_version": 2, "criteria": {"place": "counts", "case": "0123456789abcdef0123456789abcdef"}});
+    let other = json!({"specversion": "1.0", "id": verdict, "source": "webdancer/eval",
+        "type": "webdancer.judgment.v1", "runid": id, "data": row});
+    append(folder, &[other.to_string()]);
+
+    let in_force = "SELECT trajectory_id, correct FROM evaluations";
+    let twice = document(folder, 3, &["eval", "run", "--run", id]);
+    assert_eq!((&twice["sampled"]["trajectories"], &twice["of_other_answers"]), (&json!(1), &json!(1)));
+    assert_eq!(sql(folder, in_force), json!([{"trajectory_id": trajectory, "correct": false}]));
+    // It is the recorded answer that is judged, without another being asked for.
+    let asked = model.asked().len();
+    let again = document(folder, 0, &["eval", "run", "--run", id]);
+    assert_eq!((&again["scored"]["passed"], &again["of_other_answers"]), (&json!(1), &json!(0)));
+    assert_eq!((&again["scores"]["judged"], &again["scores"]["correct"]), (&json!(1), &json!(1)));
+    assert_eq!(sql(folder, in_force), json!([{"trajectory_id": trajectory, "correct": true}]));
+    // That settles it.
+    assert_eq!(document(folder, 0, &["eval", "run", "--run", id])["scored"]["passed"], 0);
+    assert_eq!(sql(folder, "SELECT count(*) AS n FROM judgments"), json!([{"n": 2}]));
+    assert_eq!(model.asked().len(), asked);
+}
+
+#[test]
+fn a_run_goes_on_with_the_model_that_began_it() {
+    let runtime = Runtime::new().unwrap();
+    let model = models(&runtime);
+    let site = site(&model);
+    let folder = site.path();
+    let stopped = document(folder, 3, &[&RUN[..], &["1", "--judge", "none", "--max-trajectories", "2"]].concat());
+    let id = stopped["run_id"].as_str().unwrap();
+    let settings = std::fs::read_to_string(folder.join("webdancer.toml")).unwrap();
+    let is_model = |name: &str| {
+        let changed = settings.replace("model = \"stub\"", &format!("model = \"{name}\""));
+        std::fs::write(folder.join("webdancer.toml"), changed).unwrap();
+    };
+    is_model("other");
+    let asked = model.asked().len();
+    let refused = webdancer(folder, &["eval", "run", "--run", id], b"");
+    let due = format!(
+        "the policy of run {id}, endpoint:stub with the model \"stub\", cannot act: endpoint stub has the model \"other\" \
+         now; begin another run"
+    );
+    let told = text(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && told.contains(&due), "{told}");
+    assert_eq!(model.asked().len(), asked);
+    is_model("stub");
+    assert_eq!(document(folder, 0, &["eval", "run", "--run", id])["scores"]["attempts"], 3);
+    // Where nobody is to act, nobody need be there.
+    is_model("other");
+    assert_eq!(document(folder, 0, &["eval", "run", "--run", id])["scores"]["attempts"], 3);
+}
+
+#[test]
+fn what_an_endpoint_says_of_a_gated_question_is_told_and_not_kept() {
+    let runtime = Runtime::new().unwrap();
+    let model = runtime.block_on(StubModel::scripted(|asked, _| {
+        let said = format!("cannot answer {}", asked.body["messages"][1]["content"].as_str().unwrap());
+        Answer::json(&json!({"error": {"message": said}})).with_status(400)
+    }));
+    let site = site(&model);
+    let folder = site.path();
+    let settings = std::fs::read_to_string(folder.join("webdancer.toml")).unwrap();
+    let few = format!("[sample]\nfailures_in_a_row_max = 2\n{settings}");
+    std::fs::write(folder.join("webdancer.toml"), few).unwrap();
+    for (attempts, why) in
+        [("2", "too many attempts failed in a row: why is not kept of a gated benchmark"), ("1", "2 attempts failed")]
+    {
+        let limits = [attempts, "--limit", "2", "--concurrency", "1"];
+        let output = webdancer(folder, &[&RUN[..], &limits].concat(), b"");
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(3) && told.contains("cannot answer"), "{told}");
+        let last = "SELECT error FROM runs WHERE kind = 'eval' AND state = 'stopped' ORDER BY event_time DESC LIMIT 1";
+        assert_eq!(sql(folder, last), json!([{"error": why}]));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::{EventLog, LogError};
 use webdancer_schemas::rows::Trajectory;
 
-use super::Answered;
+use super::{Answered, Given};
 use crate::benchmark::Question;
 
 /// Attempts that wait to be scored: beyond them, making attempts waits.
@@ -21,7 +21,8 @@ const WAITING_MAX: usize = 256;
 /// The end of a trajectory that says nothing of its policy.
 const OUTAGE: &str = "error";
 
-/// A log before a log. What is durable is handed on; when the tap is dropped, nothing more comes.
+/// A log before a log. What is durable is handed on; when the tap is dropped, nothing more comes. Whether an attempt was made
+/// before, so that the table keeps another answer, is not known here: the [scoring](super) of a later pass sees it.
 #[derive(Debug)]
 pub struct Tap {
     log: Arc<dyn EventLog>,
@@ -63,7 +64,7 @@ impl Tap {
             question,
             gold,
             answer: trajectory.answer.unwrap_or_default(),
-            due: [Some(0), self.with_beside.then_some(0)],
+            due: [Some(Given::default()), self.with_beside.then(Given::default)],
             restricted: self.restricted,
         })
     }

@@ -140,3 +140,13 @@ fn slices_are_corrected_together_and_shown() {
     assert!(text.contains("Fixed: 18 questions") && text.contains("level 2"), "{text}");
     assert!(svg.contains("level 2") && svg.contains("policy of b less policy of a"), "{svg}");
 }
+
+#[test]
+fn a_run_of_more_than_one_policy_is_told_of() {
+    let (before, mut after) = (single("before", 30, |i| i < 15), single("after", 30, |i| i < 20));
+    after.policies = vec!["one".to_string(), "two".to_string()];
+    let notes = compare(&before, &after, &Options::default()).unwrap().notes;
+    assert_eq!(notes, ["2 policies acted in the second run: its score is of none of them alone"]);
+    let notes = compare(&after, &before, &Options::default()).unwrap().notes;
+    assert_eq!(notes, ["2 policies acted in the first run: its score is of none of them alone"]);
+}

@@ -213,3 +213,13 @@ fn a_report_is_shown_as_text_markdown_and_plot() {
     let svg = report.svg();
     assert!(svg.starts_with("<svg ") && svg.contains(">25.0 [14.2, 40.2]</text>"), "{svg}");
 }
+
+#[test]
+fn a_score_of_more_than_one_policy_is_told_as_that() {
+    let mut attempts = three_each(&[[Yes, No, No], [Yes, Yes, No]]);
+    let noted = |attempts: &[Attempt]| report(&of(attempts.to_vec()), &Options::default(), &RulesAlone).notes;
+    let told = "2 policies acted in the run: its score is of none of them alone".to_string();
+    assert!(!noted(&attempts).contains(&told));
+    attempts[5].policy = "another".to_string();
+    assert!(noted(&attempts).contains(&told), "{:?}", noted(&attempts));
+}

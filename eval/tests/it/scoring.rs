@@ -8,9 +8,12 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
+use serde_json::json;
 use webdancer_agent::judge::{Case, Decision, Judge, by_name};
 use webdancer_eval::benchmark::{Benchmark, Definition, Limits, parse};
-use webdancer_eval::scoring::{Answered, ScoreConfig, ScoreTally, ScorerPlan, Scorers, ScorersPlan, Scoring, Tap};
+use webdancer_eval::scoring::{
+    Answered, Given, ScoreConfig, ScoreTally, ScorerPlan, Scorers, ScorersPlan, Scoring, Tap,
+};
 use webdancer_schemas::event::Event;
 use webdancer_schemas::log::{EventLog, LogError};
 use webdancer_schemas::rows::{Judgment, Trajectory};
@@ -81,7 +84,7 @@ fn answered(id: &str, gold: &str, answer: &str) -> Answered {
         question: "?".to_string(),
         gold: gold.to_string(),
         answer: answer.to_string(),
-        due: [Some(0), Some(0)],
+        due: [Some(Given::default()), Some(Given::default())],
         restricted: false,
     }
 }
@@ -142,10 +145,31 @@ async fn a_failure_of_a_scorer_is_no_wrong_answer_and_is_asked_again() {
     let by_ill = Scorers { counts: ill, ..scorers("exact", None) };
     let tally = score(1, &by_ill, vec![answered("a", "x", "x")], &log).await;
     assert_eq!((tally.passed, tally.failed, tally.errors, tally.score()), (0, 0, 1, None));
-    let again = Answered { due: [Some(1), None], ..answered("a", "x", "x") };
+    let failed_once = Given { failures: 1, ..Given::default() };
+    let again = Answered { due: [Some(failed_once), None], ..answered("a", "x", "x") };
     assert_eq!(score(1, &by_ill, vec![again], &log).await.passed, 1);
     let verdicts: Vec<String> = log.judgments().into_iter().map(|judgment| judgment.verdict).collect();
     assert_eq!((verdicts, log.ids().len()), (vec!["error".to_string(), "pass".to_string()], 2));
+}
+
+#[tokio::test]
+async fn of_the_verdicts_on_an_attempt_made_twice_one_is_kept_until_the_recorded_answer_is_judged() {
+    let (log, exact) = (Kept::default(), scorers("exact", None));
+    score(1, &exact, vec![answered("a", "x", "of the attempt that was not kept")], &log).await;
+    score(1, &exact, vec![answered("a", "x", "x")], &log).await;
+    // The table keeps the first event of an id.
+    assert_eq!((log.judgments().len(), log.ids().len()), (2, 1));
+    let given = Given { verdicts: 1, failures: 0 };
+    let again = || vec![Answered { due: [Some(given), None], ..answered("a", "x", "x") }];
+    score(1, &exact, again(), &log).await;
+    score(1, &exact, again(), &log).await;
+    assert_eq!(log.ids().len(), 2);
+    let last = log.judgments().pop().unwrap();
+    let case = answered("a", "x", "x").case().id().to_string();
+    assert_eq!(
+        (last.verdict.as_str(), last.rule_version, &last.criteria.unwrap().0["case"]),
+        ("pass", 2, &json!(case))
+    );
 }
 
 #[tokio::test]
@@ -228,7 +252,7 @@ async fn a_tap_hands_durable_trajectories_of_the_run_on_until_it_is_dropped() {
         question: "b?".to_string(),
         gold: "2".to_string(),
         answer: String::new(),
-        due: [Some(0), None],
+        due: [Some(Given::default()), None],
         restricted: true,
     };
     assert_eq!(handed, [due]);

@@ -20,7 +20,7 @@ pub enum Stop {
     Time,
     /// The model's own budget, of tokens, money or time.
     Budget(String),
-    /// Too many attempts failed in a row; why the last did.
+    /// Too many attempts failed in a row; why the last did, unless it was at a gated question, which that may quote.
     Outage(String),
     /// No connection was ever made to the model; why not.
     Unreachable(String),
@@ -73,6 +73,9 @@ pub struct FailedAttempt {
     pub attempt: i32,
     /// What failed last.
     pub reason: String,
+    /// Whether the question is of a gated benchmark, which the reason may quote.
+    #[serde(skip)]
+    pub restricted: bool,
 }
 
 /// What sampling came to, this process alone.
@@ -100,4 +103,19 @@ pub struct SampleReport {
     pub output_tokens: u64,
     /// Milliseconds of this process.
     pub elapsed_ms: u64,
+}
+
+impl SampleReport {
+    /// Why the run is not whole, as its event has it; None where it is. What was said of an attempt at a gated question may
+    /// quote it: that is for whoever makes the attempt, and stays out.
+    pub fn lacking(&self) -> Option<String> {
+        if self.stopped.is_some() || self.failed == 0 {
+            return self.stopped.clone();
+        }
+        let failed = format!("{} attempts failed", self.failed);
+        Some(match self.failures.first() {
+            Some(first) if !first.restricted => format!("{failed}; the first: {}", first.reason),
+            _ => failed,
+        })
+    }
 }

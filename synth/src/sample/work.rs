@@ -18,6 +18,8 @@ use super::{SOURCE, SampleConfig, SampleError, Sampler};
 
 /// Longest wait before an attempt is begun anew.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// What stands for why an attempt at a gated question failed: why attempts end goes into events that are not gated.
+const GATED: &str = "why is not kept of a gated benchmark";
 /// Times an append is repeated while the log is unavailable.
 const APPEND_RETRIES: u32 = 5;
 
@@ -153,13 +155,14 @@ impl Work {
             tally.failed += 1;
             tally.failed_in_a_row += 1;
             let attempt = &claim.attempt;
+            let restricted = attempt.question.restricted == Some(true);
             tracing::warn!(qa_id = attempt.question.qa_id, attempt = attempt.attempt, reason, "attempt given up");
             if tally.named.len() < FAILED_NAMED_MAX {
                 let qa_id = attempt.question.qa_id.clone();
-                tally.named.push(FailedAttempt { qa_id, attempt: attempt.attempt, reason: reason.clone() });
+                tally.named.push(FailedAttempt { qa_id, attempt: attempt.attempt, reason: reason.clone(), restricted });
             }
             if tally.failed_in_a_row >= self.config.failures_in_a_row_max {
-                self.stop(Stop::Outage(reason.clone()));
+                self.stop(Stop::Outage(if restricted { GATED.to_string() } else { reason.clone() }));
             }
         }
         let told = tally.clone();

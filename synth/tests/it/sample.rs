@@ -293,6 +293,33 @@ async fn an_outage_does_not_give_up_one_attempt_after_the_other() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_a_gated_question_stays_out_of_what_a_runs_event_has() {
+    let of = |restricted| {
+        let all = attempts(5, 1).into_iter();
+        all.map(|one| Attempt { question: Question { restricted, ..one.question }, ..one }).collect::<Vec<Attempt>>()
+    };
+    let model = Arc::new(Model::new(|_, _| Err(unavailable())));
+    let config = |most| SampleConfig { concurrency: 1, failures_in_a_row_max: most, retries_max: 0, ..quick() };
+    for (restricted, outage, failed) in [
+        (
+            None,
+            "too many attempts failed in a row: model: unavailable after 1 attempts: cut off",
+            "5 attempts failed; the first: model: unavailable after 1 attempts: cut off",
+        ),
+        (Some(true), "too many attempts failed in a row: why is not kept of a gated benchmark", "5 attempts failed"),
+    ] {
+        let (report, _) = sample(&model, config(2), of(restricted)).await;
+        assert_eq!(report.lacking().as_deref(), Some(outage));
+        // Whoever makes the attempts is told.
+        assert_eq!(report.failures[0].reason, "model: unavailable after 1 attempts: cut off");
+        let (report, _) = sample(&model, config(9), of(restricted)).await;
+        assert_eq!((report.stopped.as_deref(), report.lacking().as_deref()), (None, Some(failed)));
+    }
+    let answers = Arc::new(Model::new(|_, _| Ok("42")));
+    assert_eq!(sample(&answers, quick(), of(Some(true))).await.0.lacking(), None);
+}
+
+#[tokio::test]
 async fn as_many_attempts_are_under_way_as_may_be() {
     let model = Arc::new(Model::new(|_, _| Ok("42")).closed());
     let opened = async {

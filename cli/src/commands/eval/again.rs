@@ -2,7 +2,7 @@
 
 use webdancer_agent::chat::Models;
 
-use super::plan::{EvalPlan, KIND};
+use super::plan::{EvalPlan, KIND, model_of};
 use super::run::{Ready, carry_out};
 use super::scorers;
 use crate::acting::{Again, Changes};
@@ -19,6 +19,7 @@ pub(in crate::commands) async fn again(
 ) -> Result<(String, Changes), Failure> {
     let mut plan = EvalPlan::of(context, run).await?;
     let changes = how.change(context, run, &mut plan.acting).await?;
+    plan.policy_model = model_of(context, &plan.acting.policy);
     plan.scorers = plan.scorers_in_force(context).await?;
     let (made_again, goes_on) = how.run(context, &plan.run, KIND).await?;
     plan.run = made_again;

@@ -43,6 +43,12 @@ pub(super) struct EvalPlan {
     pub(super) acting: ActingPlan,
 }
 
+/// The model that a policy is, where it is one, as the settings have it now.
+pub(super) fn model_of(context: &Context, policy: &str) -> Option<String> {
+    let name = policy.strip_prefix("endpoint:")?;
+    context.config.endpoints.get(name).map(|endpoint| endpoint.model.clone())
+}
+
 impl EvalPlan {
     /// The plan of a new run over some of a benchmark's questions.
     pub(super) async fn new(
@@ -58,8 +64,7 @@ impl EvalPlan {
             None => "live".to_string(),
         };
         let acting = ActingPlan::new(context, args.policy.as_deref(), Some(&web), args.profile.as_deref()).await?;
-        let endpoint = acting.policy.strip_prefix("endpoint:").and_then(|name| context.config.endpoints.get(name));
-        let policy_model = endpoint.map(|endpoint| endpoint.model.clone());
+        let policy_model = model_of(context, &acting.policy);
         let acts = json!([acting.policy, policy_model, acting.profile, acting.agent]);
         Ok(EvalPlan {
             run,
@@ -125,6 +130,33 @@ impl EvalPlan {
     /// The questions of the run, from the lake.
     pub(super) async fn questions(&self, context: &Context) -> Result<Vec<Question>, Failure> {
         benchmarks::told(context, &self.benchmark.benchmark, &self.qa_ids).await
+    }
+
+    /// Whether attempts are still to be made.
+    pub(super) async fn lacks_attempts(&self, context: &Context) -> Result<bool, Failure> {
+        let made = questions::made(context, &self.run.id).await?;
+        let planned = i32::try_from(self.attempts).unwrap_or(i32::MAX);
+        let is_there = |id: &String| (0..planned).all(|number| made.contains(&(id.clone(), number)));
+        Ok(!self.qa_ids.iter().all(is_there))
+    }
+
+    /// The policy's endpoint must be there, and have the model that it had. Which weights it serves shows when it has acted.
+    ///
+    /// # Errors
+    /// What it has now.
+    pub(super) fn check_model(&self, context: &Context) -> Result<(), Failure> {
+        let Some(name) = self.acting.policy.strip_prefix("endpoint:") else { return Ok(()) };
+        let what = match (model_of(context, &self.acting.policy), &self.policy_model) {
+            (None, _) => format!("there is no [endpoints.{name}]"),
+            (Some(now), Some(then)) if now != *then => format!("endpoint {name} has the model {now:?} now"),
+            _ => return Ok(()),
+        };
+        let run = self.run.parent.as_deref().unwrap_or(&self.run.id);
+        let then = self.policy_model.as_deref().unwrap_or_default();
+        Err(Failure::usage(format!(
+            "the policy of run {run}, {} with the model {then:?}, cannot act: {what}",
+            self.acting.policy
+        )))
     }
 
     /// The scoring that is part of the run.

@@ -52,6 +52,8 @@ pub(super) struct Summary {
     scored: ScoreTally,
     /// All of the run.
     scores: Scores,
+    /// Attempts that two processes made, with the verdict on the answer that was not kept.
+    of_other_answers: usize,
     spent: Spent,
     /// Which model's endpoint never answered, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +94,7 @@ pub(super) struct Delivered {
 pub(super) async fn on_order(context: &Context, args: &EvalRunArgs, order: Ordered) -> Result<Delivered, Failure> {
     let Ordered { run, budget, first } = order;
     let models = context.config.models_within(&budget)?;
-    context.drain_embedded().await?;
+    context.drain_embedded_wholly().await?;
     let mut ready = match EvalPlan::is_known(context, &run.id).await? {
         true => take_up(context, args, &run.id, &models).await?,
         false => begin(context, args, run, &models).await?,
@@ -145,10 +147,13 @@ fn tell_benchmark(context: &Context, benchmark: &Benchmark) {
 }
 
 async fn take_up(context: &Context, args: &EvalRunArgs, run: &str, models: &Models) -> Result<Ready, Failure> {
-    context.drain_embedded().await?;
+    context.drain_embedded_wholly().await?;
     let mut plan = EvalPlan::of(context, run).await?;
     plan.attempts = args.attempts.unwrap_or(plan.attempts);
     let questions = plan.questions(context).await?;
+    if plan.lacks_attempts(context).await? {
+        plan.check_model(context).map_err(|failure| failure.followed_by("; begin another run"))?;
+    }
     let scorers = scorers::of_plan(context, models, &plan.scorers).await?;
     Ok(Ready { plan, questions, scorers, goes_on: true, first: None })
 }
@@ -192,6 +197,8 @@ pub(super) async fn carry_out(
     let log = context.event_log().await?;
     let (made, unscored, before) = match goes_on {
         true => {
+            // An attempt that the tables do not have yet would be made, and paid for, a second time.
+            context.drain_embedded_wholly().await?;
             let unscored = tables::unscored(context, &plan.scoring(), scorers.beside.is_some()).await?;
             let before = tables::scores(context, &plan.scoring(), false).await?.tally();
             (questions::made(context, &plan.run.id).await?, unscored, before)
@@ -209,6 +216,8 @@ pub(super) async fn carry_out(
     let (sampled, scored) = (sampled?, scored?);
     context.drain_embedded().await?;
     let scores = tables::scores(context, &plan.scoring(), scorers.beside.is_some()).await?;
+    let due = tables::unscored(context, &plan.scoring(), scorers.beside.is_some()).await?;
+    let was_judged = |answered: &&Answered| answered.due.iter().flatten().any(|given| given.verdicts > 0);
     Ok(Summary {
         run_id: plan.run.id,
         benchmark: plan.benchmark.benchmark,
@@ -223,6 +232,7 @@ pub(super) async fn carry_out(
         sampled,
         scored,
         scores,
+        of_other_answers: due.iter().filter(was_judged).count(),
         spent: models.budget().spent(),
         unreachable: models.given_up(),
     })
@@ -331,19 +341,10 @@ async fn append_end(
 ) {
     let (state, reason) = match (sampled, scored) {
         (Err(failure), _) | (_, Err(failure)) => ("failed", Some(failure.to_string())),
-        (Ok(SampleReport { stopped: Some(reason), .. }), _) => ("stopped", Some(reason.clone())),
-        (_, Ok(ScoreTally { stopped: Some(reason), .. })) => ("stopped", Some(reason.clone())),
-        // What an endpoint says of a failure may quote what it was sent.
-        (Ok(SampleReport { failed: failed @ 1.., .. }), _) if plan.benchmark.restricted => {
-            ("stopped", Some(format!("{failed} attempts failed")))
-        }
-        (Ok(SampleReport { failed: failed @ 1.., failures, .. }), _) => {
-            let first = failures.first().map(|failure| failure.reason.as_str()).unwrap_or_default();
-            ("stopped", Some(format!("{failed} attempts failed; the first: {first}")))
-        }
-        _ => match first {
-            Some(first) => ("stopped", Some(format!("one attempt at {first} questions was asked for"))),
-            None => ("finished", None),
+        (Ok(sampled), Ok(scored)) => match (sampled.lacking().or_else(|| scored.stopped.clone()), first) {
+            (Some(reason), _) => ("stopped", Some(reason)),
+            (None, Some(first)) => ("stopped", Some(format!("one attempt at {first} questions was asked for"))),
+            (None, None) => ("finished", None),
         },
     };
     let appended = match plan.event(state, reason) {
@@ -438,6 +439,10 @@ impl Summary {
             (None, 0, Some(reason), _) => Err(Failure::partly(format!("{reason}; {go_on}"))),
             (None, 0, None, errors @ 1..) => Err(Failure::partly(format!(
                 "the scorer failed on {errors} attempts: they are neither right nor wrong; {go_on}"
+            ))),
+            (None, 0, None, 0) if self.of_other_answers > 0 => Err(Failure::partly(format!(
+                "{} attempts were made twice, and judged by the answer that was not kept; {go_on}",
+                self.of_other_answers
             ))),
             (None, 0, None, 0) => Ok(()),
         }

@@ -1,53 +1,87 @@
 //! What the tables say of a run: the attempts that are to be scored, and its scores.
 
-use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::array::{Array as _, AsArray as _, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use serde::Serialize;
 use webdancer_agent::chat::Usage;
 use webdancer_eval::benchmark::SOURCE;
 use webdancer_eval::run::of_runs;
-use webdancer_eval::scoring::{Answered, Place, Scoring};
+use webdancer_eval::scoring::{Answered, Given, Place, Scoring};
 use webdancer_query::literal;
 
 use crate::columns::{column, query, strings, text};
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// The attempts of a run that lack a verdict of a scoring, in the order in which they were made.
+/// The attempts of a run whose recorded answer lacks a verdict of a scoring, in the order in which they were made. A verdict
+/// that is of another answer settles nothing: the attempt was made twice, and the table keeps one of both.
 pub(super) async fn unscored(
     context: &Context,
     scoring: &Scoring,
     with_beside: bool,
 ) -> Result<Vec<Answered>, Failure> {
     let [counts, beside] = Place::ALL.map(|place| place.version(scoring.number));
-    let due = if with_beside { "(c.settled IS NOT TRUE OR b.settled IS NOT TRUE)" } else { "c.settled IS NOT TRUE" };
     let sql = format!(
         "WITH given AS (
-            SELECT trajectory_id, rule_version, bool_or(verdict <> 'error') AS settled,
-                count(*) FILTER (WHERE verdict = 'error') AS failures
+            SELECT trajectory_id, rule_version, count(*) FILTER (WHERE verdict <> 'error') AS verdicts,
+                count(*) FILTER (WHERE verdict = 'error') AS failures,
+                last_value(CASE WHEN verdict <> 'error' THEN json_get_str(criteria, 'case') END
+                    ORDER BY event_time, event_id) AS judged
             FROM judgments WHERE source = '{SOURCE}' AND stage = 'correctness' AND run_id = '{id}'
             GROUP BY trajectory_id, rule_version
         )
         SELECT t.trajectory_id, t.qa_id, q.question, q.answer AS gold, t.answer, coalesce(t.restricted, false) AS restricted,
-            CASE WHEN c.settled THEN -1 ELSE coalesce(c.failures, 0) END AS counts,
-            CASE WHEN b.settled THEN -1 ELSE coalesce(b.failures, 0) END AS beside
+            c.judged AS counts_judged, coalesce(c.verdicts, 0) AS counts_verdicts, coalesce(c.failures, 0) AS counts_failures,
+            b.judged AS beside_judged, coalesce(b.verdicts, 0) AS beside_verdicts, coalesce(b.failures, 0) AS beside_failures
         FROM current_trajectories AS t
         JOIN current_qa AS q ON q.qa_id = t.qa_id
         LEFT JOIN given AS c ON c.trajectory_id = t.trajectory_id AND c.rule_version = {counts}
         LEFT JOIN given AS b ON b.trajectory_id = t.trajectory_id AND b.rule_version = {beside}
-        WHERE t.run_id = {run} AND t.termination <> 'error' AND {due}
+        WHERE t.run_id = {run} AND t.termination <> 'error'
         ORDER BY t.event_time, t.event_id",
         id = scoring.id(),
         run = literal::text(&scoring.run),
     );
     let mut found = Vec::new();
     for batch in &query(context, &sql).await? {
-        found.extend(answered(batch, with_beside)?);
+        let (counts, beside) = (Earlier::of(batch, "counts")?, Earlier::of(batch, "beside")?);
+        for (row, answered) in answered(batch)?.into_iter().enumerate() {
+            let case = answered.case().id().to_string();
+            let due = [counts.due(row, &case), beside.due(row, &case).filter(|_| with_beside)];
+            if due.iter().any(Option::is_some) {
+                found.push(Answered { due, ..answered });
+            }
+        }
     }
     Ok(found)
 }
 
-pub(super) fn answered(batch: &RecordBatch, with_beside: bool) -> Result<Vec<Answered>, Failure> {
+/// What a scorer has given of the attempts of a batch.
+struct Earlier {
+    /// The case that its last verdict is of; none where it failed last.
+    judged: StringArray,
+    verdicts: Int64Array,
+    failures: Int64Array,
+}
+
+impl Earlier {
+    fn of(batch: &RecordBatch, place: &str) -> Result<Earlier, Failure> {
+        Ok(Earlier {
+            judged: strings(batch, &format!("{place}_judged"))?,
+            verdicts: number(batch, &format!("{place}_verdicts"))?,
+            failures: number(batch, &format!("{place}_failures"))?,
+        })
+    }
+
+    fn due(&self, row: usize, case: &str) -> Option<Given> {
+        let count = |column: &Int64Array| u64::try_from(column.value(row)).unwrap_or(0);
+        let given = Given { verdicts: count(&self.verdicts), failures: count(&self.failures) };
+        (text(&self.judged, row) != Some(case)).then_some(given)
+    }
+}
+
+/// The attempts of these rows, each with nothing due.
+pub(super) fn answered(batch: &RecordBatch) -> Result<Vec<Answered>, Failure> {
     let names = ["trajectory_id", "qa_id", "question", "gold", "answer"];
     let mut columns = Vec::with_capacity(names.len());
     for name in names {
@@ -56,25 +90,22 @@ pub(super) fn answered(batch: &RecordBatch, with_beside: bool) -> Result<Vec<Ans
     let restricted = column(batch, "restricted", &DataType::Boolean)?;
     let is_restricted =
         |row| restricted.as_boolean_opt().is_some_and(|column| column.is_valid(row) && column.value(row));
-    let failures = [number(batch, "counts")?, number(batch, "beside")?];
     let row = |row: usize| {
         let of = |place: usize| columns.get(place).and_then(|column| text(column, row)).unwrap_or_default().to_string();
-        // Fewer than no failures: the verdict is there.
-        let [counts, beside] = failures.each_ref().map(|column| u64::try_from(column.value(row)).ok());
         Answered {
             trajectory_id: of(0),
             qa_id: of(1),
             question: of(2),
             gold: of(3),
             answer: of(4),
-            due: [counts, beside.filter(|_| with_beside)],
+            due: [None, None],
             restricted: is_restricted(row),
         }
     };
     Ok((0..batch.num_rows()).map(row).collect())
 }
 
-pub(in crate::commands) fn number(batch: &RecordBatch, name: &str) -> Result<arrow::array::Int64Array, Failure> {
+pub(in crate::commands) fn number(batch: &RecordBatch, name: &str) -> Result<Int64Array, Failure> {
     let column = column(batch, name, &DataType::Int64)?;
     column.as_primitive_opt::<Int64Type>().cloned().ok_or_else(|| Failure::usage(format!("column {name}")))
 }
@@ -193,8 +224,9 @@ async fn agreement(context: &Context, scoring: &Scoring) -> Result<(i64, i64), F
     let [counts, beside] = Place::ALL.map(|place| place.version(scoring.number));
     let of = |version: i32| {
         format!(
-            "SELECT trajectory_id, verdict FROM judgments WHERE source = '{SOURCE}' AND stage = 'correctness' \
-             AND run_id = '{}' AND rule_version = {version} AND verdict <> 'error'",
+            "SELECT trajectory_id, last_value(verdict ORDER BY event_time, event_id) AS verdict FROM judgments \
+             WHERE source = '{SOURCE}' AND stage = 'correctness' AND run_id = '{}' AND rule_version = {version} \
+             AND verdict <> 'error' GROUP BY trajectory_id",
             scoring.id()
         )
     };

@@ -99,7 +99,8 @@ impl Cells {
             let attempts = (asked.qa_ids.len() as u64 * u64::from(asked.attempts)).saturating_sub(made as u64);
             // What is made already needs nobody who acts.
             if attempts > 0 {
-                check_model(context, &plan)?;
+                let or = "; name one that is the same with --before-policy or --after-policy";
+                plan.check_model(context).map_err(|failure| failure.followed_by(or))?;
             }
             let plan = begun.unwrap_or(plan);
             let turns = mean_turns(context, &side.plan.run.id).await?;
@@ -178,24 +179,6 @@ fn is_closed(plan: &EvalPlan) -> bool {
 /// A run's web as a closed one: itself, or what its visits showed.
 fn closed_web(plan: &EvalPlan) -> String {
     if is_closed(plan) { plan.acting.web.clone() } else { format!("visited:{}", plan.run.id) }
-}
-
-/// The endpoint must be there and have the model that it had.
-fn check_model(context: &Context, plan: &EvalPlan) -> Result<(), Failure> {
-    let Some(name) = plan.acting.policy.strip_prefix("endpoint:") else { return Ok(()) };
-    let now = context.config.endpoints.get(name).map(|endpoint| endpoint.model.as_str());
-    let what = match (now, plan.policy_model.as_deref()) {
-        (None, _) => format!("there is no [endpoints.{name}]"),
-        (Some(now), Some(then)) if now != then => format!("endpoint {name} has the model {now:?} now"),
-        _ => return Ok(()),
-    };
-    let then = plan.policy_model.as_deref().unwrap_or_default();
-    Err(Failure::usage(format!(
-        "the policy of run {}, {} with the model {then:?}, cannot act: {what}; name one that is the same with \
-         --before-policy or --after-policy",
-        plan.run.parent.as_deref().unwrap_or_default(),
-        plan.acting.policy
-    )))
 }
 
 /// What acted must be what acted in the run that it stands for.

@@ -3,7 +3,7 @@
 use futures::stream;
 use webdancer_agent::chat::Models;
 use webdancer_eval::attempts::verdicts_of;
-use webdancer_eval::scoring::{Answered, ScorerPlan, ScorersPlan, Scoring};
+use webdancer_eval::scoring::{Answered, Given, ScorerPlan, ScorersPlan, Scoring};
 
 use super::Side;
 use webdancer_query::literal;
@@ -107,7 +107,7 @@ async fn ask(
 async fn missing(context: &Context, scoring: &Scoring, judge: &ScorerPlan) -> Result<Vec<Answered>, Failure> {
     let sql = format!(
         "SELECT t.trajectory_id, t.qa_id, q.question, q.answer AS gold, t.answer, \
-           coalesce(t.restricted, false) AS restricted, coalesce(f.failures, 0) AS counts, CAST(-1 AS BIGINT) AS beside \
+           coalesce(t.restricted, false) AS restricted, coalesce(f.failures, 0) AS failures \
          FROM current_trajectories AS t JOIN current_qa AS q ON q.qa_id = t.qa_id \
          LEFT JOIN {verdicts} AS j ON j.trajectory_id = t.trajectory_id \
          LEFT JOIN (SELECT trajectory_id, count(*) AS failures FROM judgments \
@@ -121,7 +121,11 @@ async fn missing(context: &Context, scoring: &Scoring, judge: &ScorerPlan) -> Re
     );
     let mut found = Vec::new();
     for batch in &query(context, &sql).await? {
-        found.extend(tables::answered(batch, false)?);
+        let failures = tables::number(batch, "failures")?;
+        found.extend(tables::answered(batch)?.into_iter().enumerate().map(|(row, answered)| {
+            let failures = u64::try_from(failures.value(row)).unwrap_or(0);
+            Answered { due: [Some(Given { verdicts: 0, failures }), None], ..answered }
+        }));
     }
     Ok(found)
 }
