@@ -40,6 +40,9 @@ pub(crate) struct TrainArgs {
     /// The run's folder on this machine [default: runs/RUN in the lake]
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     pub(crate) out: Option<PathBuf>,
+    /// The same bits from the same inputs, on a processor (deterministic)
+    #[arg(long, conflicts_with_all = ["resume", "trainer"])]
+    pub(crate) deterministic: bool,
     /// Another trainer than webdancer-train: any program that keeps to the contract of docs/training.md
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) trainer: Option<PathBuf>,

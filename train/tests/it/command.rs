@@ -268,13 +268,14 @@ const ATTEMPTS: &str = "[agent]\ncalls_max = 3\nturn_tokens_max = 24\nmalformed_
 #[test]
 fn training_and_an_atlas_run_of_what_came_of_it_are_identical_when_they_are_made_again() {
     let Some(site) = Site::new() else { return };
-    let (code, trained) = site.begin(&format!("deterministic = true\n{SETTINGS}{SCRATCH}"), &[]);
+    let (code, trained) = site.begin(&format!("{SETTINGS}{SCRATCH}"), &["--deterministic"]);
     assert_eq!(code, Some(0), "{trained}");
     let run = trained["run_id"].as_str().unwrap();
     let (code, said, error) = site.call(site.folder.path(), &["--json", "reproduce", run]);
     assert_eq!(code, Some(0), "{error}");
     let again: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&again["identical"], again["checkpoints"].as_object().unwrap().len()), (&json!(true), 1), "{again}");
+    assert_eq!(again["deterministic"], true, "{again}");
 
     let checkpoint = trained["checkpoints"][0]["uri"].as_str().unwrap();
     let mut server = Command::new(TRAINER)
