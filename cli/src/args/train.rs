@@ -49,7 +49,7 @@ pub(crate) struct TrainArgs {
     /// Go on with a run that was stopped or failed
     #[arg(long, value_name = "RUN")]
     pub(crate) resume: Option<String>,
-    /// With --resume: tokens of a micro-batch from now on (batch.tokens), where memory ran out
+    /// With --resume: tokens of a micro-batch from now on (batch.tokens), where memory ran out; what is longer stays whole
     #[arg(long, value_name = "N", conflicts_with = "pin")]
     pub(crate) batch_tokens: Option<u32>,
     /// With --resume: run layers again on the way back from now on (batch.activation_checkpointing), where memory ran out

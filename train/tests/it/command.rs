@@ -168,10 +168,10 @@ fn a_run_is_finished_with_metrics_and_a_checkpoint_that_the_next_begins_with_or_
     );
     fs::write(&tokenizer, whole).unwrap();
 
-    // What was mended goes on, from anywhere, and with less at a time.
+    // What was mended goes on, from anywhere, and with less at a time than any of the trajectories has.
     let elsewhere = tempfile::tempdir().unwrap();
     let run = failed.1["run_id"].as_str().unwrap();
-    let (code, summary) = site.train(elsewhere.path(), &["--resume", run, "--batch-tokens", "6000", "--device", "cpu"]);
+    let (code, summary) = site.train(elsewhere.path(), &["--resume", run, "--batch-tokens", "100", "--device", "cpu"]);
     assert_eq!((code, &summary["state"]), (Some(0), &json!("finished")), "{summary}");
 }
 
