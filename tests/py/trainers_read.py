@@ -54,12 +54,16 @@ def tokenizer():
 
 
 def verl_rl(folder):
+    import verl
     from omegaconf import OmegaConf
     from verl.trainer.ppo.reward import get_custom_reward_fn
     from verl.utils.dataset.rl_dataset import RLHFDataset
 
     os.chdir(folder)
     config = OmegaConf.load("rl.yaml")
+    known = OmegaConf.load(os.path.dirname(verl.__file__) + "/trainer/config/_generated_ppo_trainer.yaml")
+    OmegaConf.set_struct(known, True)
+    OmegaConf.merge(known, config)  # A key that verl does not know is an error.
     config.data.filter_overlong_prompts = False
     data = RLHFDataset(data_files=[config.data.train_files], tokenizer=tokenizer(), config=config.data)
     reward = get_custom_reward_fn(config)

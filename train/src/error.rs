@@ -45,8 +45,8 @@ impl TrainError {
     pub(crate) fn while_training(self) -> Self {
         match self {
             Self::OutOfMemory(what) => {
-                let cures = "a lower batch.tokens, or batch.activation_checkpointing";
-                Self::OutOfMemory(format!("{what}; go on with {cures}, which change nothing else"))
+                let cures = "batch.activation_checkpointing, or a lower batch.tokens unless one trajectory is too much";
+                Self::OutOfMemory(format!("{what}; go on with {cures}: neither changes anything else"))
             }
             other => other,
         }
@@ -125,7 +125,8 @@ mod tests {
         assert!(matches!(error, TrainError::OutOfMemory(_)), "{error}");
         // Fewer tokens are a cure while a model is trained, and none where it does not fit by itself.
         assert!(!error.to_string().contains("tokens"), "{error}");
-        let advice = "; go on with a lower batch.tokens, or batch.activation_checkpointing, which change nothing else";
+        let advice = "; go on with batch.activation_checkpointing, or a lower batch.tokens unless one trajectory is too \
+                      much: neither changes anything else";
         assert!(error.while_training().to_string().ends_with(advice));
     }
 }

@@ -42,6 +42,8 @@ pub struct DataReport {
     pub tokens: u64,
     /// Those of them that the agent wrote.
     pub trained_tokens: u64,
+    /// Of the trajectories that are used, those longer than `batch.tokens`: each is a micro-batch of its own.
+    pub longer_than_batch: u64,
     /// Whether the pin says which questions were rewritten from one another. If not, only attempts at the very same
     /// question are kept together.
     pub roots_known: bool,
@@ -243,19 +245,12 @@ impl Gathered {
             self.report.too_long += 1;
             return Ok(());
         }
-        if length > config.batch.tokens {
-            let place = format!("trajectory {}", trajectory.trajectory_id);
-            let reason = format!(
-                "has {length} tokens, more than batch.tokens = {}: raise it, or lower data.document_tokens_max",
-                config.batch.tokens
-            );
-            return Err(InputError::new(place, reason));
-        }
         if document.trained_tokens() == 0 {
             self.leave_out("without a token that the agent wrote");
             return Ok(());
         }
         self.count(&document);
+        self.report.longer_than_batch += u64::from(length > config.batch.tokens);
         if self.report.tokens > config.data.tokens_max {
             let reason = format!("the trajectories have more tokens than data.tokens_max = {}", config.data.tokens_max);
             return Err(InputError::new("data.tokens_max", reason));
@@ -287,6 +282,9 @@ impl DataReport {
             format!("{} to validate on", self.validated),
             format!("{} tokens, {} of them the agent's", self.tokens, self.trained_tokens),
         ];
+        if self.longer_than_batch > 0 {
+            parts.push(format!("{} longer than batch.tokens, each a micro-batch of its own", self.longer_than_batch));
+        }
         let counted = [(self.too_long, "too long".to_string()), (self.forced, "with a forced answer".to_string())];
         let counted = counted.into_iter().chain(self.left_out.iter().map(|(reason, count)| (*count, reason.clone())));
         parts.extend(counted.filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} left out: {what}")));

@@ -2,7 +2,7 @@
 //!
 //! SFT rows have `messages`; longer ones than `data.max_length` are an error, and its default is 1,024. RL rows have
 //! `data_source`, `prompt`, `ability`, `reward_model` and `extra_info`, whose `index` is an int64; longer prompts than
-//! `data.max_prompt_length` (1,024) are an error or filtered, and ours has about 1,000 tokens. The reward is by rule, in
+//! `data.max_prompt_length` (512) are an error or filtered, and ours has about 1,000 tokens. The reward is by rule, in
 //! [`REWARD`]: 0.1 for the format and 0.9 for the answer (paper, section 3.3). A judge that is a model knows more answers;
 //! this one compares normal forms. Checked against version 0.9.1.
 
@@ -145,25 +145,42 @@ pub fn rl_config(file: &str, longest: Longest) -> String {
         "# Over verl's ppo_trainer configuration; or each as data.…=… on its command line.
 data:
   train_files: {file}
+  # There must be one: verl's default is a file of GSM8K. Name questions of your own before validation is turned on.
+  val_files: {file}
   prompt_key: prompt
   reward_fn_key: data_source
-  # The default of 1024 leaves no room: the longest prompt has {bytes_longest} bytes, and not more tokens.
+  # The default of 512 leaves no room: the longest prompt has {bytes_longest} bytes, and not more tokens.
   max_prompt_length: {max_prompt_length}
   # Reference (DAPO/verl), not the paper's: the observations count, too.
   max_response_length: 20480
   filter_overlong_prompts: true
   truncation: error
+  # Reference (DAPO/verl), not the paper's. With fewer questions than these there is no step at all.
+  train_batch_size: 512
 # Versions before 0.9 have custom_reward_function at the top, without `reward`.
 reward:
   custom_reward_function:
     path: reward.py
     name: compute_score
-# Paper: 16 rollouts of each question, all sampled at temperature 1.
+# Paper (DAPO): how much better than its group. verl's default, gae, is PPO with a critic.
+algorithm:
+  adv_estimator: grpo
 actor_rollout_ref:
+  # Reference (DAPO/verl), not the paper's.
+  actor:
+    ppo_mini_batch_size: 32
+    clip_ratio_low: 0.2
+    clip_ratio_high: 0.28
+    clip_ratio_c: 10.0
+    loss_agg_mode: token-mean
+  # Paper: 16 rollouts of each question, all sampled at temperature 1.
   rollout:
     n: 16
     temperature: 1.0
     top_p: 1.0
+trainer:
+  # Ours: no questions are kept back.
+  val_before_train: false
 "
     )
 }
@@ -212,5 +229,17 @@ mod tests {
         let config = rl_config("a.parquet", Longest { bytes: 5_000, messages: 2 });
         assert!(config.contains("  train_files: \"a.parquet\"\n") && config.contains("  max_prompt_length: 5120\n"));
         assert!(config.contains("reward:\n  custom_reward_function:\n    path: reward.py\n    name: compute_score\n"));
+    }
+
+    #[test]
+    fn reinforcement_learning_is_by_groups_and_reads_no_file_but_the_pins() {
+        let config = rl_config("a.parquet", Longest::default());
+        assert!(config.contains("  val_files: \"a.parquet\"\n") && config.contains("  train_batch_size: 512\n"));
+        assert!(config.contains("\nalgorithm:\n  adv_estimator: grpo\nactor_rollout_ref:\n"), "{config}");
+        let actor = "  # Reference (DAPO/verl), not the paper's.\n  actor:\n    ppo_mini_batch_size: 32\n    \
+                     clip_ratio_low: 0.2\n    clip_ratio_high: 0.28\n    clip_ratio_c: 10.0\n    loss_agg_mode: token-mean\n";
+        assert!(config.contains(actor), "{config}");
+        assert!(config.contains("  rollout:\n    n: 16\n    temperature: 1.0\n    top_p: 1.0\n"), "{config}");
+        assert!(config.ends_with("\ntrainer:\n  # Ours: no questions are kept back.\n  val_before_train: false\n"));
     }
 }

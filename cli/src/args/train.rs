@@ -40,13 +40,16 @@ pub(crate) struct TrainArgs {
     /// The run's folder on this machine [default: runs/RUN in the lake]
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     pub(crate) out: Option<PathBuf>,
+    /// The same bits from the same inputs, on a processor (deterministic)
+    #[arg(long, conflicts_with_all = ["resume", "trainer"])]
+    pub(crate) deterministic: bool,
     /// Another trainer than webdancer-train: any program that keeps to the contract of docs/training.md
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) trainer: Option<PathBuf>,
     /// Go on with a run that was stopped or failed
     #[arg(long, value_name = "RUN")]
     pub(crate) resume: Option<String>,
-    /// With --resume: tokens of a micro-batch from now on (batch.tokens), where memory ran out
+    /// With --resume: tokens of a micro-batch from now on (batch.tokens), where memory ran out; what is longer stays whole
     #[arg(long, value_name = "N", conflicts_with = "pin")]
     pub(crate) batch_tokens: Option<u32>,
     /// With --resume: run layers again on the way back from now on (batch.activation_checkpointing), where memory ran out

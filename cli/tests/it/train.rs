@@ -148,6 +148,8 @@ fn a_run_goes_on_with_fewer_tokens_at_a_time_and_elsewhere_and_keeps_to_it() {
         (&["--resume", run, "--device", "tpu"][..], "device: must be auto, cpu, cuda or cuda:N"),
         (&["--resume", run, "--batch-tokens", "3"], "batch.tokens: must be at least 16"),
         (&["--pin", "train", "--config", "own.toml", "--batch-tokens", "99"], "cannot be used with"),
+        (&["--resume", run, "--deterministic"], "cannot be used with"),
+        (&[&TRAIN[3..], &["--deterministic"]].concat(), "cannot be used with"),
     ] {
         let output = call(folder, &[&["train", "sft"], arguments].concat());
         assert!(output.status.code() == Some(2) && text(&output.stderr).contains(part), "{}", text(&output.stderr));
@@ -218,6 +220,7 @@ fn what_cannot_be_started_is_one_line() {
     let folder = lake("");
     let folder = folder.path();
     std::fs::write(folder.join("bad.toml"), "[optimizer]\nlr = 2\n").unwrap();
+    std::fs::write(folder.join("gpu.toml"), "preset = 'demo'\ndevice = 'cuda'\n").unwrap();
     std::fs::create_dir(folder.join("used")).unwrap();
     std::fs::write(folder.join("used/config.toml"), "").unwrap();
     let cases: &[(&[&str], i32, &str)] = &[
@@ -227,6 +230,11 @@ fn what_cannot_be_started_is_one_line() {
             "bad.toml: model: give folder, or a [model.scratch]",
         ),
         (&["train", "sft", "--pin", "train", "--config", "no.toml"], 2, "reading no.toml: No such file"),
+        (
+            &["train", "sft", "--pin", "train", "--config", "gpu.toml", "--deterministic"],
+            2,
+            "gpu.toml: deterministic: must be false where device is a GPU",
+        ),
         (
             &["train", "sft", "--pin", "other", "--config", "own.toml", "--trainer", "./trainer"],
             1,

@@ -157,6 +157,7 @@ fn questions_for_verl_have_the_columns_that_it_documents() {
     assert!(finished.stdout.ends_with("  1 left out: of a benchmark\n"), "{}", finished.stdout);
     let config = std::fs::read_to_string(site.path("v/rl.yaml")).unwrap();
     assert!(config.contains("max_prompt_length: 4096") && config.contains("path: reward.py"), "{config}");
+    assert!(config.contains("  train_files: \"rl.parquet\"\n") && config.contains("  val_files: \"rl.parquet\"\n"));
     // The same export again is the same files.
     let first = std::fs::read(site.path("v/rl.parquet")).unwrap();
     site.ok(&["pin", "export", "rl", "--as", "verl", "--out", "w"]);

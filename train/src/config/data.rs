@@ -70,7 +70,7 @@ pub enum TooLong {
 pub struct BatchConfig {
     /// Trajectories of an update. 256: reference (verl).
     pub trajectories: usize,
-    /// Tokens of a micro-batch, at most: what fits into memory at a time. It must hold the longest trajectory of the pin.
+    /// Tokens of a micro-batch, at most: what fits into memory at a time. A trajectory that is longer is one by itself.
     /// 32,768: ours.
     pub tokens: usize,
     /// Whether layers are run again on the way back, so that of each only its input is kept: memory for time, a forward

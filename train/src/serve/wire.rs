@@ -10,17 +10,30 @@ use crate::generate::{Finish, Request, SamplingConfig, Written};
 /// Tokens written when a request does not say how many: up to the end of the context.
 const UNLIMITED: usize = usize::MAX;
 
-/// Members that would change the answer and are not offered, each with what changes nothing.
-const NOT_OFFERED: [(&str, &[&str]); 9] = [
+/// Members that would change the answer and are not offered, OpenAI's and then vLLM's, each with what changes nothing.
+const NOT_OFFERED: &[(&str, &[&str])] = &[
     ("frequency_penalty", &["0", "0.0"]),
     ("presence_penalty", &["0", "0.0"]),
-    ("min_p", &["0", "0.0"]),
     ("logit_bias", &["{}"]),
     ("top_logprobs", &["0"]),
     ("tools", &["[]"]),
     ("functions", &["[]"]),
     ("response_format", &[r#"{"type":"text"}"#]),
+    ("min_p", &["0", "0.0"]),
+    ("min_tokens", &["0"]),
+    ("ignore_eos", &["false"]),
+    ("stop_token_ids", &["[]"]),
+    ("bad_words", &["[]"]),
+    ("allowed_token_ids", &[]),
+    ("include_stop_str_in_output", &["false"]),
     ("guided_json", &[]),
+    ("guided_regex", &[]),
+    ("guided_choice", &[]),
+    ("guided_grammar", &[]),
+    ("structured_outputs", &["{}"]),
+    ("chat_template", &[]),
+    ("chat_template_kwargs", &["{}"]),
+    ("continue_final_message", &["false"]),
 ];
 
 /// What is read of a request; members that change nothing here are passed over.
@@ -88,7 +101,7 @@ impl Asked {
         // A member that is null is one that is not there.
         members.retain(|_, value| !value.is_null());
         for (name, idle) in NOT_OFFERED {
-            if members.get(name).is_some_and(|value| !idle.contains(&value.to_string().as_str())) {
+            if members.get(*name).is_some_and(|value| !idle.contains(&value.to_string().as_str())) {
                 return Err(format!("{name} is not offered here: leave it out"));
             }
         }

@@ -168,10 +168,10 @@ fn a_run_is_finished_with_metrics_and_a_checkpoint_that_the_next_begins_with_or_
     );
     fs::write(&tokenizer, whole).unwrap();
 
-    // What was mended goes on, from anywhere, and with less at a time.
+    // What was mended goes on, from anywhere, and with less at a time than any of the trajectories has.
     let elsewhere = tempfile::tempdir().unwrap();
     let run = failed.1["run_id"].as_str().unwrap();
-    let (code, summary) = site.train(elsewhere.path(), &["--resume", run, "--batch-tokens", "6000", "--device", "cpu"]);
+    let (code, summary) = site.train(elsewhere.path(), &["--resume", run, "--batch-tokens", "100", "--device", "cpu"]);
     assert_eq!((code, &summary["state"]), (Some(0), &json!("finished")), "{summary}");
 }
 
@@ -268,13 +268,14 @@ const ATTEMPTS: &str = "[agent]\ncalls_max = 3\nturn_tokens_max = 24\nmalformed_
 #[test]
 fn training_and_an_atlas_run_of_what_came_of_it_are_identical_when_they_are_made_again() {
     let Some(site) = Site::new() else { return };
-    let (code, trained) = site.begin(&format!("deterministic = true\n{SETTINGS}{SCRATCH}"), &[]);
+    let (code, trained) = site.begin(&format!("{SETTINGS}{SCRATCH}"), &["--deterministic"]);
     assert_eq!(code, Some(0), "{trained}");
     let run = trained["run_id"].as_str().unwrap();
     let (code, said, error) = site.call(site.folder.path(), &["--json", "reproduce", run]);
     assert_eq!(code, Some(0), "{error}");
     let again: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&again["identical"], again["checkpoints"].as_object().unwrap().len()), (&json!(true), 1), "{again}");
+    assert_eq!(again["deterministic"], true, "{again}");
 
     let checkpoint = trained["checkpoints"][0]["uri"].as_str().unwrap();
     let mut server = Command::new(TRAINER)

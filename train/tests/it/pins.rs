@@ -186,14 +186,28 @@ fn every_row_is_trained_on_or_counted_by_the_reason_it_is_not() {
         failing.starts_with("trajectory t0: has ") && failing.ends_with("more than data.document_tokens_max = 4000"),
         "{failing}"
     );
-    let none = prepared(folder.path(), &format!("{file}[batch]\ntokens = 50\n")).unwrap_err();
-    assert!(
-        none.starts_with("trajectory t0: has ")
-            && none.ends_with("more than batch.tokens = 50: raise it, or lower data.document_tokens_max"),
-        "{none}"
-    );
     let none = prepared(folder.path(), "[data]\ndocument_tokens_max = 16\n").unwrap_err();
     assert!(none.starts_with("pin train: nothing is left to train on: 0 trajectories trained on"), "{none}");
+}
+
+#[test]
+fn a_trajectory_longer_than_a_micro_batch_is_one_by_itself_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Vec<(Trajectory, Option<&str>)> = (0..4).map(|number| (numbered(number), None)).collect();
+    pin(folder.path(), &[batch(&rows)]);
+    let tokens = |file: &str| {
+        let Prepared { packing, report, .. } = prepared(folder.path(), file).unwrap();
+        let batches = packing.epoch(0).flat_map(|update| update.batches).map(|batch| batch.tokens());
+        (batches.collect::<Vec<_>>(), report)
+    };
+    let (together, report) = tokens("");
+    assert_eq!((together.len(), report.longer_than_batch), (1, 0));
+    assert!(!report.summary().contains("micro-batch"), "{}", report.summary());
+    let (alone, report) = tokens("[batch]\ntokens = 16\n");
+    assert_eq!((alone.len(), report.trained, report.longer_than_batch), (4, 4, 4));
+    assert_eq!(alone.iter().sum::<usize>(), together[0]);
+    let summary = report.summary();
+    assert!(summary.contains("; 4 longer than batch.tokens, each a micro-batch of its own"), "{summary}");
 }
 
 #[test]

@@ -153,6 +153,19 @@ async fn what_would_change_the_answer_and_is_not_offered_is_refused_and_null_is_
         (r#""top_logprobs": 0, "stop": null"#, r#""top_logprobs": 2"#),
         (r#""response_format": {"type": "text"}"#, r#""response_format": {"type": "json_object"}"#),
         (r#""tools": []"#, r#""tools": [{"type": "function"}]"#),
+        (r#""min_tokens": 0"#, r#""min_tokens": 5"#),
+        (r#""ignore_eos": false"#, r#""ignore_eos": true"#),
+        (r#""stop_token_ids": []"#, r#""stop_token_ids": [7]"#),
+        (r#""bad_words": []"#, r#""bad_words": ["no"]"#),
+        (r#""allowed_token_ids": null"#, r#""allowed_token_ids": [7]"#),
+        (r#""include_stop_str_in_output": false"#, r#""include_stop_str_in_output": true"#),
+        (r#""guided_regex": null"#, r#""guided_regex": "[0-9]+""#),
+        (r#""guided_choice": null"#, r#""guided_choice": ["yes", "no"]"#),
+        (r#""guided_grammar": null"#, r#""guided_grammar": "root ::= a""#),
+        (r#""structured_outputs": {}"#, r#""structured_outputs": {"choice": ["yes", "no"]}"#),
+        (r#""chat_template": null"#, r#""chat_template": "{{ messages }}""#),
+        (r#""chat_template_kwargs": {}"#, r#""chat_template_kwargs": {"enable_thinking": false}"#),
+        (r#""continue_final_message": false"#, r#""continue_final_message": true"#),
     ] {
         let (status, text) = ask(idle).await;
         assert_eq!(status, 200, "{idle}: {text}");

@@ -144,7 +144,7 @@ pub(super) async fn settle(context: &Context, asked: Asked<'_>) -> Result<Plan, 
         )));
     }
     // Mistakes of the file first: they are told without looking at a store.
-    let (config, config_text) = if args.trainer.is_none() { native(file, asked.kind())? } else { foreign(file)? };
+    let (config, config_text) = if args.trainer.is_none() { native(file, asked.kind(), args)? } else { foreign(file)? };
     let trainer = args.trainer.as_deref().map_or_else(find_trainer, absolute)?;
     let pin = context.lake.find_pin(pin).await?;
     let (pages_id, init, replay) = match asked {
@@ -218,11 +218,12 @@ impl Plan {
     }
 }
 
-/// A configuration of the native trainer: mistakes are told before anything is started.
-fn native(file: &Path, kind: Training) -> Result<(Value, String), Failure> {
+/// A configuration of the native trainer, with what the command line sets in it: mistakes are told before anything is
+/// started.
+fn native(file: &Path, kind: Training, args: &TrainArgs) -> Result<(Value, String), Failure> {
     let text = foreign(file)?.1;
     let config = read(file, &text, kind)?;
-    let mut changes = Vec::new();
+    let mut changes: Vec<_> = args.deterministic.then(|| ("", "deterministic", true.into())).into_iter().collect();
     for (table, key) in kind.folders() {
         let named = config.get(table).and_then(|table| table.get(key)).and_then(Value::as_str).map(Path::new);
         // It is gone on with from any folder.
@@ -373,7 +374,7 @@ mod tests {
         let whole = std::path::absolute("models/m").unwrap();
         for named in ["models/m", whole.to_str().unwrap()] {
             std::fs::write(&file, format!("seed = 3\n[model]\nfolder = '{named}'\n[batch]\ntokens = 99\n")).unwrap();
-            let (config, text) = native(&file, Training::Sft).unwrap();
+            let (config, text) = native(&file, Training::Sft, &TrainArgs::default()).unwrap();
             assert_eq!(config["model"]["folder"], json!(whole));
             assert_eq!((&config["seed"], &config["batch"]["tokens"]), (&json!(3), &json!(99)));
             assert_eq!(read(&file, &text, Training::Sft).unwrap(), config);
@@ -381,6 +382,19 @@ mod tests {
         // What need not be changed stays as it was written.
         let text = "preset = 'demo' # ours\n";
         std::fs::write(&file, text).unwrap();
-        assert_eq!(native(&file, Training::Sft).unwrap().1, text);
+        assert_eq!(native(&file, Training::Sft, &TrainArgs::default()).unwrap().1, text);
+    }
+
+    #[test]
+    fn what_the_command_line_sets_is_in_the_configuration_of_either_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own.toml");
+        std::fs::write(&file, "preset = 'demo'\ndeterministic = false\n").unwrap();
+        let args = TrainArgs { deterministic: true, ..TrainArgs::default() };
+        for kind in [Training::Sft, Training::Dapo] {
+            let (config, text) = native(&file, kind, &args).unwrap();
+            assert_eq!(config["deterministic"], true);
+            assert_eq!(text, "deterministic = true\npreset = \"demo\"\n");
+        }
     }
 }
