@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use serde_json::{Map, Value};
 use webdancer_agent::tool::Tools;
-use webdancer_query::literal;
+use webdancer_query::{gated, literal};
 
 use crate::scoring::ScorerPlan;
 
@@ -116,14 +116,15 @@ pub struct RowsError {
     why: String,
 }
 
-/// The columns of attempts `t`, their questions `q` and verdicts `j`, but for `qa_id` and `calls_after_answer`.
+/// The columns of attempts `t`, their questions `q`, the gated ones `g` and their verdicts `j`, but for `qa_id` and
+/// `calls_after_answer`.
 const COLUMNS: &str = "t.trajectory_id, t.run_id, t.attempt, t.policy_model, \
     t.policy_version, t.policy_checkpoint_digest, coalesce(t.question, q.question) AS question, q.method, q.type, \
     q.language, q.rewrites, q.attributes, t.answer, t.termination, j.verdict, j.judge, j.rule_version, j.overridden, \
     json_get_int(j.criteria, 'judged_by', 'rules', 'version') AS judge_version, \
     json_get_float(j.criteria, 'confidence') AS confidence, json_get_bool(j.criteria, 'attempted') AS attempted, \
-    coalesce(t.restricted, false) AS restricted, t.input_tokens, t.output_tokens, t.turn_ms, t.turn_tool_ms, \
-    t.turn_tool, t.turn_outcome";
+    (coalesce(t.restricted, false) OR g.qa_id IS NOT NULL) AS restricted, t.input_tokens, t.output_tokens, t.turn_ms, \
+    t.turn_tool_ms, t.turn_tool, t.turn_outcome";
 /// Calls after the answer was seen, which no observation was read for.
 const UNREAD: &str = "CAST(NULL AS BIGINT) AS calls_after_answer";
 
@@ -169,10 +170,11 @@ fn select(judgments: &str, condition: &str, after_answer: &str) -> String {
     format!(
         "SELECT t.qa_id, {COLUMNS}, {after_answer} \
          FROM current_trajectories AS t \
-         LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id \
+         LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id {} \
          LEFT JOIN {judgments} AS j ON j.trajectory_id = t.trajectory_id AND j.stage = 'correctness' \
          WHERE {condition} \
-         ORDER BY t.run_id, t.qa_id, t.attempt, t.event_time, t.event_id"
+         ORDER BY t.run_id, t.qa_id, t.attempt, t.event_time, t.event_id",
+        gated::joined_to("t")
     )
 }
 

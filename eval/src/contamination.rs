@@ -22,7 +22,7 @@ use webdancer_query::QueryError;
 
 use crate::attempts::{RowsError, as_type, not_as_given, strings};
 use crate::report::{Options, over};
-use crate::run::{Question, Run, of_runs};
+use crate::run::{GATED, Question, Run, of_runs};
 use crate::stats::mean::Estimate;
 
 /// Words of a question that is looked for whole.
@@ -83,6 +83,18 @@ pub struct Contamination {
     pub clean: Option<Estimate>,
     /// Pass@1 over those that are.
     pub contaminated: Option<Estimate>,
+}
+
+impl Contamination {
+    /// The same without the addresses that the run's gated questions led to: a search has them in its own words.
+    pub fn withheld(mut self, run: &Run) -> Contamination {
+        let gated = run.questions.iter().filter(|question| question.restricted);
+        let gated: HashSet<&str> = gated.map(|question| question.qa_id.as_str()).collect();
+        for flagged in self.flagged.iter_mut().filter(|flagged| gated.contains(flagged.qa_id.as_str())) {
+            flagged.url = GATED.to_string();
+        }
+        self
+    }
 }
 
 /// A question and its answer, to be looked for.

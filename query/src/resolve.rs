@@ -204,13 +204,13 @@ impl<'a> Resolver<'a> {
         self.narrowed(&sql, self.with_tellers(kind, table).await?).await
     }
 
-    /// A table and those that tell which of its rows are gated, as they are now, by their names.
+    /// The rows of a table that are to be narrowed, and those tables that tell which of them are gated, as they are now.
     async fn with_tellers(
         &self,
         kind: Kind,
         table: Arc<dyn TableProvider>,
     ) -> Result<HashMap<String, Arc<dyn TableProvider>>> {
-        let mut tables = HashMap::from([(kind.table().to_string(), table)]);
+        let mut tables = HashMap::from([(gated::NARROWED.to_string(), table)]);
         for teller in gated::told_by(kind) {
             tables.insert(teller.table().to_string(), self.declared(*teller, At::Latest).await?);
         }

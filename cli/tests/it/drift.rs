@@ -265,6 +265,16 @@ fn attempts_that_read_their_question_on_a_page_are_flagged_and_scored_apart() {
     assert_eq!(report[0]["contamination"]["flagged"], json!([]));
     let shown = text(&webdancer(folder, &["eval", "report", "--run", &leaking], b"").stdout);
     assert!(shown.contains("Contamination: 1 of 5 attempts saw question or answer"), "{shown}");
+    // The address that a gated question led to has its words, and a report is passed on.
+    let of = format!(
+        "SELECT qa_id, method, question, answer FROM qa WHERE qa_id = '{}'",
+        flagged["qa_id"].as_str().unwrap()
+    );
+    let mut gated = sql(folder, &of)[0].clone();
+    gated["attributes"] = json!({"benchmark": "bridges", "restricted": true});
+    append(folder, &[event("qa", "gated", &gated)]);
+    let report = document(folder, 0, &["eval", "report", "--run", &leaking]);
+    assert_eq!(report[0]["contamination"]["flagged"][0]["url"], "(gated)");
 }
 
 #[test]

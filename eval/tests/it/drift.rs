@@ -137,4 +137,9 @@ fn attempts_that_saw_their_answer_are_scored_apart() {
     assert_eq!((found.checked, found.flagged.len()), (40, 10));
     assert!((found.contaminated.unwrap().value - 0.8).abs() < 1e-12);
     assert!((found.clean.unwrap().value - 2.0 / 30.0).abs() < 1e-12);
+    // A search for a gated question has its words in its address.
+    let mut gated = run.clone();
+    gated.questions[3].restricted = true;
+    let urls: Vec<String> = found.withheld(&gated).flagged.into_iter().take(3).map(|flagged| flagged.url).collect();
+    assert_eq!(urls, ["https://leak.example/", "(gated)", "https://leak.example/"]);
 }

@@ -29,10 +29,9 @@ fn query(kind: NodeKind) -> Option<&'static str> {
              WHERE t.trajectory_id ? ORDER BY t.event_time, t.event_id"
         }
         NodeKind::Question => {
-            "SELECT qa_id AS key, event_time AS time, method, type, language, rewrites, generator, \
-               coalesce(json_get_bool(attributes, 'restricted'), false) AS restricted, \
-               CASE WHEN json_get_bool(attributes, 'restricted') IS NOT TRUE THEN left(question, 300) END AS question \
-             FROM qa WHERE qa_id ? ORDER BY event_time, event_id"
+            "SELECT q.qa_id AS key, q.event_time AS time, q.method, q.type, q.language, q.rewrites, q.generator, \
+               g.qa_id IS NOT NULL AS restricted, CASE WHEN g.qa_id IS NULL THEN left(q.question, 300) END AS question \
+             FROM qa AS q LEFT JOIN ({gated}) AS g ON g.qa_id = q.qa_id WHERE q.qa_id ? ORDER BY q.event_time, q.event_id"
         }
         NodeKind::Page => {
             "SELECT key, min(url) AS url, min(title) AS title, min(time) AS first_fetched, max(time) AS last_fetched \

@@ -53,7 +53,7 @@ pub(super) async fn schema(store: &dyn PinStore, manifest: &PinManifest) -> Resu
 /// Checks that the rows of a pin tell which of them are of gated benchmarks, where any can be: else these cannot be left out.
 ///
 /// # Errors
-/// [`QueryError::Refused`] where they do not tell, or do not say so of a gated question's.
+/// [`QueryError::Refused`] where they do not tell, or do not say so of what belongs to a gated question.
 pub async fn check_open(engine: &QueryEngine, manifest: &PinManifest) -> Result<()> {
     let options = QueryOptions { restricted: false, ..QueryOptions::default() };
     // A name has letters, digits, and signs that mean nothing in a text of SQL.
@@ -71,7 +71,8 @@ pub async fn check_open(engine: &QueryEngine, manifest: &PinManifest) -> Result<
 fn unsaid_of(manifest: &PinManifest, count: usize) -> QueryError {
     QueryError::Refused(format!(
         "{count} rows of pin {} are of gated questions and do not say so: pin it again without them, WHERE qa_id NOT IN \
-         (SELECT qa_id FROM qa WHERE json_get_bool(attributes, 'restricted'))",
+         (SELECT qa_id FROM qa WHERE json_get_bool(attributes, 'restricted')), with the qa_id of `trajectories` where rows \
+         have none",
         manifest.name
     ))
 }

@@ -1,7 +1,7 @@
 //! What a reader without the right to gated benchmarks has of a pin.
 //!
-//! Rows that say of themselves that they are restricted are left out, and those whose question does. A pin may have renamed
-//! what says so, or left it out: it is shown if nothing that it was made of holds gated rows, and refused else.
+//! Rows that say of themselves that they are restricted are left out, and those whose question or trajectory does. A pin may
+//! have renamed what says so, or left it out: it is shown if nothing that it was made of holds gated rows, and refused else.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -34,9 +34,8 @@ impl Resolver<'_> {
             return Err(refused(manifest, kind));
         }
         let Some(sql) = gated::of_pin(&schema) else { return Ok(rows) };
-        let questions = self.declared(Kind::Qa, At::Latest).await?;
-        let tables = [(gated::PINNED.to_string(), rows), (Kind::Qa.table().to_string(), questions)];
-        self.narrowed(&sql, HashMap::from(tables)).await
+        // What tells of verdicts tells of all that a pin's rows may name.
+        self.narrowed(&sql, self.with_tellers(Kind::Judgment, rows).await?).await
     }
 
     /// The table of which a pin has gated rows that do not tell that they are; found out once.
@@ -135,8 +134,14 @@ impl Resolver<'_> {
 
 fn refused(manifest: &PinManifest, kind: Kind) -> QueryError {
     let (name, table) = (&manifest.name, kind.table());
+    let remedy = match kind {
+        Kind::Qa => "pin them again with the columns `qa_id` and `attributes`",
+        Kind::Judgment => "pin them again with the columns `trajectory_id` and `criteria`",
+        Kind::DeadLetter => "pin it again without that table",
+        _ => "pin them again with the columns `restricted` and `qa_id`",
+    };
     QueryError::Refused(format!(
-        "pin {name} was made of {table} with rows of gated benchmarks, and its rows do not say which these are: pin them \
-         again with the columns `restricted` and `qa_id` (of qa: `attributes`), or read it where gated rows are shown"
+        "pin {name} was made of {table} with rows of gated benchmarks, and its rows do not say which these are: {remedy}, \
+         or read it where gated rows are shown"
     ))
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use webdancer_query::lineage::{LineageLimits, lineage};
+use webdancer_query::output::Format;
 use webdancer_query::{QueryEngine, QueryOptions, pin};
 use webdancer_schemas::kind::Kind;
 
@@ -14,6 +15,17 @@ fn engine() -> QueryEngine {
 }
 
 fn with_gated(lake: Memory) -> Memory {
+    with_attempts(lake).with(
+        Kind::Judgment,
+        &[
+            json!({"trajectory_id": "t1", "stage": "correctness", "verdict": "pass"}),
+            json!({"trajectory_id": "t2", "stage": "correctness", "verdict": "fail", "rationale": "it is A2"}),
+        ],
+    )
+}
+
+/// An open question and a gated one, with an attempt at each.
+fn with_attempts(lake: Memory) -> Memory {
     let attributes = r#"{"restricted":true}"#;
     lake.with(
             Kind::Qa,
@@ -27,13 +39,6 @@ fn with_gated(lake: Memory) -> Memory {
             &[
                 json!({"trajectory_id": "t1", "qa_id": "open", "n_turns": 1, "turn_tool": [null]}),
                 json!({"trajectory_id": "t2", "qa_id": "gated", "n_turns": 2, "turn_tool": ["search", null], "restricted": true}),
-            ],
-        )
-        .with(
-            Kind::Judgment,
-            &[
-                json!({"trajectory_id": "t1", "stage": "correctness", "verdict": "pass"}),
-                json!({"trajectory_id": "t2", "stage": "correctness", "verdict": "fail", "rationale": "it is A2"}),
             ],
         )
 }
@@ -79,7 +84,8 @@ async fn a_judgment_that_is_ahead_of_its_trajectory_says_itself_that_it_is_gated
 /// As above, but that no attempt says of itself that it is gated.
 fn with_silent_attempts() -> Memory {
     let attributes = r#"{"restricted": true}"#;
-    let question = |id: &str| json!({"qa_id": id, "method": "benchmark", "question": "Q", "answer": "A"});
+    let question =
+        |id: &str| json!({"qa_id": id, "method": "benchmark", "question": format!("what is {id}?"), "answer": "A"});
     let mut gated = question("gated");
     gated["attributes"] = json!(attributes);
     let judged = |id: &str| json!({"trajectory_id": id, "stage": "correctness", "verdict": "pass"});
@@ -98,9 +104,12 @@ fn with_silent_attempts() -> Memory {
 }
 
 #[tokio::test]
-async fn an_attempt_at_a_gated_question_is_gated_whether_it_says_so_or_not() {
+async fn a_question_is_gated_in_all_its_rows_and_so_is_an_attempt_at_it_whether_they_say_so_or_not() {
     let engine = with_silent_attempts().engine();
     for (from, all, open) in [
+        ("qa", 3, 1),
+        ("current_qa", 2, 1),
+        ("at('qa', 0)", 3, 1),
         ("trajectories", 3, 2),
         ("current_trajectories", 3, 2),
         ("at('trajectories', 0)", 3, 2),
@@ -114,10 +123,109 @@ async fn an_attempt_at_a_gated_question_is_gated_whether_it_says_so_or_not() {
     }
     assert_eq!(as_reader(&engine, "SELECT trajectory_id FROM judgments ORDER BY 1").await.unwrap(), ["t1", "t3"]);
     // What is known of one thing is told to anybody.
-    for (id, said, is_told) in [("trajectory:t1", "open to all", true), ("trajectory:t2", "secret", false)] {
+    for (id, said, is_told) in [
+        ("trajectory:t1", "open to all", true),
+        ("trajectory:t2", "secret", false),
+        ("question:open", "what is open?", true),
+        ("question:gated", "what is gated?", false),
+    ] {
         let found = lineage(&engine, id, &LineageLimits::default()).await.unwrap();
         assert_eq!(json!(found).to_string().contains(said), is_told, "{id}");
     }
+}
+
+#[tokio::test]
+async fn a_question_that_came_to_be_gated_is_gone_from_older_versions_and_pins_too() {
+    let question = |attributes: &str| json!({"qa_id": "q", "method": "benchmark", "question": "Q", "answer": "A", "attributes": attributes});
+    let (before, gated) = (question("{}"), question(r#"{"restricted": true}"#));
+    let lake = Memory::default().with(Kind::Qa, &[before.clone()]).with(Kind::Qa, &[before, gated]);
+    let newest = lake.newest_max.clone();
+    newest.store(0, Ordering::Relaxed);
+    let engine = lake.engine();
+    pinned(&engine, "ids", "SELECT qa_id, question, attributes FROM qa").await;
+    pinned(&engine, "texts", "SELECT question, attributes FROM qa").await;
+    assert_eq!(count(&engine, "qa", false).await, 1);
+    assert_eq!(as_reader(&engine, "SELECT question FROM pin('texts')").await, Ok(vec!["Q".to_string()]));
+    newest.store(1, Ordering::Relaxed);
+    for (from, all) in [("qa", 2), ("at('qa', 0)", 1), ("pin('ids')", 1)] {
+        assert_eq!(count(&engine, from, true).await, all, "{from} with the right");
+        assert_eq!(count(&engine, from, false).await, 0, "{from} without the right");
+    }
+    let told = as_reader(&engine, "SELECT * FROM pin('texts')").await.unwrap_err();
+    assert!(told.contains("with the columns `qa_id` and `attributes`"), "{told}");
+    for (name, due) in [("ids", "refused: 1 rows of pin ids"), ("texts", "refused: pin texts was made of qa")] {
+        let manifest = engine.catalog().find_pin(name).await.unwrap();
+        let told = pin::check_open(&engine, &manifest).await.unwrap_err().to_string();
+        assert!(told.starts_with(due), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn the_flag_of_an_attempt_tells_nothing_of_a_question_or_a_verdict_that_has_none() {
+    let gated = r#"{"restricted": true}"#;
+    let lake = Memory::default()
+        .with(
+            Kind::Qa,
+            &[
+                json!({"qa_id": "open", "method": "crawlqa", "question": "Q1", "answer": "A1"}),
+                json!({"qa_id": "gated", "method": "benchmark", "question": "Q2", "answer": "A2", "attributes": gated}),
+            ],
+        )
+        .with(Kind::Trajectory, &[json!({"trajectory_id": "t1", "qa_id": "open", "answer": "A1", "restricted": false})])
+        .with(
+            Kind::Judgment,
+            &[
+                json!({"trajectory_id": "t1", "stage": "correctness", "verdict": "pass", "rationale": "it is A1"}),
+                json!({"trajectory_id": "late", "stage": "correctness", "verdict": "fail", "rationale": "it is A2", "criteria": gated}),
+            ],
+        );
+    let engine = lake.engine();
+    let asked = "FROM qa q LEFT JOIN trajectories t ON t.qa_id = q.qa_id";
+    let judged = "FROM judgments j LEFT JOIN trajectories t ON t.trajectory_id = j.trajectory_id";
+    // Its own id tells of a question, and no id of neither.
+    pinned(&engine, "asked", &format!("SELECT q.qa_id, q.question AS said, t.restricted {asked}")).await;
+    pinned(&engine, "attempted", &format!("SELECT t.qa_id, q.question AS said, t.restricted {asked}")).await;
+    pinned(&engine, "judged", &format!("SELECT t.qa_id, j.rationale AS said, t.restricted {judged}")).await;
+    for (name, open) in [("asked", "Q1"), ("attempted", "Q1"), ("judged", "it is A1")] {
+        let left = as_reader(&engine, &format!("SELECT said FROM pin('{name}')")).await;
+        assert_eq!(left, Ok(vec![open.to_string()]), "{name}");
+        let manifest = engine.catalog().find_pin(name).await.unwrap();
+        let told = pin::check_open(&engine, &manifest).await.unwrap_err().to_string();
+        assert!(told.starts_with(&format!("refused: 1 rows of pin {name} are of gated questions")), "{told}");
+    }
+    pinned(&engine, "questions", &format!("SELECT q.question, q.answer, t.restricted {asked}")).await;
+    pinned(&engine, "reasons", &format!("SELECT j.rationale, t.restricted {judged}")).await;
+    for (name, due) in [("questions", "pin questions was made of qa"), ("reasons", "pin reasons was made of judgments")]
+    {
+        let told = as_reader(&engine, &format!("SELECT * FROM pin('{name}')")).await.unwrap_err();
+        assert!(told.starts_with(&format!("refused: {due}")), "{told}");
+        let manifest = engine.catalog().find_pin(name).await.unwrap();
+        assert!(pin::check_open(&engine, &manifest).await.is_err(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_pins_verdicts_are_gated_by_their_trajectories_and_leave_by_an_export_where_they_say_so() {
+    let silent = with_silent_attempts().engine();
+    pinned(&silent, "verdicts", "SELECT * FROM judgments").await;
+    let open = as_reader(&silent, "SELECT trajectory_id FROM pin('verdicts') ORDER BY 1").await;
+    assert_eq!(open.unwrap(), ["t1", "t3"]);
+    let verdicts = silent.catalog().find_pin("verdicts").await.unwrap();
+    let told = pin::check_open(&silent, &verdicts).await.unwrap_err().to_string();
+    assert!(told.starts_with("refused: 1 rows of pin verdicts are of gated questions and do not say so"), "{told}");
+
+    let of = |id: &str, criteria: &str| json!({"trajectory_id": id, "stage": "correctness", "verdict": "pass", "criteria": criteria});
+    let judgments = [of("t1", "{}"), of("t2", r#"{"restricted": true}"#), of("late", r#"{"restricted": true}"#)];
+    let engine = with_attempts(Memory::default()).with(Kind::Judgment, &judgments).engine();
+    pinned(&engine, "verdicts", "SELECT * FROM judgments").await;
+    let open = as_reader(&engine, "SELECT trajectory_id FROM pin('verdicts')").await;
+    assert_eq!(open, Ok(vec!["t1".to_string()]));
+    let verdicts = engine.catalog().find_pin("verdicts").await.unwrap();
+    pin::check_open(&engine, &verdicts).await.unwrap();
+    let (written, left_out) = pin::export(engine.catalog(), &verdicts, Format::Csv, Vec::new()).await.unwrap();
+    let written = String::from_utf8(written).unwrap();
+    assert_eq!((written.lines().count(), left_out), (2, 2), "{written}");
+    assert!(written.contains("t1"), "{written}");
 }
 
 #[tokio::test]

@@ -56,13 +56,14 @@ pub(super) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     show(context, &reports, view)
 }
 
-/// Which attempts saw their question or answer; None of a run that is not over a benchmark.
+/// Which attempts saw their question or answer; None of a run that is not over a benchmark. A report is passed on, as a file or
+/// as JSON: it has no address that a gated question led to.
 async fn contaminated(context: &Context, run: &Run, view: &EvalView) -> Result<Option<Contamination>, Failure> {
     let rows = |sql: String| async move {
         Ok::<_, Failure>(context.job_engine()?.query(&sql, &QueryOptions::default()).await?)
     };
     let looked = contamination::look(run, rows).await?;
-    Ok(looked.map(|looked| contamination::contamination(run, looked, &options(view))))
+    Ok(looked.map(|looked| contamination::contamination(run, looked, &options(view)).withheld(run)))
 }
 
 fn condition(ids: &[String], benchmark: Option<&str>) -> String {

@@ -3,8 +3,9 @@
 use maud::html;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use webdancer_query::gated;
 
-use super::read::{all, count, first, said, text};
+use super::read::{all, and_shown, count, first, said, text};
 use super::trajectory::{moment, sign};
 use crate::dashboard::fault::Fault;
 use crate::dashboard::format::{MISSING, parsed_time, short_id};
@@ -18,21 +19,22 @@ use crate::dashboard::text::{SHOWN_CHARS_MAX, Text, block};
 const ROWS_MAX: usize = 500;
 const QUESTION_CHARS: usize = 120;
 const ANSWER_CHARS: usize = 60;
-const GATED: &str = "coalesce(json_get_bool(attributes, 'restricted'), false)";
 
 /// `/questions`
 pub(super) async fn questions(asked: Asked) -> Result<Answer, Fault> {
     let shown = |column: &str| match asked.app.settings().restricted {
-        true => column.to_string(),
-        false => format!("CASE WHEN NOT {GATED} THEN {column} END AS {column}"),
+        true => format!("q.{column}"),
+        false => format!("CASE WHEN g.qa_id IS NULL THEN q.{column} END AS {column}"),
     };
     let listing = Listing {
         table: table(),
         sql: format!(
-            "SELECT qa_id, event_time AS recorded, method, type, language, rewrites, {}, {}, generator, run_id AS run, \
-               CAST(coalesce(array_length(evidence_page_digests), 0) AS BIGINT) AS evidence FROM current_qa",
+            "SELECT q.qa_id, q.event_time AS recorded, q.method, q.type, q.language, q.rewrites, {}, {}, q.generator, \
+               q.run_id AS run, CAST(coalesce(array_length(q.evidence_page_digests), 0) AS BIGINT) AS evidence \
+             FROM current_qa AS q {}",
             shown("question"),
             shown("answer"),
+            gated::joined_to("q"),
         ),
         order: "\"recorded\" DESC",
     };
@@ -138,9 +140,9 @@ pub(super) async fn question(asked: Asked) -> Result<Answer, Fault> {
     let (app, qa_id) = (&asked.app, asked.part("id"));
     let id_text = sql::text(qa_id);
     let one = format!(
-        "SELECT qa_id, event_time, method, question, answer, type, language, rewrites, entity_chain, \
-           evidence_page_digests, parent_qa_id, generator, attributes, run_id, {GATED} AS restricted \
-         FROM qa WHERE qa_id = {id_text} ORDER BY event_time DESC, event_id DESC LIMIT 1"
+        "SELECT q.*, g.qa_id IS NOT NULL AS restricted FROM qa AS q {} \
+         WHERE q.qa_id = {id_text} ORDER BY q.event_time DESC, q.event_id DESC LIMIT 1",
+        gated::joined_to("q")
     );
     let found: Option<Question> = first(app, &one).await?;
     let question = found.ok_or_else(|| Fault::Missing(format!("there is no question {qa_id}")))?;
@@ -152,9 +154,9 @@ pub(super) async fn question(asked: Asked) -> Result<Answer, Fault> {
          ORDER BY step LIMIT {ROWS_MAX}"
     );
     let children = format!(
-        "SELECT DISTINCT qa_id, question FROM qa WHERE parent_qa_id = {id_text} AND ({GATED} = false OR {}) \
+        "SELECT DISTINCT q.qa_id, q.question FROM qa AS q WHERE q.parent_qa_id = {id_text}{} \
          ORDER BY qa_id LIMIT {ROWS_MAX}",
-        app.settings().restricted
+        and_shown(app)
     );
     let digests = sql::texts(question.evidence_page_digests.iter().take(ROWS_MAX).map(String::as_str));
     let evidence = format!(

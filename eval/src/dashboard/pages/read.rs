@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use webdancer_query::gated;
 
 use crate::dashboard::fault::Fault;
 use crate::dashboard::state::Dashboard;
@@ -19,6 +20,11 @@ pub(super) async fn all<T: DeserializeOwned>(app: &Dashboard, sql: &str) -> Resu
 /// The first row of a statement.
 pub(super) async fn first<T: DeserializeOwned>(app: &Dashboard, sql: &str) -> Result<Option<T>, Fault> {
     Ok(all(app, sql).await?.into_iter().next())
+}
+
+/// What a condition on questions `q` goes on with, so that those of gated benchmarks are there for who may see them.
+pub(super) fn and_shown(app: &Dashboard) -> String {
+    if app.settings().restricted { String::new() } else { format!(" AND {}", gated::is_open("q")) }
 }
 
 /// A text of a row.

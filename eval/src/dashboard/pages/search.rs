@@ -3,7 +3,7 @@
 use maud::html;
 use serde::Deserialize;
 
-use super::read::{all, said};
+use super::read::{all, and_shown, said};
 use crate::dashboard::fault::Fault;
 use crate::dashboard::page::{Answer, Nav, Page};
 use crate::dashboard::request::{Asked, Form, path_part};
@@ -114,14 +114,11 @@ async fn ids(asked: &Asked, wanted: &str) -> Result<Vec<Hit>, Fault> {
 
 /// Questions that have these words one after the other, whatever their case.
 async fn questions(asked: &Asked, wanted: &str) -> Result<Vec<Hit>, Fault> {
-    let gated = match asked.app.settings().restricted {
-        true => "",
-        false => " AND NOT coalesce(json_get_bool(attributes, 'restricted'), false)",
-    };
     let sql = format!(
-        "SELECT qa_id AS id, 'question' AS kind, max(question) AS said FROM qa \
-         WHERE strpos(lower(question), {}) > 0{gated} GROUP BY qa_id ORDER BY qa_id LIMIT {HITS_MAX}",
-        sql::text(&wanted.to_lowercase())
+        "SELECT q.qa_id AS id, 'question' AS kind, max(q.question) AS said FROM qa AS q \
+         WHERE strpos(lower(q.question), {}) > 0{} GROUP BY q.qa_id ORDER BY q.qa_id LIMIT {HITS_MAX}",
+        sql::text(&wanted.to_lowercase()),
+        and_shown(&asked.app),
     );
     all(&asked.app, &sql).await
 }

@@ -6,7 +6,7 @@ use maud::html;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::read::{all, count, first, said, text};
+use super::read::{all, and_shown, count, first, said, text};
 use super::trajectory::moment;
 use crate::dashboard::fault::Fault;
 use crate::dashboard::format::{MISSING, clipped, duration_ms, parsed_time, short_id};
@@ -116,13 +116,10 @@ pub(super) async fn page(asked: Asked) -> Result<Answer, Fault> {
     let others = format!(
         "SELECT DISTINCT url AS id, CAST(event_time AS VARCHAR) AS text FROM pages WHERE digest = {of} ORDER BY text DESC LIMIT {BESIDE_MAX}"
     );
-    let gated = if app.settings().restricted {
-        ""
-    } else {
-        " AND NOT coalesce(json_get_bool(attributes, 'restricted'), false)"
-    };
     let questions = format!(
-        "SELECT DISTINCT qa_id AS id, question AS text FROM qa WHERE array_has(evidence_page_digests, {of}){gated} ORDER BY id LIMIT {BESIDE_MAX}"
+        "SELECT DISTINCT q.qa_id AS id, q.question AS text FROM qa AS q WHERE array_has(q.evidence_page_digests, {of}){} \
+         ORDER BY id LIMIT {BESIDE_MAX}",
+        and_shown(app)
     );
     let links = sql::texts(stored.links.iter().take(LINKS_MAX).map(String::as_str));
     let known = format!(

@@ -344,11 +344,7 @@ fn checkpoints_table(checkpoints: &[Checkpoint]) -> Table {
 fn samples_sql(run_id: &str, restricted: bool) -> String {
     let gated = match restricted {
         true => String::new(),
-        false => format!(
-            " AND NOT coalesce(t.restricted, false) \
-             AND NOT EXISTS (SELECT g.qa_id FROM ({}) AS g WHERE g.qa_id = t.qa_id)",
-            gated::QUESTIONS
-        ),
+        false => format!(" AND NOT coalesce(t.restricted, false) AND {}", gated::is_open("t")),
     };
     let of = sql::text(run_id);
     format!(

@@ -80,7 +80,7 @@ fn statement(restricted: bool, by_verdict: bool) -> String {
     // An attempt may not say that its question is gated.
     let by_question = match restricted {
         true => String::new(),
-        false => format!(" LEFT JOIN ({}) AS g ON g.qa_id = t.qa_id", gated::QUESTIONS),
+        false => format!(" {}", gated::joined_to("t")),
     };
     let (verdict, join) = match by_verdict {
         true => (

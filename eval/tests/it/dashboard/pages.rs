@@ -237,8 +237,9 @@ async fn a_runs_questions_are_a_heat_map_from_best_to_worst() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_gated_benchmarks_are_left_out_unless_the_server_shows_them() {
     let mut lake = Written::new();
-    let gated = question("q1", "gaia", "the secret question", json!({"restricted": true}));
-    lake.append(Kind::Qa, &[gated]).await;
+    let told = |attributes| question("q1", "gaia", "the secret question", attributes);
+    // That it is gated was said once.
+    lake.append(Kind::Qa, &[told(json!({"restricted": true})), told(json!({}))]).await;
     lake.append(Kind::Run, &[started("g1", "gaia", "endpoint:a", "live"), ended("g1", "finished")]).await;
     lake.append(Kind::Trajectory, &[attempt("g1", "q1", 0, "alpha")]).await;
     lake.append(Kind::Judgment, &[verdict("g1", "q1", 0, true)]).await;

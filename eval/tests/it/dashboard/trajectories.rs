@@ -139,7 +139,13 @@ async fn attempts_are_held_against_one_another() {
 async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() {
     let mut lake = Written::new();
     let attributes = json!({"restricted": true}).to_string();
-    lake.append(Kind::Qa, &[json!({"qa_id": "q1", "method": "benchmark", "question": "SECRETQ", "answer": "SECRETGOLD", "attributes": attributes})]).await;
+    let silent = json!({"qa_id": "q1", "method": "benchmark", "question": "SECRETQ", "answer": "SECRETGOLD", "parent_qa_id": "q2", "evidence_page_digests": ["d1"]});
+    let mut question = silent.clone();
+    question["attributes"] = json!(attributes);
+    // Neither the first nor the last row that tells of it says that it is gated.
+    lake.append(Kind::Qa, &[silent.clone(), question, silent]).await;
+    lake.append(Kind::Page, &[json!({"url": "http://a.example/", "title": "Page", "text": "A page.", "digest": "d1"})])
+        .await;
     let mut gated = long("t1", 2);
     for (name, value) in [
         ("restricted", json!(true)),
@@ -154,7 +160,10 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
     // Another benchmark, a gated one, asks the same as an open question.
     let mut twin = long("t3", 1);
     (twin["qa_id"], twin["restricted"], twin["answer"]) = (json!("q2"), json!(true), json!("SECRETB"));
-    lake.append(Kind::Trajectory, &[gated, free, twin]).await;
+    // It does not say itself that it is gated.
+    let mut unsaid = long("t4", 1);
+    (unsaid["question"], unsaid["answer"]) = (json!("SECRETQ"), json!("SECRETC"));
+    lake.append(Kind::Trajectory, &[gated, free, twin, unsaid]).await;
     lake.append(Kind::Qa, &[json!({"qa_id": "q2", "method": "crawlqa", "question": "Open?", "answer": "open"})]).await;
     lake.append(
         Kind::Judgment,
@@ -165,6 +174,8 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
     for address in [
         "/trajectories/t1",
         "/trajectories/t1?format=json",
+        "/trajectories/t4",
+        "/trajectories/t4?format=json",
         "/trajectories",
         "/trajectories?format=csv",
         "/questions",
@@ -172,6 +183,9 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
         "/questions/q2",
         "/questions/q2?format=json",
         "/lineage/t1?format=json",
+        "/lineage/q1?format=json",
+        "/pages/d1",
+        "/pages/d1?format=json",
         "/search?q=SECRETQ",
     ] {
         let page = closed.page(address).await;
@@ -179,14 +193,23 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
         assert!(!page.replace("SECRETQ", "").contains("SECRET"), "{address}: {page}");
         assert!(address.starts_with("/search") || !page.contains("SECRETQ"), "{address}: {page}");
     }
-    for address in ["/trajectories/t1/turns/1/thought", "/questions/q1", "/trajectories/t2?against=t1"] {
+    for address in [
+        "/trajectories/t1/turns/1/thought",
+        "/trajectories/t4/turns/1/thought",
+        "/questions/q1",
+        "/trajectories/t2?against=t1",
+    ] {
         let seen = closed.get(address).await;
         assert_eq!(seen.status, StatusCode::FORBIDDEN, "{address}: {}", seen.text);
         assert!(!seen.text.contains("SECRET") && seen.text.contains("serve --restricted"), "{address}: {}", seen.text);
     }
-    let open = lake.browser_with(Settings { restricted: true, ..settings() }).page("/trajectories/t1").await;
+    let open = lake.browser_with(Settings { restricted: true, ..settings() });
+    let page = open.page("/trajectories/t1").await;
     for secret in ["SECRETQ", "SECRETGOLD", "SECRETT", "SECRETR"] {
-        assert!(open.contains(secret), "{secret}");
+        assert!(page.contains(secret), "{secret}");
+    }
+    for address in ["/questions", "/questions/q1", "/questions/q2", "/pages/d1", "/search?q=SECRET"] {
+        assert!(open.page(address).await.contains("SECRETQ"), "{address}");
     }
 }
 

@@ -3,7 +3,7 @@
 //! Observations are the largest part of a lake. They are read once for a run's attempts and questions, whatever else
 //! changes. A page does not wait for them: it is shown without, and says so. Its JSON twin and its report as a file wait.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::attempts;
@@ -15,7 +15,7 @@ use crate::dashboard::request::{Asked, Form, path_part};
 use crate::dashboard::state::Dashboard;
 use crate::dashboard::table::{Cell, Column, Table};
 use crate::report::{OverAction, Report, effort};
-use crate::run::{GATED, Question, Run};
+use crate::run::{Question, Run};
 
 /// The id of the table.
 const FLAGGED: &str = "flagged";
@@ -40,7 +40,9 @@ pub(super) async fn told(asked: &Asked, entry: &Entry, run: &Arc<Run>, report: &
     match observed(asked, entry, run).await {
         Ok(Some(observed)) => {
             report.effort.over_action = observed.over_action;
-            report.contamination = observed.contamination.clone().map(|found| shown_to(asked, run, found));
+            let all = asked.app.settings().restricted;
+            let found = observed.contamination.clone();
+            report.contamination = found.map(|found| if all { found } else { found.withheld(run) });
         }
         Ok(None) => report
             .notes
@@ -106,18 +108,6 @@ impl Observed {
             contamination: read.looked.clone().map(|looked| contamination::contamination(&run, looked, &options)),
         }
     }
-}
-
-/// Without the addresses that gated questions led to, for those who may not see them: a search has them in its own words.
-fn shown_to(asked: &Asked, run: &Run, mut found: Contamination) -> Contamination {
-    if !asked.app.settings().restricted {
-        let gated = run.questions.iter().filter(|question| question.restricted);
-        let gated: HashSet<&str> = gated.map(|question| question.qa_id.as_str()).collect();
-        for flagged in found.flagged.iter_mut().filter(|flagged| gated.contains(flagged.qa_id.as_str())) {
-            flagged.url = GATED.to_string();
-        }
-    }
-    found
 }
 
 /// The attempts that saw their question or answer; None where none did.

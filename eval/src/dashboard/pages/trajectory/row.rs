@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use webdancer_query::gated;
 
 use super::super::read::{all, first};
 use crate::dashboard::fault::Fault;
@@ -272,9 +273,9 @@ pub(super) async fn rewards(app: &Dashboard, id: &str) -> Result<Vec<Reward>, Fa
 /// The question of an id.
 pub(super) async fn question(app: &Dashboard, qa_id: &str) -> Result<Option<Question>, Fault> {
     let sql = format!(
-        "SELECT qa_id, question, answer, method, type, language, \
-           coalesce(json_get_bool(attributes, 'restricted'), false) AS restricted \
-         FROM qa WHERE qa_id = {} ORDER BY event_time DESC, event_id DESC LIMIT 1",
+        "SELECT q.qa_id, q.question, q.answer, q.method, q.type, q.language, g.qa_id IS NOT NULL AS restricted \
+         FROM qa AS q {} WHERE q.qa_id = {} ORDER BY q.event_time DESC, q.event_id DESC LIMIT 1",
+        gated::joined_to("q"),
         text(qa_id)
     );
     first(app, &sql).await
