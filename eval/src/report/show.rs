@@ -146,7 +146,7 @@ impl Report {
             });
             table.rows.push([name.to_string(), all].into_iter().chain(cells).collect());
         };
-        row("attempts", self.coverage.attempts.to_string(), None, 1.0);
+        row("attempts", self.made().to_string(), None, 1.0);
         row("seconds an attempt", String::new(), effort.wall_ms, 1_000.0);
         if let Some(share) = effort.tool_time {
             row("  of these the policy's", format!("{} %", percent(1.0 - share)), effort.policy_ms, 1_000.0);

@@ -77,6 +77,9 @@ fn what_a_run_set_out_to_do_and_did_not_is_in_no_mean_and_in_the_bounds() {
     assert!(report.notes[0].starts_with("3 of 6 attempts are not made"), "{:?}", report.notes);
     // What was not made took nothing, and abstained from nothing.
     assert_eq!((report.effort.calls, report.effort.abstentions, report.effort.terminations.len()), (6, 0, 1));
+    let text = report.text();
+    let took: Vec<&str> = text.lines().filter(|line| line.starts_with("attempts  ")).collect();
+    assert_eq!((report.made(), took[0].split_whitespace().nth(1)), (3, Some("3")), "{text}");
     assert_eq!(report.policies, ["policy of r"]);
     assert!(run.questions.iter().all(|question| question.attempts.len() == 2));
     assert_eq!(Plan::of_config("{}"), None);
