@@ -131,3 +131,37 @@ fn runs_are_reported_compared_and_refused() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("only 95.0 % of the attempts of run d"), "{}", text(&output.stderr));
 }
+
+/// A question about a designer, and an attempt at it by a checkpoint of the model `m` that saw him in the first of two calls.
+fn seen(run: &str) -> Vec<String> {
+    let question = json!({"qa_id": "q", "method": "import", "question": "Who designed it?", "answer": "Ida Storm"});
+    let trajectory = json!({
+        "trajectory_id": format!("{run}-q"), "qa_id": "q", "policy_model": "m", "policy_checkpoint_digest": "c1",
+        "attempt": 0, "question": "Who designed it?", "answer": "Ida Storm", "termination": "answer", "n_turns": 3,
+        "n_tool_calls": 2, "input_tokens": 1_000_000, "output_tokens": 500_000, "turn_thought": ["a", "b", "c"],
+        "turn_tool": ["search", "visit", null], "turn_arguments": ["{}", "{}", null],
+        "turn_observation": ["Ida Storm designed it.", "…", null], "turn_observation_digest": ["d", "d", null],
+        "turn_raw": [null, null, null], "turn_ms": [1, 1, 1], "turn_outcome": ["done", "done", null],
+    });
+    vec![
+        event("qa", &format!("qa-{run}"), "import", &question),
+        event("trajectory", &format!("{run}-q"), run, &trajectory),
+    ]
+}
+
+#[test]
+fn over_action_is_told_where_a_run_is_shown_in_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    append(folder, &seen("a"));
+    let is_told = |arguments: &[&str]| shown(folder, arguments).contains("after the answer was seen");
+    assert!(is_told(&["eval", "report"]), "the one run of the lake");
+    append(folder, &seen("b"));
+    assert!(is_told(&["eval", "report", "--run", "a"]));
+    assert!(!is_told(&["eval", "report"]) && !is_told(&["eval", "report", "--run", "a", "--run", "b"]));
+    let reports = document(folder, 0, &["eval", "report", "--run", "a", "--run", "b"]);
+    let calls = |report: &Value| report["effort"]["over_action"]["calls"].clone();
+    assert_eq!([calls(&reports[0]), calls(&reports[1])], [json!(1), json!(1)]);
+    // Of a whole lake no observation is read.
+    assert_eq!(calls(&document(folder, 0, &["eval", "report"])[0]), Value::Null);
+}

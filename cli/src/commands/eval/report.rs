@@ -21,11 +21,16 @@ pub(super) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     prepare(context, view).await?;
     let benchmark = benchmark.as_deref();
     let condition = condition(ids, benchmark);
-    // Of all runs at once a line each is shown, and no observation is read for it.
-    let runs = match ids.is_empty() && benchmark.is_none() {
-        true => runs_where(context, &condition).await?,
-        false => runs_with_over_action(context, &condition).await?,
+    // A line of several runs tells nothing of observations, and those of a whole lake are not read for any form.
+    let is_named = !ids.is_empty() || benchmark.is_some();
+    let is_full = is_named && (ids.len() == 1 || context.json || html.is_some());
+    let mut runs = match is_full {
+        true => runs_with_over_action(context, &condition).await?,
+        false => runs_where(context, &condition).await?,
     };
+    if !is_full && runs.len() == 1 {
+        runs = runs_with_over_action(context, &condition).await?;
+    }
     if let Some(unknown) = ids.iter().find(|id| !runs.iter().any(|run| run.run_id == **id)) {
         return Err(no_attempts(unknown));
     }
