@@ -165,3 +165,26 @@ fn over_action_is_told_where_a_run_is_shown_in_full() {
     // Of a whole lake no observation is read.
     assert_eq!(calls(&document(folder, 0, &["eval", "report"])[0]), Value::Null);
 }
+
+#[test]
+fn tokens_cost_what_the_endpoint_that_acted_asks_whatever_checkpoint_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let endpoint = |name: &str, price| {
+        format!("[endpoints.{name}]\nurl = \"http://h/v1\"\nmodel = \"m\"\nprice_output = {price}\n")
+    };
+    std::fs::write(folder.join("webdancer.toml"), [endpoint("cheap", "2.0"), endpoint("dear", "8.0")].concat())
+        .unwrap();
+    let told = |run: &str, kind: &str, policy: &str| {
+        let row = json!({"kind": kind, "state": "started", "config": {"policy": policy}});
+        event("run", &format!("{run}-started"), run, &row)
+    };
+    let mut events = [seen("a"), seen("b"), seen("c")].concat();
+    events.extend([told("a", "eval", "endpoint:cheap"), told("b", "sample", "endpoint:dear")]);
+    append(folder, &events);
+    let reports = document(folder, 0, &["eval", "report"]);
+    let costs: Vec<&Value> = reports.as_array().unwrap().iter().map(|report| &report["effort"]["cost"]).collect();
+    // Half a million tokens; of the third run nobody knows which endpoint it was.
+    assert_eq!(costs, [&json!(1.0), &json!(4.0), &Value::Null]);
+    assert_eq!(reports[0]["policies"], json!(["m c1"]));
+}

@@ -3,13 +3,14 @@
 use chrono::Utc;
 use webdancer_eval::contamination::{self, Contamination};
 use webdancer_eval::dashboard::export;
+use webdancer_eval::prices::PriceList;
 use webdancer_eval::render::{Axis, Mark, Table, percent, plot, score};
 use webdancer_eval::report::{Options, Report, agreement, report};
 use webdancer_eval::run::{Run, of_runs};
 use webdancer_eval::votes::{self, RulesAlone};
 use webdancer_query::{QueryOptions, literal};
 
-use super::reading::{no_attempts, options, prepare, prices, runs_where, runs_with_over_action, write_file};
+use super::reading::{no_attempts, options, prepare, runs_where, runs_with_over_action, write_file};
 use crate::args::{EvalView, ReportArgs};
 use crate::columns::query;
 use crate::context::Context;
@@ -42,10 +43,11 @@ pub(super) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     }
     let mut agreements = agreement::agreements(&query(context, &agreement::sql(&condition)).await?)?;
     let mut equivalences = votes::judged(&query(context, &votes::sql(&condition)).await?)?;
+    let prices = PriceList::new(&context.config.endpoints);
     let mut reports: Vec<Report> = runs
         .iter()
         .map(|run| {
-            let options = Options { prices: prices(context, run), ..options(view) };
+            let options = Options { prices: prices.of_run(run), ..options(view) };
             let agreement = agreements.remove(&run.run_id).unwrap_or_default();
             match equivalences.remove(&run.run_id) {
                 Some((known, votes)) => Report { agreement, votes: Some(votes), ..report(run, &options, &known) },
