@@ -109,7 +109,10 @@ fn runs_are_reported_compared_and_refused() {
     let markdown = shown(folder, &["eval", "report", "--run", "a", "--markdown", "--by", "level"]);
     assert!(markdown.contains("| level 1 | 20 | 25.0 \\["), "{markdown}");
     let table = shown(folder, &["eval", "report"]);
-    assert_eq!(table.lines().count(), 5, "{table}");
+    assert_eq!(table.lines().count(), 7, "{table}");
+    // The third has four questions.
+    assert_eq!(table.matches("]†").count(), 3, "{table}");
+    assert!(table.ends_with("note: † fewer than 20 clusters of questions: rough\n"), "{table}");
 
     for (arguments, part) in [
         (&["eval", "report", "--run", "nothing"][..], "run \"nothing\" has no attempts"),

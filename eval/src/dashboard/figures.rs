@@ -76,7 +76,12 @@ fn breakdown(by: &str, slices: &[&Slice], report: &Report) -> Chart {
     let dots: Vec<Dot> = slices
         .iter()
         .map(|slice| Dot {
-            label: format!("{} (n = {})", slice.value, slice.coverage.questions),
+            label: format!(
+                "{} (n = {}){}",
+                slice.value,
+                slice.coverage.questions,
+                slice.pass_at_1.map_or("", |of| render::few(of.clusters))
+            ),
             class: "k0",
             value: slice.pass_at_1.map(|of| of.value),
             interval: slice.pass_at_1.and_then(|of| of.interval).map(|ends| (ends.low, ends.high)),

@@ -23,7 +23,7 @@ impl Report {
         tables
     }
 
-    /// Notes, and who held answers for the same in the vote.
+    /// Notes, who held answers for the same in the vote, and what the mark of few clusters says.
     pub(crate) fn told(&self) -> Vec<String> {
         let votes = self.votes.as_ref().map(|votes| {
             let JudgedVotes { judges, same, different, undecided } = votes;
@@ -34,7 +34,7 @@ impl Report {
                 "in the vote, {by} holds {same} pairs of answers for the same and {different} for different{undecided}"
             )
         });
-        self.notes.iter().cloned().chain(votes).collect()
+        self.notes.iter().cloned().chain(votes).chain(render::legend(&self.tables())).collect()
     }
 
     /// As text, notes behind the tables.

@@ -139,6 +139,36 @@ fn questions_of_one_source_are_one_cluster() {
 }
 
 #[test]
+fn a_slice_of_few_clusters_is_marked_though_the_run_has_many() {
+    // As GAIA has them: 52 questions of level 2, 12 of level 3.
+    let attempts = (0..64).map(|i| {
+        let level = if i < 52 { 2 } else { 3 };
+        with(attempt("r", &format!("q{i:02}"), 0, outcome(i % 4 == 0)), json!({"level": level}))
+    });
+    let report = report(&of(attempts.collect()), &Options::default(), &RulesAlone);
+    assert!(report.notes.is_empty(), "{:?}", report.notes);
+    let text = report.text();
+    assert!(text.contains("25.0 [16.0, 36.8] ") && text.contains("25.0 [15.2, 38.2]\n"), "{text}");
+    assert!(text.contains("25.0 [8.9, 53.2]†\n"), "{text}");
+    assert!(text.ends_with("note: † fewer than 20 clusters of questions: rough\n"), "{text}");
+    assert!(report.svg().contains(">† fewer than 20 clusters of questions: rough</text>"), "{}", report.svg());
+    let whole = webdancer_eval::report::report(&single("r", 20, |_| true), &Options::default(), &RulesAlone);
+    assert!(!whole.text().contains('†') && !whole.svg().contains('†'), "{}", whole.text());
+}
+
+#[test]
+fn sites_that_are_all_wrong_are_not_known_for_certain() {
+    // Three sites of four questions: every draw of them is wrong.
+    let attempts = (0..12).map(|i| {
+        with(attempt("r", &format!("q{i:02}"), 0, No), json!({"root_url": format!("http://site-{}/", i / 4)}))
+    });
+    let score = report(&of(attempts.collect()), &Options::default(), &RulesAlone).pass_at_1.unwrap();
+    let ends = score.interval.unwrap();
+    assert_eq!((score.value, score.questions, score.clusters, score.method), (0.0, 12, 3, Method::Wilson));
+    assert_eq!((ends.low, (ends.high * 1e4).round()), (0.0, 5_615.0));
+}
+
+#[test]
 fn rare_values_are_one() {
     let shown = |values_max| -> Vec<(String, usize)> {
         let domains = (0..20).map(|i| {

@@ -4,7 +4,7 @@ use chrono::Utc;
 use webdancer_eval::contamination::{self, Contamination};
 use webdancer_eval::dashboard::export;
 use webdancer_eval::prices::PriceList;
-use webdancer_eval::render::{Axis, Mark, Table, percent, plot, score};
+use webdancer_eval::render::{self, Axis, Mark, Table, legend, percent, plot, score};
 use webdancer_eval::report::{Options, Report, agreement, report};
 use webdancer_eval::run::{Run, of_runs};
 use webdancer_eval::votes::{self, RulesAlone};
@@ -94,10 +94,12 @@ fn show(context: &Context, reports: &[Report], view: &EvalView) -> Result<(), Fa
         };
     }
     write_file(file, || plot_of_runs(reports))?;
+    let tables = [table_of_runs(reports)];
+    let notes: Vec<String> = legend(&tables).into_iter().collect();
     match (context.json, view.markdown) {
         (true, _) => output::json(&reports),
-        (false, true) => output::line(table_of_runs(reports).markdown().trim_end()),
-        (false, false) => output::line(table_of_runs(reports).text().trim_end()),
+        (false, true) => output::line(render::markdown(&tables, None, &notes).trim_end()),
+        (false, false) => output::line(render::text(&tables, None, &notes).trim_end()),
     }
 }
 
