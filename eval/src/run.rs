@@ -212,8 +212,8 @@ impl Attempt {
 /// Attributes that name what a question shares with others, the first that it has.
 const CLUSTER: [&str; 3] = ["cluster", "root_url", "root_qa_id"];
 
-/// The runs of these attempts, by id; what they told of themselves is not among the attempts. Where a run made an attempt at a question more than once, the last that was no outage
-/// counts.
+/// The runs of these attempts, by id; what a run told of itself is not among them. Where a run made an attempt at a question
+/// more than once, the last that was no outage counts.
 pub fn runs(attempts: Vec<Attempt>) -> Vec<Run> {
     let mut runs: BTreeMap<String, BTreeMap<String, BTreeMap<i64, Attempt>>> = BTreeMap::new();
     for attempt in attempts {

@@ -19,8 +19,9 @@ pub fn of_runs<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// The runs whose attempts a query gives, one of [`attempts`], with the policy that they were told. What a run set out to do and has not is among them as
-/// [missing](Run::complete): it is no reason to score what was done as if that were all. `query` gives a statement's rows.
+/// The runs whose attempts a query gives, one of [`attempts`], with the policy that they were told. What a run set out to
+/// do and has not is among them as [missing](Run::complete): it is no reason to score what was done as if that were all.
+/// `query` gives a statement's rows.
 ///
 /// # Errors
 /// Those of `query`, and rows that are not as the query gives them.
