@@ -53,6 +53,8 @@ pub struct Attempt {
     pub number: i64,
     /// The policy: model, and version or checkpoint where there is one.
     pub policy: String,
+    /// The model alone; empty where none is named.
+    pub model: String,
     /// The question's text, as asked.
     pub question: String,
     /// `crawlqa`, `e2hqa`, `benchmark` or `import`.
@@ -317,6 +319,7 @@ impl Columns {
             qa_id: qa.unwrap_or_default().to_string(),
             number: number.unwrap_or_default(),
             policy: policy(model, version, checkpoint),
+            model: model.unwrap_or_default().to_string(),
             question: question.unwrap_or_default().to_string(),
             method: owned(method),
             kind: owned(kind),

@@ -4,8 +4,12 @@ mod svg;
 
 pub use svg::{Axis, Mark, plot};
 
-use crate::stats::Interval;
 use crate::stats::mean::Estimate;
+use crate::stats::paired::Difference;
+use crate::stats::{CLUSTERS_FEW, Interval};
+
+/// Marks a figure of few clusters.
+const FEW: &str = "†";
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,15 +60,30 @@ impl Table {
     }
 }
 
+/// What the mark of few clusters says, where a figure of these tables has it.
+pub fn legend(tables: &[Table]) -> Option<String> {
+    legend_of(tables.iter().flat_map(|table| &table.rows).flatten().map(String::as_str))
+}
+
+fn legend_of<'f>(mut figures: impl Iterator<Item = &'f str>) -> Option<String> {
+    let is_marked = figures.any(|figure| figure.ends_with(FEW));
+    is_marked.then(|| format!("{FEW} fewer than {CLUSTERS_FEW} clusters of questions: rough"))
+}
+
+/// The mark of a figure of so many clusters: nothing, unless they are few.
+pub(crate) fn few(clusters: usize) -> &'static str {
+    if clusters < CLUSTERS_FEW { FEW } else { "" }
+}
+
 /// Tables as text; behind them what they say in a sentence, and notes.
-pub(crate) fn text(tables: &[Table], verdict: Option<String>, notes: &[String]) -> String {
+pub fn text(tables: &[Table], verdict: Option<String>, notes: &[String]) -> String {
     let notes = notes.iter().map(|note| format!("note: {note}"));
     let behind: String = verdict.into_iter().chain(notes).map(|line| line + "\n").collect();
     apart(tables.iter().map(Table::text).chain([behind]))
 }
 
 /// Tables as Markdown; before them what they say in a sentence, behind them notes as a list.
-pub(crate) fn markdown(tables: &[Table], verdict: Option<String>, notes: &[String]) -> String {
+pub fn markdown(tables: &[Table], verdict: Option<String>, notes: &[String]) -> String {
     let before = verdict.map(|verdict| verdict + "\n").into_iter();
     let notes: String = notes.iter().map(|note| format!("- {note}\n")).collect();
     apart(before.chain(tables.iter().map(Table::markdown)).chain([notes]))
@@ -99,10 +118,15 @@ pub fn percent(share: f64) -> String {
     format!("{:.1}", share * 100.0 + 0.0)
 }
 
-/// An estimate in percent with its interval: `40.7 [31.5, 50.4]`.
+/// An estimate in percent with its interval, marked where its clusters are few: `40.7 [31.5, 50.4]`, `8.3 [1.5, 35.4]†`.
 pub fn score(estimate: Option<&Estimate>) -> String {
     let Some(estimate) = estimate else { return "–".to_string() };
-    format!("{}{}", percent(estimate.value), interval(estimate.interval))
+    format!("{}{}{}", percent(estimate.value), interval(estimate.interval), few(estimate.clusters))
+}
+
+/// The difference of two runs in points, marked likewise: `+3.1 [−0.4, +6.6]`.
+pub fn difference(difference: &Difference) -> String {
+    format!("{}{}", points(difference.value, difference.interval), few(difference.clusters))
 }
 
 /// ` [31.5, 50.4]`, or nothing.
@@ -142,6 +166,27 @@ mod tests {
         assert!(table.text().ends_with("\na b\n") && table.markdown().ends_with("| a b |\n"), "{}", table.text());
         table.rows.pop();
         assert!(table.markdown().ends_with("| \\<b\\>\\!\\[x\\](http://y) \\| \\`z\\` |\n"), "{}", table.markdown());
+    }
+
+    #[test]
+    fn figures_of_few_clusters_are_marked_and_the_mark_is_explained() {
+        let of = |clusters| Difference {
+            value: 0.25,
+            standard_error: None,
+            interval: Some(Interval { low: 0.1, high: 0.5 }),
+            p_value: None,
+            questions: 40,
+            clusters,
+        };
+        assert_eq!(
+            [19, 20].map(|clusters| difference(&of(clusters))),
+            ["+25.0 [+10.0, +50.0]†", "+25.0 [+10.0, +50.0]"]
+        );
+        let mut table = Table::new("t", &["", "points"]);
+        table.rows.push(vec!["all".to_string(), difference(&of(20))]);
+        assert_eq!(legend(std::slice::from_ref(&table)), None);
+        table.rows.push(vec!["level 3".to_string(), difference(&of(19))]);
+        assert_eq!(legend(&[table]).unwrap(), "† fewer than 20 clusters of questions: rough");
     }
 
     #[test]

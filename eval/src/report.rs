@@ -171,6 +171,13 @@ pub struct Calibration {
 const FIXED_BINS: usize = 5;
 const PER_BIN: usize = 100;
 
+impl Report {
+    /// Attempts that were made: what a run took is theirs.
+    pub fn made(&self) -> u64 {
+        self.coverage.attempts.saturating_sub(self.unknown.missing)
+    }
+}
+
 /// The report of a run.
 pub fn report(run: &Run, options: &Options, judged: &dyn Equivalence) -> Report {
     let questions: Vec<&Question> = run.questions.iter().collect();

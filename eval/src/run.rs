@@ -101,12 +101,16 @@ impl Question {
 }
 
 /// A run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Run {
     /// Its id; empty for attempts that name none.
     pub run_id: String,
     /// Its policies, sorted: usually one.
     pub policies: Vec<String>,
+    /// Their models, sorted: of two checkpoints one.
+    pub models: Vec<String>,
+    /// The policy as the run was told it, such as `endpoint:qwen`; None where the run told nothing of itself.
+    pub told_policy: Option<String>,
     /// Who judged its answers, sorted: usually one.
     pub judges: Vec<String>,
     /// The questions, by id.
@@ -183,6 +187,7 @@ impl Attempt {
         Attempt {
             trajectory_id: String::new(),
             policy: String::new(),
+            model: String::new(),
             answer: None,
             termination: String::new(),
             outcome: Outcome::Missing,
@@ -207,8 +212,8 @@ impl Attempt {
 /// Attributes that name what a question shares with others, the first that it has.
 const CLUSTER: [&str; 3] = ["cluster", "root_url", "root_qa_id"];
 
-/// The runs of these attempts, by id. Where a run made an attempt at a question more than once, the last that was no outage
-/// counts.
+/// The runs of these attempts, by id; what a run told of itself is not among them. Where a run made an attempt at a question
+/// more than once, the last that was no outage counts.
 pub fn runs(attempts: Vec<Attempt>) -> Vec<Run> {
     let mut runs: BTreeMap<String, BTreeMap<String, BTreeMap<i64, Attempt>>> = BTreeMap::new();
     for attempt in attempts {
@@ -226,6 +231,8 @@ pub fn runs(attempts: Vec<Attempt>) -> Vec<Run> {
             Run {
                 run_id,
                 policies: named(&questions, |attempt| Some(&attempt.policy)),
+                models: named(&questions, |attempt| Some(&attempt.model)),
+                told_policy: None,
                 judges: named(&questions, |attempt| attempt.judge.as_ref()),
                 questions,
             }

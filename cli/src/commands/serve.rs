@@ -1,10 +1,9 @@
 //! `webdancer serve`: the dashboard, what keeps it up to date, the schedules, and runs told as OpenLineage events.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use webdancer_agent::chat::Prices;
 use webdancer_eval::dashboard::{self, Dashboard, Settings};
+use webdancer_eval::prices::PriceList;
 use webdancer_schemas::rows::Slot;
 use webdancer_serve::{Limits, Server};
 
@@ -75,16 +74,9 @@ fn settings(context: &Context, args: &ServeArgs) -> Settings {
     Settings {
         lake: folder.unwrap_or_else(|| context.lake.uri().to_string()),
         restricted: args.restricted,
-        prices: prices(context),
+        prices: PriceList::new(&context.config.endpoints),
         ..Settings::default()
     }
-}
-
-/// What tokens cost, by the model that runs name as their policy.
-fn prices(context: &Context) -> HashMap<String, Prices> {
-    let endpoints = context.config.endpoints.values();
-    let priced = endpoints.filter(|endpoint| endpoint.price_input.is_some() || endpoint.price_output.is_some());
-    priced.map(|endpoint| (endpoint.model.clone(), endpoint.prices())).collect()
 }
 
 /// Brings what producers append into the tables. With Kafka, `ingest` does; where the lake is not ours to write, others do.

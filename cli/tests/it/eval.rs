@@ -109,7 +109,10 @@ fn runs_are_reported_compared_and_refused() {
     let markdown = shown(folder, &["eval", "report", "--run", "a", "--markdown", "--by", "level"]);
     assert!(markdown.contains("| level 1 | 20 | 25.0 \\["), "{markdown}");
     let table = shown(folder, &["eval", "report"]);
-    assert_eq!(table.lines().count(), 5, "{table}");
+    assert_eq!(table.lines().count(), 7, "{table}");
+    // The third has four questions.
+    assert_eq!(table.matches("]†").count(), 3, "{table}");
+    assert!(table.ends_with("note: † fewer than 20 clusters of questions: rough\n"), "{table}");
 
     for (arguments, part) in [
         (&["eval", "report", "--run", "nothing"][..], "run \"nothing\" has no attempts"),
@@ -130,4 +133,61 @@ fn runs_are_reported_compared_and_refused() {
     let output = webdancer(folder, &["eval", "compare", "a", "d"], b"");
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("only 95.0 % of the attempts of run d"), "{}", text(&output.stderr));
+}
+
+/// A question about a designer, and an attempt at it by a checkpoint of the model `m` that saw him in the first of two calls.
+fn seen(run: &str) -> Vec<String> {
+    let question = json!({"qa_id": "q", "method": "import", "question": "Who designed it?", "answer": "Ida Storm"});
+    let trajectory = json!({
+        "trajectory_id": format!("{run}-q"), "qa_id": "q", "policy_model": "m", "policy_checkpoint_digest": "c1",
+        "attempt": 0, "question": "Who designed it?", "answer": "Ida Storm", "termination": "answer", "n_turns": 3,
+        "n_tool_calls": 2, "input_tokens": 1_000_000, "output_tokens": 500_000, "turn_thought": ["a", "b", "c"],
+        "turn_tool": ["search", "visit", null], "turn_arguments": ["{}", "{}", null],
+        "turn_observation": ["Ida Storm designed it.", "…", null], "turn_observation_digest": ["d", "d", null],
+        "turn_raw": [null, null, null], "turn_ms": [1, 1, 1], "turn_outcome": ["done", "done", null],
+    });
+    vec![
+        event("qa", &format!("qa-{run}"), "import", &question),
+        event("trajectory", &format!("{run}-q"), run, &trajectory),
+    ]
+}
+
+#[test]
+fn over_action_is_told_where_a_run_is_shown_in_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    append(folder, &seen("a"));
+    let is_told = |arguments: &[&str]| shown(folder, arguments).contains("after the answer was seen");
+    assert!(is_told(&["eval", "report"]), "the one run of the lake");
+    append(folder, &seen("b"));
+    assert!(is_told(&["eval", "report", "--run", "a"]));
+    assert!(!is_told(&["eval", "report"]) && !is_told(&["eval", "report", "--run", "a", "--run", "b"]));
+    let reports = document(folder, 0, &["eval", "report", "--run", "a", "--run", "b"]);
+    let calls = |report: &Value| report["effort"]["over_action"]["calls"].clone();
+    assert_eq!([calls(&reports[0]), calls(&reports[1])], [json!(1), json!(1)]);
+    // Of a whole lake no observation is read.
+    assert_eq!(calls(&document(folder, 0, &["eval", "report"])[0]), Value::Null);
+}
+
+#[test]
+fn tokens_cost_what_the_endpoint_that_acted_asks_whatever_checkpoint_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let endpoint = |name: &str, price| {
+        format!("[endpoints.{name}]\nurl = \"http://h/v1\"\nmodel = \"m\"\nprice_output = {price}\n")
+    };
+    std::fs::write(folder.join("webdancer.toml"), [endpoint("cheap", "2.0"), endpoint("dear", "8.0")].concat())
+        .unwrap();
+    let told = |run: &str, kind: &str, policy: &str| {
+        let row = json!({"kind": kind, "state": "started", "config": {"policy": policy}});
+        event("run", &format!("{run}-started"), run, &row)
+    };
+    let mut events = [seen("a"), seen("b"), seen("c")].concat();
+    events.extend([told("a", "eval", "endpoint:cheap"), told("b", "sample", "endpoint:dear")]);
+    append(folder, &events);
+    let reports = document(folder, 0, &["eval", "report"]);
+    let costs: Vec<&Value> = reports.as_array().unwrap().iter().map(|report| &report["effort"]["cost"]).collect();
+    // Half a million tokens; of the third run nobody knows which endpoint it was.
+    assert_eq!(costs, [&json!(1.0), &json!(4.0), &Value::Null]);
+    assert_eq!(reports[0]["policies"], json!(["m c1"]));
 }

@@ -1,7 +1,7 @@
 //! A comparison as tables and as a plot.
 
 use super::{Comparison, Flip, Side};
-use crate::render::{self, Axis, Mark, Table, percent, plot, points, score};
+use crate::render::{self, Axis, Mark, Table, difference, percent, plot, points, score};
 use crate::report::Spread;
 
 /// Flipped questions that a table lists; JSON has all.
@@ -21,27 +21,32 @@ impl Comparison {
         tables
     }
 
+    /// Notes, and what the mark of few clusters says.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.notes.iter().cloned().chain(render::legend(&self.tables())).collect()
+    }
+
     /// As text, notes behind the tables.
     pub fn text(&self) -> String {
-        render::text(&self.tables(), Some(self.verdict()), &self.notes)
+        render::text(&self.tables(), Some(self.verdict()), &self.told())
     }
 
     /// As Markdown, notes as a list.
     pub fn markdown(&self) -> String {
-        render::markdown(&self.tables(), Some(self.verdict()), &self.notes)
+        render::markdown(&self.tables(), Some(self.verdict()), &self.told())
     }
 
     /// The differences as a plot.
     pub fn svg(&self) -> String {
         let mut marks = vec![Mark {
             label: "all questions".to_string(),
-            figure: points(self.difference.value, self.difference.interval),
+            figure: difference(&self.difference),
             value: Some(self.difference.value),
             interval: self.difference.interval,
         }];
         marks.extend(self.slices.iter().map(|slice| Mark {
             label: format!("{} {}", slice.by, slice.value),
-            figure: points(slice.difference.value, slice.difference.interval),
+            figure: difference(&slice.difference),
             value: Some(slice.difference.value),
             interval: slice.difference.interval,
         }));
@@ -51,7 +56,7 @@ impl Comparison {
 
     /// The comparison in a sentence.
     pub fn verdict(&self) -> String {
-        let difference = points(self.difference.value, self.difference.interval);
+        let change = points(self.difference.value, self.difference.interval);
         let beyond = |least: f64| format!("; one under {} points would often go unseen", percent(least));
         let seen = self.minimum_detectable.map_or_else(String::new, beyond);
         let p_value = self.mcnemar_p.or(self.difference.p_value);
@@ -63,7 +68,7 @@ impl Comparison {
             Some(_) => "No difference is shown",
             None => "Too few questions to tell",
         };
-        format!("{shown}: {difference} points over {} questions{p_value}{seen}.", self.difference.questions)
+        format!("{shown}: {change} points over {} questions{p_value}{seen}.", self.difference.questions)
     }
 
     fn sides(&self) -> Table {
@@ -92,13 +97,13 @@ impl Comparison {
         let mut table = Table::new("Pass@1, second less first", &["", "questions", &interval, "p", "p by Holm"]);
         let p = |p: Option<f64>| p.map_or_else(|| "–".to_string(), |p| format!("{p:.4}"));
         let all = &self.difference;
-        let shown = points(all.value, all.interval);
+        let shown = difference(all);
         table.rows.push(vec!["all".to_string(), all.questions.to_string(), shown, p(all.p_value), "–".to_string()]);
         for slice in &self.slices {
             table.rows.push(vec![
                 format!("{} {}", slice.by, slice.value),
                 slice.difference.questions.to_string(),
-                points(slice.difference.value, slice.difference.interval),
+                difference(&slice.difference),
                 p(slice.difference.p_value),
                 p(slice.holm_p),
             ]);

@@ -198,11 +198,7 @@ impl Dashboard {
 
     /// The options of a report, as the command has them, with what a run's tokens cost.
     pub(super) fn options(&self, run: &Run) -> Options {
-        let prices = match run.policies.as_slice() {
-            [policy] => self.settings().prices.get(policy).copied(),
-            _ => None,
-        };
-        Options { prices, ..Options::default() }
+        Options { prices: self.settings().prices.of_run(run), ..Options::default() }
     }
 
     /// The attempts of one run.
@@ -399,7 +395,7 @@ mod tests {
 
     /// A run that set out to attempt one question twice, and has so many attempts.
     fn entry_of(attempts: u64) -> Entry {
-        let run = Run { run_id: "r".to_string(), policies: Vec::new(), judges: Vec::new(), questions: Vec::new() };
+        let run = Run { run_id: "r".to_string(), ..Run::default() };
         let mut report = report(&run, &Options::default(), &RulesAlone);
         report.coverage.attempts = attempts;
         Entry {

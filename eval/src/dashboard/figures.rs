@@ -76,7 +76,12 @@ fn breakdown(by: &str, slices: &[&Slice], report: &Report) -> Chart {
     let dots: Vec<Dot> = slices
         .iter()
         .map(|slice| Dot {
-            label: format!("{} (n = {})", slice.value, slice.coverage.questions),
+            label: format!(
+                "{} (n = {}){}",
+                slice.value,
+                slice.coverage.questions,
+                slice.pass_at_1.map_or("", |of| render::few(of.clusters))
+            ),
             class: "k0",
             value: slice.pass_at_1.map(|of| of.value),
             interval: slice.pass_at_1.and_then(|of| of.interval).map(|ends| (ends.low, ends.high)),
@@ -90,6 +95,7 @@ fn breakdown(by: &str, slices: &[&Slice], report: &Report) -> Chart {
 
 /// Why attempts ended.
 pub(super) fn terminations(report: &Report) -> Chart {
+    let made = report.made();
     let bars: Vec<Bar> = report
         .effort
         .terminations
@@ -99,11 +105,11 @@ pub(super) fn terminations(report: &Report) -> Chart {
             class: if name == "answer" { "k0" } else { "k1" },
             from: 0.0,
             to: *count as f64,
-            hint: format!("{count} of {} attempts", report.coverage.attempts),
+            hint: format!("{count} of {made} attempts"),
             href: None,
         })
         .collect();
-    let caption = format!("Why attempts ended, n = {}", report.coverage.attempts);
+    let caption = format!("Why attempts ended, n = {made}");
     Chart::bars("terminations", &caption, Unit::Number("attempts"), &bars)
 }
 

@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::render::few;
+use crate::stats::CLUSTERS_FEW;
 use crate::stats::mean::Estimate;
 
 /// What stands for nothing.
@@ -12,12 +14,14 @@ pub fn percent(share: f64) -> String {
     crate::render::percent(share)
 }
 
-/// An estimate in percent with half its interval: `51.5 ± 4.9`; one that is not symmetric has its ends on hover.
+/// An estimate in percent with half its interval, marked where its clusters are few: `51.5 ± 4.9`, `8.3 ± 16.9†`; one that
+/// is not symmetric has its ends on hover.
 pub fn estimate(estimate: Option<&Estimate>) -> String {
     let Some(estimate) = estimate else { return MISSING.to_string() };
+    let few = few(estimate.clusters);
     match estimate.interval {
-        Some(ends) => format!("{} ± {}", percent(estimate.value), percent((ends.high - ends.low) / 2.0)),
-        None => percent(estimate.value),
+        Some(ends) => format!("{} ± {}{few}", percent(estimate.value), percent((ends.high - ends.low) / 2.0)),
+        None => format!("{}{few}", percent(estimate.value)),
     }
 }
 
@@ -30,7 +34,8 @@ pub fn estimate_hint(estimate: &Estimate, confidence: f64) -> String {
         true => String::new(),
         false => format!(" in {} clusters", estimate.clusters),
     };
-    format!("{} %{ends}, {} questions{clusters}", percent(estimate.value), estimate.questions)
+    let few = if estimate.clusters < CLUSTERS_FEW { ", few: rough" } else { "" };
+    format!("{} %{ends}, {} questions{clusters}{few}", percent(estimate.value), estimate.questions)
 }
 
 /// A difference in points with its sign: `+3.1`, `−0.4`.
@@ -128,6 +133,9 @@ mod tests {
         };
         assert_eq!(estimate(Some(&of)), "51.5 ± 4.9");
         assert_eq!(estimate_hint(&of, 0.95), "51.5 %, 95 % interval 46.6 to 56.4, 103 questions in 40 clusters");
+        let of = Estimate { questions: 12, clusters: 12, ..of };
+        assert_eq!(estimate(Some(&of)), "51.5 ± 4.9†");
+        assert_eq!(estimate_hint(&of, 0.95), "51.5 %, 95 % interval 46.6 to 56.4, 12 questions, few: rough");
         assert_eq!(estimate(None), "–");
         assert_eq!((points(0.031), points(-0.004)), ("+3.1".to_string(), "−0.4".to_string()));
     }

@@ -15,13 +15,13 @@ use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-use webdancer_agent::chat::Prices;
 use webdancer_query::output::objects;
 use webdancer_query::{QueryEngine, QueryError, QueryOptions, QueryResult};
 use webdancer_schemas::kind::Kind;
 
 use super::board::Board;
 use super::fault::Fault;
+use crate::prices::PriceList;
 
 /// How the dashboard is served; every limit has a default.
 #[derive(Debug, Clone)]
@@ -52,8 +52,8 @@ pub struct Settings {
     pub stream_every: Duration,
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
-    /// What tokens cost, by policy.
-    pub prices: HashMap<String, Prices>,
+    /// What tokens cost. Default: unknown.
+    pub prices: PriceList,
 }
 
 impl Default for Settings {
@@ -72,7 +72,7 @@ impl Default for Settings {
             streams_max: 64,
             stream_every: Duration::from_secs(2),
             now: Utc::now,
-            prices: HashMap::new(),
+            prices: PriceList::default(),
         }
     }
 }

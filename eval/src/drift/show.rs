@@ -1,7 +1,8 @@
 //! A change taken apart, as tables and in a sentence.
 
-use super::{Cell, Drift, Part};
-use crate::render::{self, Table, percent, points, score};
+use super::{Cell, Drift};
+use crate::render::{self, Table, difference, percent, points, score};
+use crate::stats::paired::Difference;
 
 impl Drift {
     /// Its tables: the parts, and the runs that they were computed from.
@@ -9,14 +10,19 @@ impl Drift {
         vec![self.parts_table(), self.cells_table()]
     }
 
+    /// Notes, and what the mark of few clusters says.
+    fn told(&self) -> Vec<String> {
+        self.notes.iter().cloned().chain(render::legend(&self.tables())).collect()
+    }
+
     /// As text, notes behind the tables.
     pub fn text(&self) -> String {
-        render::text(&self.tables(), Some(self.verdict()), &self.notes)
+        render::text(&self.tables(), Some(self.verdict()), &self.told())
     }
 
     /// As Markdown, notes as a list.
     pub fn markdown(&self) -> String {
-        render::markdown(&self.tables(), Some(self.verdict()), &self.notes)
+        render::markdown(&self.tables(), Some(self.verdict()), &self.told())
     }
 
     /// What changed the score, in a sentence.
@@ -35,14 +41,13 @@ impl Drift {
         let interval = format!("points [{} % interval]", self.confidence * 100.0);
         let mut table = Table::new("What changed Pass@1", &["", &interval, "p", "share, %"]);
         let p = |p: Option<f64>| p.map_or_else(|| "–".to_string(), |p| format!("{p:.4}"));
-        let mut row = |name: &str, difference: &crate::stats::paired::Difference, share: Option<f64>| {
+        let mut row = |name: &str, of: &Difference, share: Option<f64>| {
             let share = share.map_or_else(|| "–".to_string(), percent);
-            let shown = points(difference.value, difference.interval);
-            table.rows.push(vec![name.to_string(), shown, p(difference.p_value), share]);
+            table.rows.push(vec![name.to_string(), difference(of), p(of.p_value), share]);
         };
         row("all", &self.change, None);
-        for Part { cause, difference, share } in &self.parts {
-            row(cause.name(), difference, *share);
+        for part in &self.parts {
+            row(part.cause.name(), &part.difference, part.share);
         }
         if let Some(interaction) = &self.interaction {
             row("interaction of model and web", interaction, None);

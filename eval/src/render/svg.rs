@@ -42,8 +42,9 @@ pub fn plot(title: &str, axis: Axis, marks: &[Mark]) -> String {
         Axis::Difference => (-reach, reach),
     };
     let x = |value: f64| LEFT + (value.clamp(low, high) - low) / (high - low) * (RIGHT - LEFT);
-    let height = TOP + LINE * marks.len() as f64 + 40.0;
     let bottom = TOP + LINE * marks.len() as f64 + 4.0;
+    let legend = super::legend_of(marks.iter().map(|mark| mark.figure.as_str()));
+    let height = bottom + if legend.is_some() { 60.0 } else { 36.0 };
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"13\" role=\"img\">\n<title>{title}</title>\n\
@@ -68,6 +69,9 @@ pub fn plot(title: &str, axis: Axis, marks: &[Mark]) -> String {
     }
     for (mark, line) in marks.iter().zip(0u32..) {
         draw(&mut svg, mark, TOP + LINE * f64::from(line) + LINE / 2.0, &x);
+    }
+    if let Some(legend) = legend {
+        let _ = writeln!(svg, "<text x=\"12\" y=\"{}\" fill=\"#5a5a5a\">{legend}</text>", bottom + 44.0);
     }
     svg.push_str("</svg>\n");
     svg

@@ -23,7 +23,7 @@ impl Report {
         tables
     }
 
-    /// Notes, and who held answers for the same in the vote.
+    /// Notes, who held answers for the same in the vote, and what the mark of few clusters says.
     pub(crate) fn told(&self) -> Vec<String> {
         let votes = self.votes.as_ref().map(|votes| {
             let JudgedVotes { judges, same, different, undecided } = votes;
@@ -34,7 +34,7 @@ impl Report {
                 "in the vote, {by} holds {same} pairs of answers for the same and {different} for different{undecided}"
             )
         });
-        self.notes.iter().cloned().chain(votes).collect()
+        self.notes.iter().cloned().chain(votes).chain(render::legend(&self.tables())).collect()
     }
 
     /// As text, notes behind the tables.
@@ -146,7 +146,7 @@ impl Report {
             });
             table.rows.push([name.to_string(), all].into_iter().chain(cells).collect());
         };
-        row("attempts", self.coverage.attempts.to_string(), None, 1.0);
+        row("attempts", self.made().to_string(), None, 1.0);
         row("seconds an attempt", String::new(), effort.wall_ms, 1_000.0);
         if let Some(share) = effort.tool_time {
             row("  of these the policy's", format!("{} %", percent(1.0 - share)), effort.policy_ms, 1_000.0);

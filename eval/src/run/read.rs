@@ -19,8 +19,9 @@ pub fn of_runs<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// The runs whose attempts a query gives, one of [`attempts`]. What a run set out to do and has not is among them as
-/// [missing](Run::complete): it is no reason to score what was done as if that were all. `query` gives a statement's rows.
+/// The runs whose attempts a query gives, one of [`attempts`], with the policy that they were told. What a run set out to
+/// do and has not is among them as [missing](Run::complete): it is no reason to score what was done as if that were all.
+/// `query` gives a statement's rows.
 ///
 /// # Errors
 /// Those of `query`, and rows that are not as the query gives them.
@@ -31,11 +32,16 @@ where
 {
     let mut runs = runs(attempts::read(&query(sql).await?)?);
     let ids = literal::texts(runs.iter().map(|run| run.run_id.as_str()));
-    let told = format!("SELECT run_id, config FROM run_state WHERE kind = 'eval' AND run_id IN {ids}");
-    let plans = plans(&query(told).await?)?;
+    let told = format!(
+        "SELECT run_id, json_get_str(config, 'policy') AS policy, CASE WHEN kind = 'eval' THEN config END AS plan \
+         FROM run_state WHERE run_id IN {ids}"
+    );
+    let mut told = read_told(&query(told).await?)?;
     for run in &mut runs {
-        let Some(plan) = plans.get(&run.run_id) else { continue };
-        let questions = match run.unattempted(plan).is_empty() {
+        let Some(Told { policy, plan }) = told.remove(&run.run_id) else { continue };
+        run.told_policy = policy;
+        let Some(plan) = plan else { continue };
+        let questions = match run.unattempted(&plan).is_empty() {
             true => Vec::new(),
             false => {
                 let name = literal::text(&plan.benchmark.benchmark);
@@ -43,19 +49,28 @@ where
                 attempts::read(&query(attempts::questions_sql(&of_benchmark)).await?)?
             }
         };
-        run.complete(plan, questions);
+        run.complete(&plan, questions);
     }
     Ok(runs)
 }
 
-/// What each run over a benchmark set out to do.
-fn plans(batches: &[RecordBatch]) -> Result<HashMap<String, Plan>, RowsError> {
-    let mut plans = HashMap::new();
+/// What a run told of itself.
+struct Told {
+    policy: Option<String>,
+    /// Of a run over a benchmark: what it set out to do.
+    plan: Option<Plan>,
+}
+
+/// What each run told of itself.
+fn read_told(batches: &[RecordBatch]) -> Result<HashMap<String, Told>, RowsError> {
+    let mut told = HashMap::new();
     for batch in batches {
         let texts = |name| strings(&as_type(batch, name, &DataType::Utf8)?, name);
-        let (ids, configs) = (texts("run_id")?, texts("config")?);
-        let of = |(id, config): (Option<&str>, Option<&str>)| Some((id?.to_string(), Plan::of_config(config?)?));
-        plans.extend(ids.iter().zip(&configs).filter_map(of));
+        let (ids, policies, plans) = (texts("run_id")?, texts("policy")?, texts("plan")?);
+        let rows = ids.iter().zip(&policies).zip(&plans);
+        told.extend(rows.filter_map(|((id, policy), plan)| {
+            Some((id?.to_string(), Told { policy: policy.map(str::to_string), plan: plan.and_then(Plan::of_config) }))
+        }));
     }
-    Ok(plans)
+    Ok(told)
 }

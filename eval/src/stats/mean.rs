@@ -26,26 +26,35 @@ pub struct Estimate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// Wilson's, of a share: one attempt at each question, no clusters.
+    /// Wilson's, of a share: of questions that stand alone, or of clusters that are all right or all wrong.
     Wilson,
     /// Percentiles over draws of clusters.
     Bootstrap,
 }
 
+/// An interval that is none but for rounding.
+const POINT: f64 = 1e-12;
+
 /// The mean of `values`. None of no values.
 ///
 /// The interval is Wilson's where each value is 0 or 1 and stands alone, else a bootstrap's: a mean of unequal shares is
-/// no share itself, and clusters are worth less than their questions.
+/// no share itself, and clusters are worth less than their questions. Where all values are 1, or all are 0, every draw is the
+/// same and a bootstrap's interval would be a point, as if that were certain: it is Wilson's then, of whole clusters. Of
+/// other values that do not differ there is none.
 pub fn estimate(values: &[Valued], draws: &Bootstrap) -> Option<Estimate> {
     let clusters = by_cluster(values);
     let value = mean(values)?;
     let alone = clusters.len() == values.len();
     let whole = values.iter().all(|valued| valued.value == 0.0 || valued.value == 1.0);
-    let (interval, method) = if alone && whole {
-        let right = values.iter().filter(|valued| valued.value == 1.0).count();
-        (wilson(values.len() as u64, right as u64, draws.confidence), Method::Wilson)
+    let right = values.iter().filter(|valued| valued.value == 1.0).count();
+    let is_one = right == 0 || right == values.len();
+    let (interval, method) = if whole && (alone || is_one) {
+        // Of clusters that are all right there are no more than questions.
+        let right = right.min(clusters.len());
+        (wilson(clusters.len() as u64, right as u64, draws.confidence), Method::Wilson)
     } else {
-        (bootstrap::mean(&clusters, draws).map(|drawn| drawn.interval), Method::Bootstrap)
+        let drawn = bootstrap::mean(&clusters, draws).map(|drawn| drawn.interval);
+        (drawn.filter(|ends| ends.high - ends.low > POINT), Method::Bootstrap)
     };
     Some(Estimate {
         value,
@@ -86,6 +95,15 @@ mod tests {
         let shares = estimate(&values(&[(0.5, 0), (0.0, 1)]), &draws).unwrap();
         assert_eq!((shares.value, shares.method), (0.25, Method::Bootstrap));
         assert_eq!(estimate(&[], &draws), None);
+        // Two sites of five questions, all wrong: as two questions that stand alone.
+        let wrong = values(&[(0.0, 0), (0.0, 0), (0.0, 0), (0.0, 1), (0.0, 1)]);
+        let wrong = estimate(&wrong, &draws).unwrap();
+        assert_eq!((wrong.value, wrong.method, wrong.interval), (0.0, Method::Wilson, wilson(2, 0, 0.95)));
+        let right = estimate(&values(&[(1.0, 0), (1.0, 0), (1.0, 1)]), &draws).unwrap();
+        assert_eq!((right.value, right.interval), (1.0, wilson(2, 2, 0.95)));
+        // Half right throughout: nothing tells how questions differ.
+        let half = estimate(&values(&[(0.5, 0), (0.5, 1), (0.5, 2)]), &draws).unwrap();
+        assert_eq!((half.value, half.method, half.interval), (0.5, Method::Bootstrap, None));
         assert_eq!(estimate(&values(&[(1.0, 0)]), &draws).unwrap().standard_error, None);
     }
 }

@@ -139,6 +139,22 @@ fn slices_are_corrected_together_and_shown() {
     let (text, svg) = (comparison.text(), comparison.svg());
     assert!(text.contains("Fixed: 18 questions") && text.contains("level 2"), "{text}");
     assert!(svg.contains("level 2") && svg.contains("policy of b less policy of a"), "{svg}");
+    assert!(!text.contains('†') && !svg.contains('†'), "{text}");
+}
+
+#[test]
+fn a_difference_of_few_clusters_is_marked() {
+    let run = |name: &str, right: &dyn Fn(usize) -> bool| {
+        let made = (0..40).map(|i| {
+            with(attempt(name, &format!("q{i:03}"), 0, outcome(right(i))), json!({"level": if i < 37 { 1 } else { 2 }}))
+        });
+        of(made.collect())
+    };
+    let comparison = compare(&run("a", &|i| i < 8), &run("b", &|i| i < 8 || i > 36), &Options::default()).unwrap();
+    assert!(comparison.notes.is_empty(), "{:?}", comparison.notes);
+    let text = comparison.text();
+    assert!(text.contains("level 1         37") && text.contains("+100.0 [+100.0, +100.0]†"), "{text}");
+    assert!(text.ends_with("note: † fewer than 20 clusters of questions: rough\n"), "{text}");
 }
 
 #[test]

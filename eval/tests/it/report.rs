@@ -77,6 +77,9 @@ fn what_a_run_set_out_to_do_and_did_not_is_in_no_mean_and_in_the_bounds() {
     assert!(report.notes[0].starts_with("3 of 6 attempts are not made"), "{:?}", report.notes);
     // What was not made took nothing, and abstained from nothing.
     assert_eq!((report.effort.calls, report.effort.abstentions, report.effort.terminations.len()), (6, 0, 1));
+    let text = report.text();
+    let took: Vec<&str> = text.lines().filter(|line| line.starts_with("attempts  ")).collect();
+    assert_eq!((report.made(), took[0].split_whitespace().nth(1)), (3, Some("3")), "{text}");
     assert_eq!(report.policies, ["policy of r"]);
     assert!(run.questions.iter().all(|question| question.attempts.len() == 2));
     assert_eq!(Plan::of_config("{}"), None);
@@ -133,6 +136,36 @@ fn questions_of_one_source_are_one_cluster() {
     assert!(report.notes[0].starts_with("only 10 clusters"), "{:?}", report.notes);
     // Numbers are sorted as numbers.
     assert_eq!(report.slices.iter().map(|slice| slice.value.as_str()).collect::<Vec<_>>()[7..], ["9", "10", "11"]);
+}
+
+#[test]
+fn a_slice_of_few_clusters_is_marked_though_the_run_has_many() {
+    // As GAIA has them: 52 questions of level 2, 12 of level 3.
+    let attempts = (0..64).map(|i| {
+        let level = if i < 52 { 2 } else { 3 };
+        with(attempt("r", &format!("q{i:02}"), 0, outcome(i % 4 == 0)), json!({"level": level}))
+    });
+    let report = report(&of(attempts.collect()), &Options::default(), &RulesAlone);
+    assert!(report.notes.is_empty(), "{:?}", report.notes);
+    let text = report.text();
+    assert!(text.contains("25.0 [16.0, 36.8] ") && text.contains("25.0 [15.2, 38.2]\n"), "{text}");
+    assert!(text.contains("25.0 [8.9, 53.2]†\n"), "{text}");
+    assert!(text.ends_with("note: † fewer than 20 clusters of questions: rough\n"), "{text}");
+    assert!(report.svg().contains(">† fewer than 20 clusters of questions: rough</text>"), "{}", report.svg());
+    let whole = webdancer_eval::report::report(&single("r", 20, |_| true), &Options::default(), &RulesAlone);
+    assert!(!whole.text().contains('†') && !whole.svg().contains('†'), "{}", whole.text());
+}
+
+#[test]
+fn sites_that_are_all_wrong_are_not_known_for_certain() {
+    // Three sites of four questions: every draw of them is wrong.
+    let attempts = (0..12).map(|i| {
+        with(attempt("r", &format!("q{i:02}"), 0, No), json!({"root_url": format!("http://site-{}/", i / 4)}))
+    });
+    let score = report(&of(attempts.collect()), &Options::default(), &RulesAlone).pass_at_1.unwrap();
+    let ends = score.interval.unwrap();
+    assert_eq!((score.value, score.questions, score.clusters, score.method), (0.0, 12, 3, Method::Wilson));
+    assert_eq!((ends.low, (ends.high * 1e4).round()), (0.0, 5_615.0));
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub(crate) fn attempt(run: &str, question: &str, number: i64, outcome: Outcome) 
         qa_id: question.to_string(),
         number,
         policy: format!("policy of {run}"),
+        model: format!("model of {run}"),
         question: format!("What is {question}?"),
         method: Some("benchmark".to_string()),
         kind: None,

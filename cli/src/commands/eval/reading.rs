@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use webdancer_agent::chat::Prices;
 use webdancer_eval::attempts::{self, RowsError};
 use webdancer_eval::report::Options;
 use webdancer_eval::run::{self, Run};
@@ -57,20 +56,6 @@ pub(super) fn options(view: &EvalView) -> Options {
         options.ks.clone_from(&view.ks);
     }
     options
-}
-
-/// What the tokens of a run cost: of the one policy that it has, if settings name prices for that model.
-pub(super) fn prices(context: &Context, run: &Run) -> Option<Prices> {
-    let [policy] = run.policies.as_slice() else { return None };
-    prices_of(context, policy)
-}
-
-/// What a model's tokens cost, if settings name prices for it.
-pub(super) fn prices_of(context: &Context, model: &str) -> Option<Prices> {
-    let priced = |price: Option<f64>| price.is_some();
-    let endpoints = context.config.endpoints.values();
-    let mut named = endpoints.filter(|e| e.model == model && (priced(e.price_input) || priced(e.price_output)));
-    named.next().map(|endpoint| endpoint.prices())
 }
 
 /// Writes a result to a file that is asked for and not there yet.

@@ -3,13 +3,14 @@
 use chrono::Utc;
 use webdancer_eval::contamination::{self, Contamination};
 use webdancer_eval::dashboard::export;
-use webdancer_eval::render::{Axis, Mark, Table, percent, plot, score};
+use webdancer_eval::prices::PriceList;
+use webdancer_eval::render::{self, Axis, Mark, Table, legend, percent, plot, score};
 use webdancer_eval::report::{Options, Report, agreement, report};
 use webdancer_eval::run::{Run, of_runs};
 use webdancer_eval::votes::{self, RulesAlone};
 use webdancer_query::{QueryOptions, literal};
 
-use super::reading::{no_attempts, options, prepare, prices, runs_where, runs_with_over_action, write_file};
+use super::reading::{no_attempts, options, prepare, runs_where, runs_with_over_action, write_file};
 use crate::args::{EvalView, ReportArgs};
 use crate::columns::query;
 use crate::context::Context;
@@ -21,11 +22,16 @@ pub(super) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     prepare(context, view).await?;
     let benchmark = benchmark.as_deref();
     let condition = condition(ids, benchmark);
-    // Of all runs at once a line each is shown, and no observation is read for it.
-    let runs = match ids.is_empty() && benchmark.is_none() {
-        true => runs_where(context, &condition).await?,
-        false => runs_with_over_action(context, &condition).await?,
+    // A line of several runs tells nothing of observations, and those of a whole lake are not read for any form.
+    let is_named = !ids.is_empty() || benchmark.is_some();
+    let is_full = is_named && (ids.len() == 1 || context.json || html.is_some());
+    let mut runs = match is_full {
+        true => runs_with_over_action(context, &condition).await?,
+        false => runs_where(context, &condition).await?,
     };
+    if !is_full && runs.len() == 1 {
+        runs = runs_with_over_action(context, &condition).await?;
+    }
     if let Some(unknown) = ids.iter().find(|id| !runs.iter().any(|run| run.run_id == **id)) {
         return Err(no_attempts(unknown));
     }
@@ -37,10 +43,11 @@ pub(super) async fn run(context: &Context, args: &ReportArgs) -> Result<(), Fail
     }
     let mut agreements = agreement::agreements(&query(context, &agreement::sql(&condition)).await?)?;
     let mut equivalences = votes::judged(&query(context, &votes::sql(&condition)).await?)?;
+    let prices = PriceList::new(&context.config.endpoints);
     let mut reports: Vec<Report> = runs
         .iter()
         .map(|run| {
-            let options = Options { prices: prices(context, run), ..options(view) };
+            let options = Options { prices: prices.of_run(run), ..options(view) };
             let agreement = agreements.remove(&run.run_id).unwrap_or_default();
             match equivalences.remove(&run.run_id) {
                 Some((known, votes)) => Report { agreement, votes: Some(votes), ..report(run, &options, &known) },
@@ -88,10 +95,12 @@ fn show(context: &Context, reports: &[Report], view: &EvalView) -> Result<(), Fa
         };
     }
     write_file(file, || plot_of_runs(reports))?;
+    let tables = [table_of_runs(reports)];
+    let notes: Vec<String> = legend(&tables).into_iter().collect();
     match (context.json, view.markdown) {
         (true, _) => output::json(&reports),
-        (false, true) => output::line(table_of_runs(reports).markdown().trim_end()),
-        (false, false) => output::line(table_of_runs(reports).text().trim_end()),
+        (false, true) => output::line(render::markdown(&tables, None, &notes).trim_end()),
+        (false, false) => output::line(render::text(&tables, None, &notes).trim_end()),
     }
 }
 

@@ -198,23 +198,39 @@ pub(super) async fn standing(
     Ok(Standing { made: first("made")?, judged: first("judged")?, errors: first("errors")? })
 }
 
-/// Attempts, and tokens read and written, of runs together, by model.
-pub(super) async fn tokens(context: &Context, runs: &[String]) -> Result<Vec<(String, u64, Usage)>, Failure> {
+/// What a model did as one policy, in some runs together.
+#[derive(Debug)]
+pub(super) struct Acted {
+    /// The policy as the runs were told it, such as `endpoint:qwen`.
+    pub(super) policy: Option<String>,
+    pub(super) model: String,
+    pub(super) attempts: u64,
+    /// Tokens read and written.
+    pub(super) usage: Usage,
+}
+
+/// What was done in these runs, by policy and model.
+pub(super) async fn acted(context: &Context, runs: &[String]) -> Result<Vec<Acted>, Failure> {
     let sql = format!(
-        "SELECT coalesce(t.policy_model, '') AS model, count(*) AS attempts,
+        "SELECT json_get_str(r.config, 'policy') AS policy, coalesce(t.policy_model, '') AS model, count(*) AS attempts,
             coalesce(sum(t.input_tokens), 0) AS read, coalesce(sum(t.output_tokens), 0) AS written
-        FROM current_trajectories AS t WHERE {} GROUP BY 1 ORDER BY 1",
+        FROM current_trajectories AS t LEFT JOIN run_state AS r ON r.run_id = t.run_id
+        WHERE {} GROUP BY 1, 2 ORDER BY 1, 2",
         of_runs(runs.iter().map(String::as_str))
     );
     let mut found = Vec::new();
     for batch in &query(context, &sql).await? {
-        let models = strings(batch, "model")?;
+        let (policies, models) = (strings(batch, "policy")?, strings(batch, "model")?);
         let columns = [number(batch, "attempts")?, number(batch, "read")?, number(batch, "written")?];
         found.extend((0..batch.num_rows()).map(|row| {
             let [attempts, input_tokens, output_tokens] =
                 columns.each_ref().map(|column| u64::try_from(column.value(row)).unwrap_or(0));
-            let usage = Usage { input_tokens, output_tokens, ..Usage::default() };
-            (text(&models, row).unwrap_or_default().to_string(), attempts, usage)
+            Acted {
+                policy: text(&policies, row).map(str::to_string),
+                model: text(&models, row).unwrap_or_default().to_string(),
+                attempts,
+                usage: Usage { input_tokens, output_tokens, ..Usage::default() },
+            }
         }));
     }
     Ok(found)

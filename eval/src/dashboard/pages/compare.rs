@@ -11,6 +11,7 @@ use crate::dashboard::page::{Answer, Nav, Page, command};
 use crate::dashboard::request::{Asked, path_part, query_of};
 use crate::dashboard::table::{Cell, Column, Table};
 use crate::dashboard::{figures, format};
+use crate::render::few;
 use crate::report::Options;
 
 /// Runs offered to choose from.
@@ -70,7 +71,7 @@ fn body(asked: &Asked, comparison: &Comparison, page: &mut Page) -> Result<Marku
     Ok(html! {
         p.verdict { (decision(comparison)) }
         p { (comparison.verdict()) }
-        @for note in &comparison.notes { p.note { (note) } }
+        @for note in comparison.told() { p.note { (note) } }
         p {
             "Before: " (link(&comparison.before.run_id)) " · after: " (link(&comparison.after.run_id)) " · "
             a href={ "/compare" (query_of(swapped)) } { "the other way round" }
@@ -112,7 +113,7 @@ fn chart(comparison: &Comparison) -> Chart {
     let dots: Vec<Dot> = all
         .chain(slices)
         .map(|(label, difference)| Dot {
-            label,
+            label: format!("{label}{}", few(difference.clusters)),
             class: "k0",
             value: Some(difference.value),
             interval: difference.interval.map(|ends| (ends.low, ends.high)),

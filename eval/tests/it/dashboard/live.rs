@@ -36,7 +36,7 @@ async fn a_live_page_is_told_of_progress_and_of_the_end() {
     // Two of eight attempts in ten minutes: the six that are still to come are neither made nor without a verdict.
     assert_eq!(told["unknown"], json!("0"));
     assert_eq!((&told["made"], &told["total"], &told["done"]), (&json!("2"), &json!("8"), &json!("25")));
-    assert_eq!((&told["rate"], &told["eta"], &told["score"]), (&json!("0.2"), &json!("30 m 00 s"), &json!("50.0")));
+    assert_eq!((&told["rate"], &told["eta"], &told["score"]), (&json!("0.2"), &json!("30 m 00 s"), &json!("50.0†")));
     lake.append(Kind::Run, &[ended("r1", "finished")]).await;
     let last = String::from_utf8(events.next().await.unwrap().unwrap().to_vec()).unwrap();
     assert!(last.contains("event: done"), "{last}");

@@ -5,7 +5,9 @@ use serde_json::json;
 use webdancer_schemas::kind::Kind;
 
 use super::lake::{HOSTILE, Written, attempt, ended, question, settings, started, two_runs, verdict};
+use webdancer_agent::chat::EndpointConfig;
 use webdancer_eval::dashboard::Settings;
+use webdancer_eval::prices::PriceList;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leaderboard_has_our_scores_with_intervals_and_the_papers_rows_marked() {
@@ -83,6 +85,21 @@ async fn a_run_has_scores_breakdowns_and_every_attempt() {
     let matrix = browser.page("/runs/r1?format=csv&of=questions&sort=-correct").await;
     let first: Vec<&str> = matrix.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
     assert_eq!(first, ["q1", "q2", "q3", "q4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_costs_what_the_endpoint_asks_that_acted() {
+    let endpoint = |name: &str, model: &str, price| {
+        let endpoint =
+            EndpointConfig { model: model.to_string(), price_output: Some(price), ..EndpointConfig::default() };
+        (name.to_string(), endpoint)
+    };
+    let endpoints = [endpoint("a", "alpha", 5.0), endpoint("b", "alpha", 9.0), endpoint("c", "beta", 1.0)];
+    let prices = PriceList::new(&endpoints.into_iter().collect());
+    let browser = two_runs().await.browser_with(Settings { prices, ..settings() });
+    // 800 tokens each; the endpoint of both runs has the first one's model.
+    assert_eq!(browser.json("/runs/r1").await["report"]["effort"]["cost"], json!(0.004));
+    assert_eq!(browser.json("/runs/r2").await["report"]["effort"]["cost"], json!(0.0008));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 use webdancer_agent::chat::BudgetConfig;
+use webdancer_eval::prices::PriceList;
 use webdancer_eval::run::{Run, of_runs};
 use webdancer_eval::schedule::{self, Claims, ClaimsError, Pass, Runner, RunnerError, Spent, Work};
 use webdancer_lake::claims::Claim;
@@ -12,9 +13,9 @@ use webdancer_lake::{Lake, LakeError};
 use webdancer_synth::sample::SampleRun;
 
 use crate::args::{EvalRunArgs, LimitArgs, ScorerArgs};
-use crate::commands::eval::reading::{prices_of, runs_where};
+use crate::commands::eval::reading::runs_where;
 use crate::commands::eval::run::{Ordered, on_order};
-use crate::commands::eval::tables;
+use crate::commands::eval::tables::{self, Acted};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -79,11 +80,12 @@ impl Runner for EvalRunner {
 
     async fn spent(&self, runs: &[String]) -> Result<Spent, RunnerError> {
         self.0.drain_embedded().await.map_err(failed)?;
+        let prices = PriceList::new(&self.0.config.endpoints);
         let mut spent = Spent::default();
-        for (model, attempts, usage) in tables::tokens(&self.0, runs).await.map_err(failed)? {
+        for Acted { policy, model, attempts, usage } in tables::acted(&self.0, runs).await.map_err(failed)? {
             spent.attempts += attempts;
             spent.tokens += usage.input_tokens + usage.output_tokens;
-            spent.cost += prices_of(&self.0, &model).map_or(0.0, |prices| prices.cost(&usage));
+            spent.cost += prices.of(policy.as_deref(), &model).map_or(0.0, |prices| prices.cost(&usage));
         }
         Ok(spent)
     }

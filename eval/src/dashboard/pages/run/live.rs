@@ -155,7 +155,7 @@ async fn session(app: &Dashboard, run_id: &str) -> Result<Option<Session>, Fault
 fn progress(entry: Option<&board::Entry>, session: Option<Session>, now: DateTime<Utc>) -> Progress {
     // What is still to come counts among the attempts, as one without a verdict.
     let missing_yet = entry.map_or(0, |entry| entry.report.unknown.missing);
-    let made = entry.map_or(0, |entry| entry.report.coverage.attempts.saturating_sub(missing_yet));
+    let made = entry.map_or(0, |entry| entry.report.made());
     let unknown = entry.map_or(0, |entry| entry.report.coverage.unknown.saturating_sub(missing_yet));
     let total = total(entry);
     let rate = session.filter(|session| session.made > 0 && now > session.since).map(|session| {
