@@ -295,6 +295,7 @@ fn attempts_that_read_their_question_on_a_page_are_flagged_and_scored_apart() {
     assert_eq!(report[0]["contamination"]["flagged"], json!([]));
     let shown = text(&webdancer(folder, &["eval", "report", "--run", &leaking], b"").stdout);
     assert!(shown.contains("Contamination: 1 of 5 attempts saw question or answer"), "{shown}");
+    assert!(shown.contains("elsewhere on a visited page is not found"), "{shown}");
 }
 
 #[test]

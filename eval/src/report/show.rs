@@ -1,7 +1,7 @@
 //! A report as tables and as a plot.
 
 use super::{Calibration, Report, Spread};
-use crate::contamination::Contamination;
+use crate::contamination::{Contamination, LOOKED_AT};
 use crate::render::{self, Axis, Mark, Table, percent, plot, score};
 use crate::stats::mean::Estimate;
 use crate::votes::JudgedVotes;
@@ -23,7 +23,7 @@ impl Report {
         tables
     }
 
-    /// Notes, and who held answers for the same in the vote.
+    /// Notes, who held answers for the same in the vote, and how far contamination was looked for.
     pub(crate) fn told(&self) -> Vec<String> {
         let votes = self.votes.as_ref().map(|votes| {
             let JudgedVotes { judges, same, different, undecided } = votes;
@@ -34,7 +34,8 @@ impl Report {
                 "in the vote, {by} holds {same} pairs of answers for the same and {different} for different{undecided}"
             )
         });
-        self.notes.iter().cloned().chain(votes).collect()
+        let looked = self.contamination.as_ref().map(|_| LOOKED_AT.to_string());
+        self.notes.iter().cloned().chain(votes).chain(looked).collect()
     }
 
     /// As text, notes behind the tables.
