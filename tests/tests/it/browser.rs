@@ -226,7 +226,7 @@ fn pages() -> Value {
         {"path": format!("/trajectories/{one}"), "shows": [script, "U+202E", "U+001B", "City 1", "Thought 0 of model-one", "▼ fail"]},
         {"path": format!("/trajectories/{one}?turn=2&view=raw"), "shows": ["<think>", "<tool_call>"]},
         {"path": format!("/trajectories/{one}?turn=2&view=tokens"), "shows": ["3 tokens, trained", "40"]},
-        {"path": format!("/trajectories/{one}?against=t-run-b-1-0"), "shows": ["3 calls in common"]},
+        {"path": format!("/trajectories/{one}?against=t-run-b-1-0"), "shows": ["3 calls in common", "model-two", script]},
         {"path": "/trajectories/t-run-a-0-0?turn=201", "shows": ["Turn 201", "201 to 260", "earlier turns"]},
         {"path": format!("/trajectories/{gated}"), "shows": ["gated benchmark"]},
         {"path": "/data", "shows": ["sampled", "accepted", "sft_pool"]},
