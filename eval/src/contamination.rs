@@ -41,8 +41,8 @@ const BESIDE_WORDS: usize = 8;
 /// URLs of one call that are looked at.
 const URLS_MAX: usize = 1_000;
 /// What a report says of how far was looked.
-pub(crate) const LOOKED_AT: &str = "contamination is looked for in what visits showed of pages, their excerpts or a summariser's \
-    words: a question that stands elsewhere on a visited page is not found";
+pub(crate) const LOOKED_AT: &str = "contamination is looked for in what visits showed of pages, their excerpts or a \
+    summariser's words: a question that stands elsewhere on a visited page is not found";
 /// The method of questions that are evaluated.
 const BENCHMARK: &str = "benchmark";
 

@@ -8,6 +8,7 @@
 //! - *model* and *web*: of what is left. Where only one of them differs it is that one's. Where both do, both policies are
 //!   tried on both webs, and each effect is the mean of its two halves (policy on either web, web under either policy); the
 //!   *interaction*, how far the halves differ, says how much that mean hides.
+//!   Two policies on one recording are compared only where it lacks about as much for either.
 //! - *serving*: where a run was on the live web, its web is what its visits showed, served as a closed one. What both runs
 //!   lose or win by that is neither model nor web.
 //! - *chance*: what is left where neither policy nor web differ.

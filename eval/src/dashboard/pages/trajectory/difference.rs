@@ -118,11 +118,11 @@ pub(super) fn ends(here: (&Head, &[Verdict]), there: (&Head, &[Verdict])) -> Mar
 /// What the open turn and its counterpart say and saw otherwise.
 pub(super) fn turns(number: usize, turn: &Turn, other_number: usize, other: &Turn) -> Markup {
     let title = |what| format!("{what} of turn {} here and of turn {} there", number + 1, other_number + 1);
-    let [thoughts, seen] = [[&turn.thought, &other.thought], [&turn.observation, &other.observation]]
+    let [thoughts, seen @ [here, there]] = [[&turn.thought, &other.thought], [&turn.observation, &other.observation]]
         .map(|texts| texts.map(|text| text.as_deref().unwrap_or_default()));
     html! {
         (words(&title("Thought"), thoughts))
-        @if seen[0] != seen[1] { (words(&title("Observation"), seen)) }
+        @if here != there { (words(&title("Observation"), seen)) }
     }
 }
 
