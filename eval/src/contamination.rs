@@ -8,6 +8,9 @@
 //! - the *answer*, if it has that whole and it is specific, of 8 words at least; a shorter one, of 4 letters at least,
 //!   if 8 words of the question in a row stand on the same page. That a page holds a short answer alone is what it was
 //!   looked for.
+//!
+//! A visit shows an excerpt: the passages that suit its goal, or a summariser's evidence and summary. What else stood on the
+//! page is not looked at, as a report says.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -37,6 +40,9 @@ const ANSWER_CHARS_MIN: usize = 4;
 const BESIDE_WORDS: usize = 8;
 /// URLs of one call that are looked at.
 const URLS_MAX: usize = 1_000;
+/// What a report says of how far was looked.
+pub(crate) const LOOKED_AT: &str = "contamination is looked for in what visits showed of pages, their excerpts or a \
+    summariser's words: a question that stands elsewhere on a visited page is not found";
 /// The method of questions that are evaluated.
 const BENCHMARK: &str = "benchmark";
 

@@ -8,6 +8,7 @@
 //! - *model* and *web*: of what is left. Where only one of them differs it is that one's. Where both do, both policies are
 //!   tried on both webs, and each effect is the mean of its two halves (policy on either web, web under either policy); the
 //!   *interaction*, how far the halves differ, says how much that mean hides.
+//!   Two policies on one recording are compared only where it lacks about as much for either.
 //! - *serving*: where a run was on the live web, its web is what its visits showed, served as a closed one. What both runs
 //!   lose or win by that is neither model nor web.
 //! - *chance*: what is left where neither policy nor web differ.
@@ -28,7 +29,7 @@ use crate::stats::CLUSTERS_FEW;
 use crate::stats::mean::Estimate;
 use crate::stats::paired::{self, Difference, Pair};
 
-/// How far the miss rates of the cells of a grid may be apart.
+/// How far the miss rates of the cells of a grid, or of two runs on one recording, may be apart.
 pub const MISS_RATE_SPREAD_MAX: f64 = 0.05;
 /// A change that is none but for rounding.
 const NOTHING: f64 = 1e-9;
@@ -63,8 +64,10 @@ impl Misses {
 pub enum Grid {
     /// Nothing.
     Neither,
-    /// The policy: both acted on the same web.
-    Policy,
+    /// The policy: both acted on the same web, with these misses. What a web of pages lacks it lacks for both.
+    Policy([Misses; 2]),
+    /// The policy, on the same recording: that holds what was asked for when it was made.
+    Recording([Misses; 2]),
     /// The web: the same policy acted on both.
     Web,
     /// Both: each policy on each web, `cells[policy][web]`, the first run's before the second's, with their misses.
@@ -195,7 +198,7 @@ pub enum DriftError {
 /// # Errors
 /// [`DriftError`] where that would say nothing.
 pub fn drift(first: &Judged, second: &Judged, grid: &Grid, options: &Options) -> Result<Drift, DriftError> {
-    check_misses(grid)?;
+    check_misses(first, second, grid)?;
     let judged: Vec<&Judged> =
         [first, second].into_iter().chain(cells_of(grid).into_iter().map(|cell| &cell.2.0)).collect();
     let common = common(&judged);
@@ -257,7 +260,7 @@ impl Values {
         let values = Values { change, judge, ..Values::default() };
         Some(match grid {
             Grid::Neither => Values { chance: rest, ..values },
-            Grid::Policy => Values { model: rest, ..values },
+            Grid::Policy(_) | Grid::Recording(_) => Values { model: rest, ..values },
             Grid::Web => Values { web: rest, ..values },
             Grid::Both(cells) => {
                 let mean = |cell: &(Judged, Misses)| cell.0.means(qa_id).map(|[first, second]| (first + second) / 2.0);
@@ -303,16 +306,18 @@ fn cells_of(grid: &Grid) -> Vec<(&'static str, &'static str, &(Judged, Misses))>
     vec![("first", "first", aa), ("first", "second", ab), ("second", "first", ba), ("second", "second", bb)]
 }
 
-fn check_misses(grid: &Grid) -> Result<(), DriftError> {
-    let cells = cells_of(grid);
-    let mut cells: Vec<(&str, f64)> =
-        cells.iter().map(|(_, _, (judged, misses))| (judged.by_first.run_id.as_str(), misses.rate())).collect();
-    cells.sort_by(|a, b| a.1.total_cmp(&b.1));
-    match (cells.first(), cells.last()) {
+fn check_misses(first: &Judged, second: &Judged, grid: &Grid) -> Result<(), DriftError> {
+    let rate = |judged: &Judged, misses: &Misses| (judged.by_first.run_id.clone(), misses.rate());
+    let mut rates: Vec<(String, f64)> = match grid {
+        Grid::Recording([of_first, of_second]) => vec![rate(first, of_first), rate(second, of_second)],
+        _ => cells_of(grid).into_iter().map(|(_, _, (judged, misses))| rate(judged, misses)).collect(),
+    };
+    rates.sort_by(|a, b| a.1.total_cmp(&b.1));
+    match (rates.first(), rates.last()) {
         (Some(best), Some(worst)) if worst.1 - best.1 > MISS_RATE_SPREAD_MAX => Err(DriftError::Misses {
-            worst: worst.0.to_string(),
+            worst: worst.0.clone(),
             worst_percent: worst.1 * 100.0,
-            best: best.0.to_string(),
+            best: best.0.clone(),
             best_percent: best.1 * 100.0,
             max: MISS_RATE_SPREAD_MAX * 100.0,
         }),
@@ -347,7 +352,7 @@ fn check_coverage(run: &Run, common: &[&str]) -> Result<(), DriftError> {
 fn causes(grid: &Grid) -> Vec<Cause> {
     let rest: &[Cause] = match grid {
         Grid::Neither => &[Cause::Chance],
-        Grid::Policy => &[Cause::Model],
+        Grid::Policy(_) | Grid::Recording(_) => &[Cause::Model],
         Grid::Web => &[Cause::Web],
         Grid::Both(_) => &[Cause::Model, Cause::Web, Cause::Serving],
     };
@@ -396,7 +401,11 @@ fn cells(first: &Judged, second: &Judged, grid: &Grid, complete: &BTreeSet<&str>
             misses,
         }
     };
-    let mut all = vec![cell("first", "first", first, None), cell("second", "second", second, None)];
+    let [of_first, of_second] = match grid {
+        Grid::Policy(misses) | Grid::Recording(misses) => misses.map(Some),
+        Grid::Neither | Grid::Web | Grid::Both(_) => [None, None],
+    };
+    let mut all = vec![cell("first", "first", first, of_first), cell("second", "second", second, of_second)];
     for (policy, web, (judged, misses)) in cells_of(grid) {
         let known = all.iter_mut().find(|known| known.run_id == judged.by_first.run_id);
         match known {

@@ -11,8 +11,8 @@ use webdancer_tests::stub_model::{Answer, StubModel};
 use crate::lake::{PLACES, append, bridges, document, event, sql};
 use crate::{text, webdancer};
 
-/// Models by their names. `careful` and `twin` read a place's page and answer with what it says; `bold` reads it and says
-/// the same whatever it says; `lenient` judges, and lets pass whatever names a designer.
+/// Models by their names. `careful` and `twin` read a place's page and answer with what it says, as `curious` does, who asks it
+/// for something else; `bold` reads it and says the same whatever it says; `lenient` judges, and lets pass whatever names a designer.
 fn models(runtime: &Runtime, is_moody: Arc<AtomicBool>) -> StubModel {
     runtime.block_on(StubModel::scripted(move |asked, _| {
         let messages = asked.body["messages"].as_array().unwrap();
@@ -25,7 +25,8 @@ fn models(runtime: &Runtime, is_moody: Arc<AtomicBool>) -> StubModel {
         let question = told.rsplit("User: ").next().unwrap();
         let (place, ..) = PLACES.into_iter().find(|(place, ..)| question.contains(place)).unwrap();
         if messages.len() == 2 {
-            let call = json!({"name": "visit", "arguments": {"url": [page(place)], "goal": "who designed it"}});
+            let goal = if asked.body["model"] == "curious" { "whose design it is" } else { "who designed it" };
+            let call = json!({"name": "visit", "arguments": {"url": [page(place)], "goal": goal}});
             return Answer::says(format!("<think>\nI look.\n</think>\n<tool_call>\n{call}\n</tool_call>"));
         }
         let shown = messages.last().unwrap()["content"].as_str().unwrap();
@@ -52,7 +53,7 @@ const FEW: &str = "SELECT url, text, digest FROM pages WHERE url LIKE '%Osby'";
 /// A lake with the pins `pages`, `edited` and `few`, and a benchmark of five questions about the pages.
 fn site(model: &StubModel) -> tempfile::TempDir {
     let endpoint = |name: &str| format!("[endpoints.{name}]\nurl = \"{}\"\nmodel = \"{name}\"\n", model.url());
-    let endpoints: String = ["careful", "twin", "bold", "lenient"].map(endpoint).concat();
+    let endpoints: String = ["careful", "twin", "bold", "curious", "lenient"].map(endpoint).concat();
     let settings = format!(
         "[roles]\njudge = \"lenient\"\n{endpoints}[benchmarks.bridges]\nfile = \"bridges.jsonl\"\nquestion = \"q\"\n\
          answer = \"gold\"\nscorer = \"exact\"\njudge_style = \"match\"\nterms = \"Ours.\"\n"
@@ -188,6 +189,35 @@ fn where_policy_and_web_differ_each_is_tried_on_the_others_in_runs_that_go_on() 
 }
 
 #[test]
+fn a_policy_that_asks_a_recording_for_other_things_is_not_said_to_be_worse() {
+    let runtime = Runtime::new().unwrap();
+    let model = models(&runtime, Arc::default());
+    let site = site(&model);
+    let folder = site.path();
+    let (first, _) = run(folder, "careful", "closed:pages", &[]);
+    let recorded = format!("recorded:{first}");
+    let (careful, score) = run(folder, "careful", &recorded, &[]);
+    assert_eq!(score, 1.0);
+    // Who asks the same is compared, and the misses are shown.
+    let (bold, _) = run(folder, "bold", &recorded, &[]);
+    let drift = document(folder, 0, &["eval", "drift", &careful, &bold]);
+    let misses: Vec<&Value> = drift["cells"].as_array().unwrap().iter().map(|cell| &cell["misses"]).collect();
+    assert_eq!((parts(&drift), misses), (vec![("model", -0.8)], vec![&json!({"calls": 5, "missed": 0}); 2]));
+    let (curious, score) = run(folder, "curious", &recorded, &[]);
+    assert_eq!(score, 0.0);
+    let output = webdancer(folder, &["eval", "drift", &careful, &curious], b"");
+    let told = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && told.contains("missed 100.0 % of its calls"), "{told}");
+    let refused = document(folder, 0, &["eval", "compare", &careful, &curious])["split"]["refused"].take();
+    assert!(refused.as_str().unwrap().contains("missed 100.0 % of its calls"), "{refused}");
+    // What visits showed is a web that does not know of goals.
+    let visited = format!("visited:{first}");
+    let (careful, curious) = (run(folder, "careful", &visited, &[]).0, run(folder, "curious", &visited, &[]).0);
+    let drift = document(folder, 0, &["eval", "drift", &careful, &curious]);
+    assert_eq!(drift["cells"][1]["misses"], json!({"calls": 5, "missed": 0}));
+}
+
+#[test]
 fn what_visits_showed_is_a_web_that_other_questions_find_pages_in() {
     let runtime = Runtime::new().unwrap();
     let model = models(&runtime, Arc::default());
@@ -265,6 +295,7 @@ fn attempts_that_read_their_question_on_a_page_are_flagged_and_scored_apart() {
     assert_eq!(report[0]["contamination"]["flagged"], json!([]));
     let shown = text(&webdancer(folder, &["eval", "report", "--run", &leaking], b"").stdout);
     assert!(shown.contains("Contamination: 1 of 5 attempts saw question or answer"), "{shown}");
+    assert!(shown.contains("elsewhere on a visited page is not found"), "{shown}");
     // The address that a gated question led to has its words, and a report is passed on.
     let of = format!(
         "SELECT qa_id, method, question, answer FROM qa WHERE qa_id = '{}'",

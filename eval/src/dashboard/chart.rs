@@ -1,5 +1,5 @@
 //! Charts, drawn on the server as SVG: each with a caption that says its n, its numbers as a table, as CSV and as a file,
-//! and the SQL that it was made from.
+//! and the SQL that its numbers are, or are computed from.
 //!
 //! Colours come from classes (`k0` to `k7` of policies, with `s1` or `s2` for another shape, `published`, `k-none`), so that both themes and a downloaded file
 //! have their own. Values are read by hovering, and a point may lead somewhere. Axes begin at zero where length means

@@ -1,14 +1,32 @@
-//! A report's figures as tables and charts: what a run's page and an exported file both show.
+//! A report's figures as tables and charts: what a run's page and an exported file both show; and the SQL behind figures.
 
+use super::board::of_runs;
 use super::chart::{Bar, Chart, Dot, Unit};
 use super::format;
 use super::table::{Cell, Column, Table};
+use crate::attempts;
 use crate::render;
 use crate::report::{Report, Slice};
 use crate::stats::mean::Estimate;
 
 /// What the ids of a report's further tables begin with.
 pub(super) const PART: &str = "part-";
+
+/// The query for the attempts of runs, from which their figures are computed.
+pub(super) fn attempts_of<'a>(runs: impl IntoIterator<Item = &'a str>) -> String {
+    format!("-- The attempts that the figures are computed from.\n{}", attempts::sql(&of_runs(runs)))
+}
+
+/// The query for a score of runs. `of_question` is SQL for that of a question, by its attempts in `evaluations`.
+pub(super) fn scores_of<'a>(runs: impl IntoIterator<Item = &'a str>, of_question: &str) -> String {
+    format!(
+        "SELECT run_id, avg(score) AS score, count(score) AS questions\n\
+         FROM (SELECT t.run_id, t.qa_id, {of_question} AS score FROM evaluations AS t\n      \
+         WHERE {} GROUP BY t.run_id, t.qa_id)\n\
+         GROUP BY run_id ORDER BY score DESC",
+        of_runs(runs)
+    )
+}
 
 /// The scores of a run, one a line.
 pub(super) fn scores(report: &Report) -> Table {
@@ -90,7 +108,8 @@ fn breakdown(by: &str, slices: &[&Slice], report: &Report) -> Chart {
         })
         .collect();
     let questions: usize = slices.iter().map(|slice| slice.coverage.questions).sum();
-    Chart::dots(&format!("by-{by}"), &format!("Pass@1 by {by}, n = {questions} questions"), Unit::Share, &dots)
+    let caption = format!("Pass@1 by {by}, n = {questions} questions");
+    Chart::dots(&format!("by-{by}"), &caption, Unit::Share, &dots).sql(attempts_of([report.run_id.as_str()]))
 }
 
 /// Why attempts ended.
@@ -110,7 +129,7 @@ pub(super) fn terminations(report: &Report) -> Chart {
         })
         .collect();
     let caption = format!("Why attempts ended, n = {made}");
-    Chart::bars("terminations", &caption, Unit::Number("attempts"), &bars)
+    Chart::bars("terminations", &caption, Unit::Number("attempts"), &bars).sql(attempts_of([report.run_id.as_str()]))
 }
 
 /// What a run took, how its scorers agree, whether stated confidence is borne out: as the command has it.

@@ -1,7 +1,7 @@
 //! A report as tables and as a plot.
 
 use super::{Calibration, Report, Spread};
-use crate::contamination::Contamination;
+use crate::contamination::{Contamination, LOOKED_AT};
 use crate::render::{self, Axis, Mark, Table, percent, plot, score};
 use crate::stats::mean::Estimate;
 use crate::votes::JudgedVotes;
@@ -23,7 +23,8 @@ impl Report {
         tables
     }
 
-    /// Notes, who held answers for the same in the vote, and what the mark of few clusters says.
+    /// Notes, who held answers for the same in the vote, how far contamination was looked for, and what the mark of few
+    /// clusters says.
     pub(crate) fn told(&self) -> Vec<String> {
         let votes = self.votes.as_ref().map(|votes| {
             let JudgedVotes { judges, same, different, undecided } = votes;
@@ -34,7 +35,9 @@ impl Report {
                 "in the vote, {by} holds {same} pairs of answers for the same and {different} for different{undecided}"
             )
         });
-        self.notes.iter().cloned().chain(votes).chain(render::legend(&self.tables())).collect()
+        let looked = self.contamination.as_ref().map(|_| LOOKED_AT.to_string());
+        let legend = render::legend(&self.tables());
+        self.notes.iter().cloned().chain(votes).chain(looked).chain(legend).collect()
     }
 
     /// As text, notes behind the tables.

@@ -42,7 +42,8 @@ fn another_judge_another_policy_or_another_web_alone_is_all_of_the_change() {
     let by_judge = taken_apart(&judged("a", 20, 32), &judged("b", 20, 32), &Grid::Neither);
     assert_eq!(parts(&by_judge), [(Cause::Judge, 12.0), (Cause::Chance, 0.0)]);
     assert_eq!((by_judge.attributed_to.as_slice(), by_judge.parts[0].share), (&[Cause::Judge][..], Some(1.0)));
-    for (grid, cause) in [(Grid::Policy, Cause::Model), (Grid::Web, Cause::Web), (Grid::Neither, Cause::Chance)] {
+    let policy = Grid::Policy([Misses::default(); 2]);
+    for (grid, cause) in [(policy.clone(), Cause::Model), (Grid::Web, Cause::Web), (Grid::Neither, Cause::Chance)] {
         let apart = taken_apart(&judged("a", 32, 32), &judged("b", 20, 20), &grid);
         assert_eq!(parts(&apart), [(Cause::Judge, 0.0), (cause, -12.0)]);
         assert_eq!((apart.attributed_to.as_slice(), apart.interaction), (&[cause][..], None));
@@ -52,7 +53,7 @@ fn another_judge_another_policy_or_another_web_alone_is_all_of_the_change() {
             apart.verdict()
         );
     }
-    let same = taken_apart(&judged("a", 20, 20), &judged("b", 20, 20), &Grid::Policy);
+    let same = taken_apart(&judged("a", 20, 20), &judged("b", 20, 20), &policy);
     assert_eq!((same.attributed_to.len(), same.parts[0].share), (0, None));
     assert!(same.verdict().ends_with("no part of it is beyond chance."), "{}", same.verdict());
 }
@@ -111,12 +112,28 @@ fn webs_that_a_policy_misses_more_than_five_points_more_on_are_refused() {
 }
 
 #[test]
+fn what_a_recording_lacks_for_one_policy_is_not_its_models() {
+    let (first, second) = (judged("a", 32, 32), judged("b", 20, 20));
+    let missed = |missed| [Misses { calls: 100, missed: 1 }, Misses { calls: 50, missed }];
+    let apart = taken_apart(&first, &second, &Grid::Recording(missed(3)));
+    assert_eq!(parts(&apart), [(Cause::Judge, 0.0), (Cause::Model, -12.0)]);
+    assert_eq!(apart.cells[1].misses, Some(Misses { calls: 50, missed: 3 }));
+    let refused = drift(&first, &second, &Grid::Recording(missed(4)), &Options::default()).unwrap_err().to_string();
+    assert!(refused.contains("run b missed 8.0 % of its calls and run a 1.0 %, more than 5 points apart"), "{refused}");
+    // Of a web that holds whole pages the same is the policy's: it asks for what there is not.
+    let apart = taken_apart(&first, &second, &Grid::Policy(missed(4)));
+    assert_eq!((apart.attributed_to.as_slice(), apart.cells.len()), (&[Cause::Model][..], 2));
+    assert_eq!(apart.cells.iter().map(|cell| cell.misses).collect::<Vec<_>>(), missed(4).map(Some));
+}
+
+#[test]
 fn answers_that_a_judge_did_not_judge_are_named_with_the_judge() {
     let mut attempts: Vec<_> = (0..QUESTIONS).map(|i| attempt("a", &format!("q{i:03}"), 0, Outcome::Wrong)).collect();
     attempts[0].outcome = Outcome::Unjudged;
     attempts[1].outcome = Outcome::Unjudged;
     let half = Judged { by_first: run("a", 20), by_second: of(attempts) };
-    let refused = drift(&half, &judged("b", 20, 20), &Grid::Policy, &Options::default()).unwrap_err().to_string();
+    let policy = Grid::Policy([Misses::default(); 2]);
+    let refused = drift(&half, &judged("b", 20, 20), &policy, &Options::default()).unwrap_err().to_string();
     assert!(
         refused.starts_with("only 95.0 % of the attempts of run a have a verdict of gaia v1, and 98 %"),
         "{refused}"

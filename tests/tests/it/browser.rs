@@ -89,6 +89,10 @@ fn lines() -> Vec<String> {
             }
         }
     }
+    // One that is being made.
+    let config = json!({"policy": "model", "web": "live", "attempts": 2, "qa_ids": ["qa-0", "qa-1", "qa-2", "qa-3"]});
+    lines.add("run", "run-c", Some("run-c"), json!({"kind": "eval", "state": "started", "config": config}));
+    trajectory(&mut lines, "run-c", "model-one", 1, 0);
     training(&mut lines);
     schedule(&mut lines);
     lines.0
@@ -214,14 +218,15 @@ fn pages() -> Value {
         {"path": "/", "shows": ["webdancer"]},
         {"path": "/runs", "shows": ["run-a", "run-b", "train-1"]},
         {"path": "/runs/run-a", "shows": [script, "Questions across, attempts down", "1 of 4 questions are left out"]},
+        {"path": "/runs/run-c", "shows": ["Under way", "1 of 8 attempts"]},
         {"path": "/compare?before=run-a&after=run-b", "shows": ["Questions fixed", "can't tell"]},
         {"path": "/schedules/slot-1", "shows": [script, "model-one", "claimed"]},
-        {"path": "/trajectories", "shows": ["16", "model-one", "▲ pass", "▼ fail"]},
+        {"path": "/trajectories", "shows": ["17", "model-one", "▲ pass", "▼ fail"]},
         {"path": "/trajectories?f.verdict=fail&sort=-turns", "shows": ["▼ fail"]},
         {"path": format!("/trajectories/{one}"), "shows": [script, "U+202E", "U+001B", "City 1", "Thought 0 of model-one", "▼ fail"]},
         {"path": format!("/trajectories/{one}?turn=2&view=raw"), "shows": ["<think>", "<tool_call>"]},
         {"path": format!("/trajectories/{one}?turn=2&view=tokens"), "shows": ["3 tokens, trained", "40"]},
-        {"path": format!("/trajectories/{one}?against=t-run-b-1-0"), "shows": ["3 calls in common"]},
+        {"path": format!("/trajectories/{one}?against=t-run-b-1-0"), "shows": ["3 calls in common", "model-two", script]},
         {"path": "/trajectories/t-run-a-0-0?turn=201", "shows": ["Turn 201", "201 to 260", "earlier turns"]},
         {"path": format!("/trajectories/{gated}"), "shows": ["gated benchmark"]},
         {"path": "/data", "shows": ["sampled", "accepted", "sft_pool"]},

@@ -218,7 +218,12 @@ async fn judged(context: &Context, sides: &[Side; 2], plan: &EvalPlan) -> Result
 async fn grid(context: &Context, cells: &Cells, sides: &[Side; 2], made: &[EvalPlan]) -> Result<Grid, Failure> {
     match cells.shape {
         Shape::Neither => return Ok(Grid::Neither),
-        Shape::Policy => return Ok(Grid::Policy),
+        Shape::Policy => {
+            let [first, second] = sides.each_ref().map(|side| &side.plan);
+            let of = async |plan: &EvalPlan| cells::misses(context, &plan.run.id).await;
+            let misses = [of(first).await?, of(second).await?];
+            return Ok(if cells::is_recording(first) { Grid::Recording(misses) } else { Grid::Policy(misses) });
+        }
         Shape::Web => return Ok(Grid::Web),
         Shape::Both => {}
     }

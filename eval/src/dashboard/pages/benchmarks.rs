@@ -9,10 +9,10 @@ use crate::dashboard::board::{Board, Entry};
 use crate::dashboard::chart::{Chart, Lines, Marker, Point, Series, Unit};
 use crate::dashboard::colour::Colours;
 use crate::dashboard::fault::Fault;
-use crate::dashboard::format;
 use crate::dashboard::page::{Answer, Nav, Page};
 use crate::dashboard::request::{Asked, path_part, query_of};
 use crate::dashboard::table::{Cell, Column, Table};
+use crate::dashboard::{figures, format};
 use crate::published;
 
 /// Lines of a trend: those with most runs.
@@ -110,7 +110,9 @@ fn chart(name: &str, runs: &[&Arc<Entry>], colours: &Colours) -> Chart {
     let more =
         if left_out > 0 { format!("; {left_out} policies with fewer runs are in the table") } else { String::new() };
     let caption = format!("{name}: Pass@1 of {points} runs by their start, with 95 % intervals{more}");
-    Chart::lines("trend", &caption, &Lines { x: None, unit: Unit::Share, series, markers })
+    let drawn = lines.iter().flat_map(|(_, runs)| runs.iter()).map(|entry| entry.report.run_id.as_str());
+    let sql = figures::scores_of(drawn, "cons(t.correct)");
+    Chart::lines("trend", &caption, &Lines { x: None, unit: Unit::Share, series, markers }).sql(sql)
 }
 
 fn line(name: &str, runs: &[&Arc<Entry>], colours: &Colours) -> Series {

@@ -123,7 +123,8 @@ fn chart(comparison: &Comparison) -> Chart {
         .collect();
     let questions = comparison.difference.questions;
     let caption = format!("Pass@1, after less before, in points with 95 % intervals, n = {questions} questions");
-    Chart::dots("differences", &caption, Unit::Points, &dots)
+    let runs = [&comparison.before, &comparison.after].map(|side| side.run_id.as_str());
+    Chart::dots("differences", &caption, Unit::Points, &dots).sql(figures::attempts_of(runs))
 }
 
 fn flips(id: &str, title: &str, flips: &[Flip]) -> Table {

@@ -9,10 +9,11 @@ use crate::dashboard::board::{Board, Entry};
 use crate::dashboard::chart::{Chart, Dot, Unit};
 use crate::dashboard::colour::Colours;
 use crate::dashboard::fault::Fault;
-use crate::dashboard::format;
 use crate::dashboard::page::{Answer, Nav, Page, empty};
 use crate::dashboard::request::{Asked, path_part};
+use crate::dashboard::sql::text;
 use crate::dashboard::table::{Cell, Column, Table};
+use crate::dashboard::{figures, format};
 use crate::published::{self, Published};
 use crate::stats::mean::Estimate;
 
@@ -40,6 +41,17 @@ impl Score {
             Score::PassAtK => at_k.map(|at| &at.pass_at_k),
             Score::Maj => at_k.and_then(|at| at.maj_at_k.as_ref()),
             Score::PassHat => at_k.and_then(|at| at.pass_hat_k.as_ref()),
+        }
+    }
+
+    /// SQL for what a question is worth, by its attempts in `evaluations`; `k` is SQL for the number of attempts.
+    fn of_question(self, k: &str) -> String {
+        match self {
+            Score::PassAt1 => "cons(t.correct)".to_string(),
+            Score::PassAtK => format!("pass_at_k(t.correct, {k})"),
+            // An answer that declines is no vote.
+            Score::Maj => format!("maj_at_k(CASE WHEN t.attempted IS NOT false THEN t.answer END, t.correct, {k})"),
+            Score::PassHat => format!("pass_hat_k(t.correct, {k})"),
         }
     }
 
@@ -82,7 +94,7 @@ pub(super) async fn show(asked: Asked) -> Result<Answer, Fault> {
         p { "Score: " @for (at, (_, name, title)) in SCORES.iter().enumerate() {
             @if at > 0 { " · " }
             a href=(asked.with("score", Some(name))) aria-current=[(*name == wanted).then_some("true")] { (title) }
-        } ". k is the number of attempts of the run. A policy stands for a benchmark with its latest run over most questions, of those that are judged whole." }
+        } ". k is the number of attempts of the run. A policy stands for a benchmark with its latest run over most questions, of those that are judged whole. The SQL of a chart sees what is recorded: not which answers a judge held for the same in a vote, nor attempts that were not made." }
         (matrix)
         h2 { "By benchmark" }
         div.small { @for chart in &charts { (chart) } }
@@ -246,6 +258,7 @@ fn dots(id: &str, board: &Board, benchmark: &str, score: Score, score_name: &str
         cells.iter().filter(|((_, of), _)| *of == benchmark).map(|((policy, _), entry)| (policy, *entry)).collect();
     let value = |entry: &Entry| score.of(entry).map_or(-1.0, |estimate| estimate.value);
     entries.sort_by(|a, b| value(b.1).total_cmp(&value(a.1)));
+    let statement = sql(entries.iter().map(|(_, entry)| *entry), score);
     let ours = entries.into_iter().map(|(policy, entry)| {
         let estimate = score.of(entry);
         Dot {
@@ -268,5 +281,18 @@ fn dots(id: &str, board: &Board, benchmark: &str, score: Score, score_name: &str
     let dots: Vec<Dot> = ours.chain(papers.filter(|dot| dot.value.is_some())).take(40).collect();
     let questions = board.of(benchmark).iter().map(|entry| entry.report.coverage.questions).max().unwrap_or(0);
     let caption = format!("{benchmark}: {score_name} with 95 % intervals, n up to {questions} questions");
-    Chart::dots(id, &caption, Unit::Share, &dots)
+    Chart::dots(id, &caption, Unit::Share, &dots).sql(statement)
+}
+
+/// The query for what a chart shows of runs, each with its own k.
+fn sql<'e>(entries: impl Iterator<Item = &'e Arc<Entry>>, score: Score) -> String {
+    let scored = entries.filter(|entry| score.of(entry).is_some());
+    let ks: BTreeMap<&str, u64> =
+        scored.map(|entry| (entry.report.run_id.as_str(), entry.report.at_k.last().map_or(1, |at| at.k))).collect();
+    let when = |(run, k): (&&str, &u64)| format!("WHEN {} THEN {k}", text(run));
+    let k = match ks.values().collect::<BTreeSet<_>>().len() {
+        0 | 1 => ks.values().next().unwrap_or(&1).to_string(),
+        _ => format!("CASE coalesce(t.run_id, '') {} END", ks.iter().map(when).collect::<Vec<_>>().join(" ")),
+    };
+    figures::scores_of(ks.into_keys(), &score.of_question(&k))
 }

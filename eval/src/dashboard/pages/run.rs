@@ -213,7 +213,7 @@ fn scores(asked: &Asked, scored: &Scored, page: &mut Page) -> Result<Markup, Fau
     let ends = page.chart(figures::terminations(report), asked);
     let heat = matrix::heat(asked, &scored.run).map(|heat| page.chart(heat, asked));
     let matrix = matrix::table(asked, &scored.run);
-    let matrix = page.table(matrix.sql(crate::attempts::sql(&of_runs([scored.run.run_id.as_str()]))), asked)?;
+    let matrix = page.table(matrix.sql(figures::attempts_of([scored.run.run_id.as_str()])), asked)?;
     let mut others = Vec::new();
     for table in figures::others(report) {
         others.push(page.table(table, asked)?);

@@ -18,7 +18,7 @@ use maud::{Markup, html};
 use serde_json::json;
 
 pub(super) use aside::{moment, sign};
-use row::{Head, Step, Turn};
+use row::{Head, Step, Turn, Verdict};
 
 use crate::dashboard::fault::Fault;
 use crate::dashboard::format::{count, short_id};
@@ -67,7 +67,7 @@ pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
     let turns = usize::try_from(head.turns).unwrap_or(0);
     let number = number(&asked, turns)?;
     let opened = match shown && turns > 0 {
-        true => Some(open(&asked, &head, number, turns, view).await?),
+        true => Some(open(&asked, (&head, &verdicts), number, turns, view).await?),
         false => None,
     };
 
@@ -85,7 +85,7 @@ pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
         let question = question.filter(|_| shown);
         let verdicts: Vec<_> = verdicts
             .into_iter()
-            .map(|verdict| row::Verdict {
+            .map(|verdict| Verdict {
                 // Criteria may hold the answer as the judge took it out.
                 criteria: verdict.criteria.filter(|_| shown),
                 rationale: verdict.rationale.filter(|_| shown),
@@ -131,21 +131,28 @@ struct Opened {
     against: Option<Markup>,
 }
 
-async fn open(asked: &Asked, head: &Head, number: usize, turns: usize, view: View) -> Result<Opened, Fault> {
+async fn open(
+    asked: &Asked,
+    attempt: (&Head, &[Verdict]),
+    number: usize,
+    turns: usize,
+    view: View,
+) -> Result<Opened, Fault> {
+    let (head, _) = attempt;
     let (app, id) = (&asked.app, head.trajectory_id.as_str());
     let (from, to) = rail::window(number, turns);
     let (steps, turn) = try_join!(row::steps(app, id, from, to), row::turn(app, id, number))?;
     let against = match asked.query.get("against") {
-        Some(other) => Some(against(asked, head, number, &turn, other).await?),
+        Some(other) => Some(against(asked, attempt, number, &turn, other).await?),
         None => None,
     };
     let mut tokens = None;
     let body = match view {
         View::Parts => {
             let urls = turn.arguments.as_deref().map(turn::urls).unwrap_or_default();
-            turn::turn(asked, head, number, &turn, &row::pages(app, &urls).await?)
+            turn::turn(head, number, &turn, &row::pages(app, &urls).await?)
         }
-        View::Raw => turn::raw(asked, head, number, &turn),
+        View::Raw => turn::raw(head, number, &turn),
         View::Tokens => {
             let read = row::tokens(app, id, number).await?;
             let tokenizer = match (&head.tokenizer_digest, &read.completion) {
@@ -160,22 +167,46 @@ async fn open(asked: &Asked, head: &Head, number: usize, turns: usize, view: Vie
     Ok(Opened { steps, turn, tokens, body, against })
 }
 
-/// The turns of this attempt beside those of another.
-async fn against(asked: &Asked, head: &Head, number: usize, turn: &Turn, other: &str) -> Result<Markup, Fault> {
-    let (app, id) = (&asked.app, head.trajectory_id.as_str());
+/// What this attempt came to and its turns, beside those of another.
+async fn against(
+    asked: &Asked,
+    attempt: (&Head, &[Verdict]),
+    number: usize,
+    turn: &Turn,
+    other: &str,
+) -> Result<Markup, Fault> {
+    let (app, id) = (&asked.app, attempt.0.trajectory_id.as_str());
     let beside = row::head(app, other).await?;
     let question = row::question(app, &beside.qa_id).await?;
     if (beside.restricted || question.is_some_and(|question| question.restricted)) && !app.settings().restricted {
         return Err(Fault::restricted(format!("trajectory {other}")));
     }
     let max = difference::TURNS_MAX;
-    let (left, right) = try_join!(row::calls(app, id, max), row::calls(app, other, max))?;
-    let counterpart = difference::counterpart(&left, &right, number);
-    let words = match counterpart {
-        Some(at) => Some(difference::words(number, turn, at, &row::turn(app, other, at).await?)),
-        None => None,
+    let (left, right, verdicts) =
+        try_join!(row::calls(app, id, max), row::calls(app, other, max), row::verdicts(app, other))?;
+    let turns = match difference::counterpart(&left, &right, number) {
+        Some(at) => difference::turns(number, turn, at, &row::turn(app, other, at).await?),
+        None => there(asked, &beside, number).await?,
     };
-    Ok(html! { (difference::table(asked, other, &left, &right)) @if let Some(words) = words { (words) } })
+    Ok(html! {
+        (difference::ends(attempt, (&beside, &verdicts)))
+        (difference::table(asked, other, &left, &right))
+        (turns)
+    })
+}
+
+/// The turn of this number of another attempt, whose call is another.
+async fn there(asked: &Asked, beside: &Head, number: usize) -> Result<Markup, Fault> {
+    if number >= usize::try_from(beside.turns).unwrap_or(0) {
+        return Ok(html! { p.remark { "There is no turn " (number + 1) " there." } });
+    }
+    let turn = row::turn(&asked.app, &beside.trajectory_id, number).await?;
+    let urls = turn.arguments.as_deref().map(turn::urls).unwrap_or_default();
+    let pages = row::pages(&asked.app, &urls).await?;
+    Ok(html! {
+        div.there { h2 { "Turn " (number + 1) " there" } (turn::turn(beside, number, &turn, &pages)) }
+        h2 { "Turn " (number + 1) " here" }
+    })
 }
 
 fn middle(asked: &Asked, head: &Head, number: usize, turns: usize, view: View, opened: &Opened) -> Markup {

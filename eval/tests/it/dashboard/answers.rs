@@ -63,6 +63,7 @@ async fn a_runs_twin_is_its_report() {
         "Contamination: 1 of 9 attempts saw question or answer",
         "attempts that went on after it",
         "http://x.example/list",
+        "a question that stands elsewhere on a visited page is not found",
     ] {
         assert!(page.contains(told), "{told} is not in {page}");
     }
@@ -72,7 +73,11 @@ async fn a_runs_twin_is_its_report() {
     let hasty = lake.browser_with(Settings { patience: Duration::ZERO, ..settings() });
     let page = hasty.page("/runs/r2").await;
     assert!(page.contains("observations are being read") && page.contains("What it took"), "{page}");
-    assert!(hasty.page("/runs/r2?download=report").await.contains("Contamination: 1 of 9"));
+    let file = hasty.page("/runs/r2?download=report").await;
+    assert!(
+        file.contains("Contamination: 1 of 9") && file.contains("elsewhere on a visited page is not found"),
+        "{file}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

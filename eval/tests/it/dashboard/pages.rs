@@ -1,10 +1,10 @@
 //! What each page says.
 
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use webdancer_schemas::kind::Kind;
 
-use super::lake::{HOSTILE, Written, attempt, ended, question, settings, started, two_runs, verdict};
+use super::lake::{Browser, HOSTILE, Written, attempt, ended, question, settings, started, two_runs, verdict};
 use webdancer_agent::chat::EndpointConfig;
 use webdancer_eval::dashboard::Settings;
 use webdancer_eval::prices::PriceList;
@@ -139,6 +139,50 @@ async fn two_runs_are_compared_question_by_question() {
     let refused = browser.get("/compare?before=r1&after=r1").await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     assert!(refused.text.contains("r1 is compared with itself; name two runs"), "{}", refused.text);
+}
+
+/// What the SQL of a page's charts gives in the console.
+async fn behind_charts(browser: &Browser, address: &str) -> Vec<Vec<Value>> {
+    let page = browser.page(address).await;
+    let mut behind = Vec::new();
+    for figure in page.split("<figure class=\"chart\"").skip(1) {
+        let below = figure.split("</figure>").next().unwrap();
+        let console = below.split("href=\"/sql?").nth(1).unwrap_or_else(|| panic!("{address}: no SQL in {below}"));
+        let console = format!("/sql?{}", console.split('"').next().unwrap().replace("&amp;", "&"));
+        behind.push(browser.json(&console).await["rows"].as_array().unwrap().clone());
+    }
+    behind
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_chart_has_the_sql_behind_it_as_it_runs_in_the_console() {
+    let browser = two_runs().await.browser();
+    let scores = |r2: f64, r1: f64| {
+        let row = |run: &str, score: f64| json!({"run_id": run, "score": score, "questions": 4});
+        vec![vec![row("r2", r2), row("r1", r1)]]
+    };
+    assert_eq!(behind_charts(&browser, "/").await, scores(0.625, 0.375));
+    assert_eq!(behind_charts(&browser, "/?score=pass_at_k").await, scores(0.75, 0.5));
+    assert_eq!(behind_charts(&browser, "/?score=pass_hat_k").await, scores(0.5, 0.25));
+    assert_eq!(behind_charts(&browser, "/?score=maj_at_k").await[0].len(), 2);
+    assert_eq!(behind_charts(&browser, "/benchmarks/small").await, scores(0.625, 0.375));
+    assert_eq!(behind_charts(&browser, "/compare?before=r1&after=r2").await[0].len(), 16);
+    let of_run = behind_charts(&browser, "/runs/r1").await;
+    assert!(of_run.len() >= 3 && of_run.iter().all(|attempts| attempts.len() == 8), "{of_run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sql_of_runs_of_unlike_many_attempts_has_the_k_of_each() {
+    let mut lake = two_runs().await;
+    lake.append(Kind::Run, &[started("r3", "small", "endpoint:c", "live"), ended("r3", "finished")]).await;
+    let questions = ["q1", "q2", "q3", "q4"];
+    let all = || questions.into_iter().flat_map(|id| (0..3).map(move |number| (id, number)));
+    lake.append(Kind::Trajectory, &all().map(|(id, n)| attempt("r3", id, n, "gamma")).collect::<Vec<_>>()).await;
+    lake.append(Kind::Judgment, &all().map(|(id, n)| verdict("r3", id, n, id == "q1")).collect::<Vec<_>>()).await;
+    let rows = behind_charts(&lake.browser(), "/?score=pass_at_k").await.remove(0);
+    let scores: Vec<(&Value, &Value)> = rows.iter().map(|row| (&row["run_id"], &row["score"])).collect();
+    let due = [("r2", 0.75), ("r1", 0.5), ("r3", 0.25)].map(|(run, score)| (json!(run), json!(score)));
+    assert_eq!(scores, due.iter().map(|(run, score)| (run, score)).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,11 +127,24 @@ async fn attempts_are_held_against_one_another() {
     let mut lake = one(3).await;
     let mut other = long("t2", 3);
     other["turn_arguments"] = json!(["{\"query\":[\"q 0\"]}", "{\"query\":[\"other\"]}", null]);
-    other["turn_thought"] = json!(["Thought nought", "b", "c"]);
+    other["turn_thought"] = json!(["Thought nought", "Thought there", "c"]);
+    other["turn_observation"] = json!(["seen nothing", "seen elsewhere", null]);
+    other["turn_observation_digest"] = json!(["digest-n", "digest-e", null]);
+    (other["answer"], other["policy_model"]) = (json!("Kpalimé"), json!("beta"));
     lake.append(Kind::Trajectory, &[other]).await;
+    let verdict = |id: &str, verdict: &str| json!({"trajectory_id": id, "stage": "correctness", "verdict": verdict, "judge": "gaia", "rule_version": 1});
+    lake.append(Kind::Judgment, &[verdict("t1", "pass"), verdict("t2", "fail")]).await;
     let page = lake.browser().page("/trajectories/t1?against=t2").await;
     assert!(page.contains("2 calls in common, 1 here alone, 1 there alone"), "{page}");
-    assert!(page.contains("<del>0</del><ins>nought</ins>"), "{page}");
+    for other in ["nought", "nothing"] {
+        assert!(page.contains(&format!("<del>0</del><ins>{other}</ins>")), "{page}");
+    }
+    assert!(page.contains("Kpalimé") && page.contains("beta") && page.contains("▼ fail"), "{page}");
+    assert!(!page.contains("Thought there"), "{page}");
+    // A turn that the other has not stands beside what it did instead.
+    let page = lake.browser().page("/trajectories/t1?turn=2&against=t2").await;
+    assert!(page.contains("Turn 2 there") && page.contains("Turn 2 here"), "{page}");
+    assert!(page.contains("Thought there") && page.contains("seen elsewhere") && page.contains("seen 1"), "{page}");
     assert_eq!(lake.browser().get("/trajectories/t1?against=t9").await.status, StatusCode::NOT_FOUND);
 }
 

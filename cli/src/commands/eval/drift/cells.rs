@@ -176,6 +176,11 @@ fn is_closed(plan: &EvalPlan) -> bool {
     ["closed:", "visited:"].iter().any(|kind| plan.acting.web.starts_with(kind))
 }
 
+/// Whether a run's web holds no more than was asked for when it was recorded.
+pub(super) fn is_recording(plan: &EvalPlan) -> bool {
+    ["recorded:", "visited:"].iter().any(|kind| plan.acting.web.starts_with(kind))
+}
+
 /// A run's web as a closed one: itself, or what its visits showed.
 fn closed_web(plan: &EvalPlan) -> String {
     if is_closed(plan) { plan.acting.web.clone() } else { format!("visited:{}", plan.run.id) }

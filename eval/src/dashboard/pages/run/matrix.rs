@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use crate::attempts::{Attempt, Outcome};
 use crate::dashboard::chart::{Chart, Heat};
 use crate::dashboard::fault::Fault;
-use crate::dashboard::format;
 use crate::dashboard::request::{Asked, path_part};
 use crate::dashboard::table::{Cell, Column, Table};
+use crate::dashboard::{figures, format};
 use crate::run::{Question, Run};
 
 /// Attempts of a question that have a column each.
@@ -88,7 +88,7 @@ pub(super) fn heat(asked: &Asked, run: &Run) -> Option<Chart> {
     let more = if all > drawn.len() { format!("; the first {} are drawn", drawn.len()) } else { String::new() };
     let caption = format!("Questions across, attempts down, from best to worst answered, n = {all} questions{more}");
     let names: Vec<String> = (0..attempts).map(|at| at.to_string()).collect();
-    Some(Chart::heat("matrix", &caption, &names, &drawn))
+    Some(Chart::heat("matrix", &caption, &names, &drawn).sql(figures::attempts_of([run.run_id.as_str()])))
 }
 
 fn square(attempt: &Attempt) -> Heat {

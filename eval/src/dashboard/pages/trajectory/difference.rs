@@ -1,17 +1,25 @@
-//! Two attempts beside one another: which calls they share, where they part, and what the open turn says otherwise.
+//! Two attempts beside one another: what they came to, which calls they share, where they part, and what the open turn says
+//! and saw otherwise.
+
+use std::time::Duration;
 
 use maud::{Markup, html};
 use similar::{Algorithm, ChangeTag, DiffOp, TextDiff, capture_diff_slices};
 
-use super::row::{Calls, Turn};
-use crate::dashboard::format::clipped;
+use super::aside::sign;
+use super::row::{Calls, Head, Turn, Verdict};
+use crate::dashboard::format::{MISSING, clipped, count};
 use crate::dashboard::request::{Asked, path_part};
-use crate::dashboard::text::{Text, beginning};
+use crate::dashboard::text::{Text, beginning, block};
 
 /// Turns of each attempt that are held against one another.
 pub(super) const TURNS_MAX: usize = 2_000;
 /// Characters of a text that are compared word by word.
 const WORDS_CHARS_MAX: usize = 20_000;
+/// Time for a comparison word by word; what takes longer is compared more coarsely.
+const WORDS_TIME: Duration = Duration::from_millis(500);
+/// Characters of an answer.
+const ANSWER_CHARS_MAX: usize = 4_000;
 /// Characters of a call in the list.
 const CALL_CHARS_MAX: usize = 160;
 
@@ -85,19 +93,52 @@ pub(super) fn table(asked: &Asked, other: &str, left: &Calls, right: &Calls) -> 
     }
 }
 
-/// What the open turn and its counterpart say otherwise, word by word.
-pub(super) fn words(number: usize, turn: &Turn, other_number: usize, other: &Turn) -> Markup {
-    let (one, _) = beginning(turn.thought.as_deref().unwrap_or_default(), WORDS_CHARS_MAX);
-    let (two, _) = beginning(other.thought.as_deref().unwrap_or_default(), WORDS_CHARS_MAX);
-    let difference = TextDiff::from_words(one, two);
+/// What both attempts came to: policy, answer, and the verdicts that hold.
+pub(super) fn ends(here: (&Head, &[Verdict]), there: (&Head, &[Verdict])) -> Markup {
+    let sides = [here, there];
+    html! {
+        div.scroll tabindex="0" { table.ends {
+            thead { tr { td {} th scope="col" { "here" } th scope="col" { "there" } } }
+            tbody {
+                tr { th scope="row" { "policy" } @for (head, _) in sides { td { (Text(head.policy_model.as_deref().unwrap_or(MISSING))) } } }
+                tr { th scope="row" { "answer" } @for (head, _) in sides { td { @match &head.answer {
+                    Some(answer) => (block(answer, ANSWER_CHARS_MAX, None)),
+                    None => { "none: ended by “" (head.termination) "”" },
+                } } } }
+                tr { th scope="row" { "verdicts" } @for (_, verdicts) in sides { td {
+                    @for verdict in verdicts.iter().filter(|verdict| verdict.current) {
+                        p { (sign(&verdict.verdict)) " " (verdict.stage) @if let Some(judge) = &verdict.judge { " by " (Text(judge)) } }
+                    }
+                } } }
+            }
+        } }
+    }
+}
+
+/// What the open turn and its counterpart say and saw otherwise.
+pub(super) fn turns(number: usize, turn: &Turn, other_number: usize, other: &Turn) -> Markup {
+    let title = |what| format!("{what} of turn {} here and of turn {} there", number + 1, other_number + 1);
+    let [thoughts, seen @ [here, there]] = [[&turn.thought, &other.thought], [&turn.observation, &other.observation]]
+        .map(|texts| texts.map(|text| text.as_deref().unwrap_or_default()));
+    html! {
+        (words(&title("Thought"), thoughts))
+        @if here != there { (words(&title("Observation"), seen)) }
+    }
+}
+
+/// Where two texts differ, word by word.
+fn words(title: &str, [one, two]: [&str; 2]) -> Markup {
+    let ((one, left_one), (two, left_two)) = (beginning(one, WORDS_CHARS_MAX), beginning(two, WORDS_CHARS_MAX));
+    let difference = TextDiff::configure().timeout(WORDS_TIME).diff_words(one, two);
     html! {
         section.part {
-            h3 { "Thought of turn " (number + 1) " here and of turn " (other_number + 1) " there" }
+            h3 { (title) }
             pre.text dir="auto" tabindex="0" { @for change in difference.iter_all_changes() { @match change.tag() {
                 ChangeTag::Equal => (Text(change.value())),
                 ChangeTag::Delete => del { (Text(change.value())) },
                 ChangeTag::Insert => ins { (Text(change.value())) },
             } } }
+            @if left_one + left_two > 0 { p.remark { "The first " (count(WORDS_CHARS_MAX as u64)) " characters are compared." } }
         }
     }
 }
@@ -141,9 +182,37 @@ mod tests {
 
     #[test]
     fn words_that_differ_are_marked_and_stay_text() {
-        let turn = |thought: &str| Turn { thought: Some(thought.to_string()), ..Turn::default() };
-        let shown = words(0, &turn("go <north> now"), 4, &turn("go south now")).into_string();
-        assert!(shown.contains("of turn 1 here and of turn 5 there"), "{shown}");
+        let turn = |thought: &str, observation: &str| Turn {
+            thought: Some(thought.to_string()),
+            observation: Some(observation.to_string()),
+            ..Turn::default()
+        };
+        let shown = turns(0, &turn("go <north> now", "seen"), 4, &turn("go south now", "seen")).into_string();
+        assert!(shown.contains("Thought of turn 1 here and of turn 5 there"), "{shown}");
         assert!(shown.contains("<del>&lt;north&gt;</del><ins>south</ins>"), "{shown}");
+        assert!(!shown.contains("Observation"), "{shown}");
+        let shown = turns(0, &turn("go", "42 bridges"), 4, &turn("go", "<b>43</b> bridges")).into_string();
+        assert!(shown.contains("Observation of turn 1 here and of turn 5 there"), "{shown}");
+        assert!(shown.contains("<del>42</del><ins>&lt;b&gt;43&lt;/b&gt;</ins> bridges"), "{shown}");
+    }
+
+    #[test]
+    fn both_answers_and_the_verdicts_that_hold_stand_at_the_head() {
+        let head = |answer: Option<&str>| Head {
+            answer: answer.map(str::to_string),
+            termination: "turns".to_string(),
+            policy_model: Some("alpha".to_string()),
+            ..Head::default()
+        };
+        let verdict = |verdict: &str, current| Verdict {
+            verdict: verdict.to_string(),
+            stage: "correctness".to_string(),
+            current,
+            ..Verdict::default()
+        };
+        let (pass, fail) = ([verdict("pass", true), verdict("fail", false)], [verdict("fail", true)]);
+        let shown = ends((&head(Some("<Lomé>")), &pass), (&head(None), &fail)).into_string();
+        assert!(shown.contains("&lt;Lomé&gt;") && shown.contains("none: ended by “turns”"), "{shown}");
+        assert_eq!((shown.matches("▲ pass").count(), shown.matches("▼ fail").count()), (1, 1), "{shown}");
     }
 }

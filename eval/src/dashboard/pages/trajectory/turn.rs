@@ -7,7 +7,7 @@ use webdancer_agent::format::{Action, Turn as Written, render_observation};
 use super::row::{Head, Turn};
 use crate::dashboard::format::{clipped, count, duration_ms};
 use crate::dashboard::page::id;
-use crate::dashboard::request::{Asked, path_part};
+use crate::dashboard::request::path_part;
 use crate::dashboard::text::{SHOWN_CHARS_MAX, Text, block, first_lines};
 
 /// Lines of a thought before it is folded.
@@ -18,7 +18,7 @@ const OBSERVATION_LINES: usize = 4;
 const URLS_MAX: usize = 10;
 
 /// A turn as a page shows it.
-pub(super) fn turn(asked: &Asked, head: &Head, number: usize, turn: &Turn, pages: &[(String, String)]) -> Markup {
+pub(super) fn turn(head: &Head, number: usize, turn: &Turn, pages: &[(String, String)]) -> Markup {
     let last = number + 1 == head.turns as usize;
     html! {
         @if last && let Some(instruction) = &turn.final_instruction {
@@ -27,7 +27,7 @@ pub(super) fn turn(asked: &Asked, head: &Head, number: usize, turn: &Turn, pages
         section.part {
             h3 { "Thought" }
             @match turn.thought.as_deref() {
-                Some(thought) => (folded(thought, THOUGHT_LINES, &whole(asked, number, "thought"))),
+                Some(thought) => (folded(thought, THOUGHT_LINES, &whole(head, number, "thought"))),
                 None => p.remark { "none that could be read; the raw text has what was written" },
             }
         }
@@ -43,7 +43,7 @@ pub(super) fn turn(asked: &Asked, head: &Head, number: usize, turn: &Turn, pages
         @if let Some(observation) = &turn.observation {
             section.part {
                 h3 { "Observation " small { (count(observation.chars().count() as u64)) " characters" } }
-                (folded(observation, OBSERVATION_LINES, &whole(asked, number, "observation")))
+                (folded(observation, OBSERVATION_LINES, &whole(head, number, "observation")))
                 @if let Some(digest) = &turn.observation_digest { p.remark { "digest " (id(digest)) } }
             }
         }
@@ -65,12 +65,12 @@ pub(super) fn measures(turn: &Turn) -> Markup {
 }
 
 /// A turn as it was written, byte for byte, and the message that answered it.
-pub(super) fn raw(asked: &Asked, head: &Head, number: usize, turn: &Turn) -> Markup {
+pub(super) fn raw(head: &Head, number: usize, turn: &Turn) -> Markup {
     let observation = turn.observation.as_deref().map(render_observation);
     html! {
-        section.part { h3 { "Written by the policy" } (block(&written(head, number, turn), SHOWN_CHARS_MAX, Some(&whole(asked, number, "raw")))) }
+        section.part { h3 { "Written by the policy" } (block(&written(head, number, turn), SHOWN_CHARS_MAX, Some(&whole(head, number, "raw")))) }
         @if let Some(observation) = &observation {
-            section.part { h3 { "Given to the policy" } (block(observation, SHOWN_CHARS_MAX, Some(&whole(asked, number, "observation")))) }
+            section.part { h3 { "Given to the policy" } (block(observation, SHOWN_CHARS_MAX, Some(&whole(head, number, "observation")))) }
         }
     }
 }
@@ -90,9 +90,8 @@ pub(super) fn written(head: &Head, number: usize, turn: &Turn) -> String {
 }
 
 /// Where a part of a turn is had in full, as plain text.
-fn whole(asked: &Asked, number: usize, part: &str) -> String {
-    let trajectory = path_part(asked.part("id"));
-    format!("/trajectories/{trajectory}/turns/{}/{part}", number + 1)
+fn whole(head: &Head, number: usize, part: &str) -> String {
+    format!("/trajectories/{}/turns/{}/{part}", path_part(&head.trajectory_id), number + 1)
 }
 
 /// A text of which more than so many lines are folded. `details` needs no script.
