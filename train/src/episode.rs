@@ -49,7 +49,7 @@ pub struct Turn {
     pub context: Vec<u32>,
     /// Token ids that were sampled, \[N\]; not empty. The token that ended the turn is the last, if it was sampled.
     pub completion: Vec<u32>,
-    /// Log-probability of each under the sampler, natural logarithm, at temperature 1, \[N\].
+    /// Log-probability of each under the sampler, natural logarithm, at the temperature that it was drawn at, \[N\].
     pub log_probs: Vec<f32>,
     /// Update step of the weights that they were sampled from.
     pub policy_version: i64,

@@ -39,7 +39,8 @@ pub struct Written {
     pub request: RequestId,
     /// The token.
     pub id: i64,
-    /// Its log-probability, natural logarithm: of the model itself, at temperature 1, before penalties and cuts.
+    /// Its log-probability, natural logarithm: of the model itself, before penalties and cuts; see
+    /// [`SamplingConfig::tell_tempered`].
     pub log_prob: f32,
     /// The token's own text. A character of several tokens is the last one's; an end of turn has none.
     pub piece: String,

@@ -18,13 +18,15 @@ use crate::model::Qwen;
 /// Logits that exist at a time, at most: 64 Mi elements, 256 MiB in fp32; as much again where entropies are asked for.
 const LOGITS_MAX: i64 = 64 << 20;
 
-/// Trained tokens of a micro-batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Trained tokens of a micro-batch, and the distributions that they are looked at in.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Places<'a> {
     /// Positions whose hidden states predict them, \[N\].
     pub positions: &'a [i64],
     /// Their ids, \[N\].
     pub ids: &'a [i64],
+    /// What logits are divided by. Log-probabilities, entropies and gradients are of what comes of that.
+    pub temperature: f64,
 }
 
 /// A chunk of trained tokens under the model.
@@ -81,7 +83,7 @@ impl Targets {
     }
 
     fn places(&self) -> Places<'_> {
-        Places { positions: &self.positions, ids: &self.ids }
+        Places { positions: &self.positions, ids: &self.ids, temperature: 1.0 }
     }
 }
 
@@ -184,6 +186,9 @@ fn head_loss(
         let rows = |tensor: &Tensor| tensor.narrow(0, from, step.min(count - from));
         let (inputs, ids) = (rows(&picked), rows(&ids));
         let mut logits = inputs.matmul(&head.tr()).to_kind(Kind::Float);
+        if places.temperature != 1.0 {
+            let _ = logits.g_div_scalar_(places.temperature);
+        }
         let log_total = logits.logsumexp([1], true);
         let log_probs = logits.gather(1, &ids, false) - &log_total;
         // Where the logits were: log-probabilities of the whole vocabulary.
@@ -198,8 +203,8 @@ fn head_loss(
         let (Wanted::Gradients { of_head }, Some(picked_gradient)) = (&mut wanted, &mut picked_gradient) else {
             continue;
         };
-        // Slope times one-hot minus softmax.
-        let slopes = terms.slopes.unsqueeze(1);
+        // Slope times one-hot minus softmax, by the temperature.
+        let slopes = terms.slopes.unsqueeze(1) / places.temperature;
         let mut found = probabilities.unwrap_or_else(|| logits.exp_());
         let _ = found.g_mul_(&slopes.neg()).scatter_add_(1, &ids, &slopes);
         let logits_gradient = found.to_kind(head.kind());

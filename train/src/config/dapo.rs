@@ -113,6 +113,9 @@ pub struct PolicyConfig {
 pub struct GroupConfig {
     /// Rollouts of a prompt, G. 16: paper.
     pub size: usize,
+    /// Temperature that they are sampled at, from the whole distribution (top_p 1.0: paper). The loss is that of the policy
+    /// at this temperature. 1.0: paper.
+    pub temperature: f64,
     /// Whether groups that are all correct or all wrong are left out, and others rolled out in their place. Without, all
     /// groups of two episodes and more are trained on, to measure what it is worth: then `oversampling` above 1 rolls
     /// out what nobody looks at. True: paper.
@@ -136,6 +139,7 @@ impl Default for GroupConfig {
     fn default() -> GroupConfig {
         GroupConfig {
             size: 16,
+            temperature: 1.0,
             dynamic_sampling: true,
             prompts: 512,
             oversampling: 3.0,
@@ -313,6 +317,7 @@ impl GroupConfig {
             "groups.size",
             "from 2 to 4096: one rollout has nothing to compare with",
         )?;
+        within((0.01..=100.0).contains(&self.temperature), "groups.temperature", "from 0.01 to 100")?;
         within((1..=65_536).contains(&self.prompts), "groups.prompts", "from 1 to 65536")?;
         within((1.0..=100.0).contains(&self.oversampling), "groups.oversampling", "from 1 to 100")?;
         within(self.refills_max <= 1_000, "groups.refills_max", "at most 1000")?;

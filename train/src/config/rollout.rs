@@ -9,8 +9,7 @@ use webdancer_agent::react::{Cot, ReactConfig};
 
 use super::within;
 
-/// `[rollouts]`: attempts at questions, made in the trainer's process. They are sampled at temperature 1 from the whole
-/// distribution: temperature 1.0, top_p 1.0 (paper).
+/// `[rollouts]`: attempts at questions, made in the trainer's process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RolloutConfig {
@@ -63,7 +62,8 @@ impl RolloutConfig {
         within(
             self.agent.sampling == Sampling::default(),
             "rollouts.agent.sampling",
-            "left out: rollouts are sampled at temperature 1 from the whole distribution",
+            "left out: rollouts are sampled at groups.temperature from the whole distribution, and those that measure at \
+             their own",
         )?;
         within(self.pages_max >= 1, "rollouts.pages_max", "at least 1")?;
         within(self.file_bytes_max >= 1, "rollouts.file_bytes_max", "at least 1")

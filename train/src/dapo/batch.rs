@@ -31,6 +31,8 @@ pub struct PolicyBatch {
 /// Trained tokens of a micro-batch, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PolicyTargets {
+    /// Temperature of the distributions that the tokens were drawn from, which ratios are ratios of.
+    pub temperature: f64,
     /// Positions whose hidden states predict them, \[N\].
     pub positions: Vec<i64>,
     /// Their ids, \[N\].
@@ -82,6 +84,12 @@ impl Round {
             }
         }
         round
+    }
+
+    /// The same of tokens that were drawn at this temperature.
+    pub fn at_temperature(mut self, temperature: f64) -> Round {
+        self.batches_mut().for_each(|batch| batch.targets.temperature = temperature);
+        self
     }
 
     /// Trained tokens of all updates.
@@ -160,7 +168,7 @@ fn weights(parts: &[Part], aggregation: PolicyAggregation) -> Vec<f32> {
 
 /// The trained tokens of a packed batch; its rows are places in `parts`.
 fn targets(packed: &PackedBatch, parts: &[Part], weights: &[f32]) -> PolicyTargets {
-    let mut targets = PolicyTargets::default();
+    let mut targets = PolicyTargets { temperature: 1.0, ..PolicyTargets::default() };
     for (&row, &start) in packed.rows.iter().zip(&packed.doc_starts) {
         let (Some(part), Some(&weight)) = (parts.get(row as usize), weights.get(row as usize)) else { continue };
         let SampledDocument { ids, trained, log_probs } = &part.document;

@@ -1,5 +1,6 @@
 //! The loss of a token, and how it changes with the token's log-probability.
 //!
+//! π is the policy at the temperature that its tokens were drawn at: logits are divided by it, as verl does.
 //! With r = π(token) / π_old(token), A the advantage of its episode, and q the reference:
 //!
 //! ```text
@@ -213,7 +214,7 @@ impl Loss for PolicyLoss<'_> {
 impl PolicyTargets {
     /// Where they stand.
     pub fn places(&self) -> Places<'_> {
-        Places { positions: &self.positions, ids: &self.ids }
+        Places { positions: &self.positions, ids: &self.ids, temperature: self.temperature }
     }
 }
 

@@ -19,11 +19,14 @@ pub struct SamplingConfig {
     pub repetition_penalty: f64,
     /// Of the sequence's own generator.
     pub seed: u64,
+    /// Whether the log-probabilities told are those at the temperature, and not the model's own.
+    #[serde(skip)]
+    pub tell_tempered: bool,
 }
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, top_k: 0, repetition_penalty: 1.0, seed: 0 }
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0, repetition_penalty: 1.0, seed: 0, tell_tempered: false }
     }
 }
 
@@ -33,6 +36,11 @@ const TEMPERATURE_MIN: f64 = 1e-5;
 impl SamplingConfig {
     fn greedy(&self) -> bool {
         self.temperature < TEMPERATURE_MIN
+    }
+
+    /// What logits are divided by before their log-probabilities are told.
+    fn told_at(&self) -> f64 {
+        if self.tell_tempered && !self.greedy() { self.temperature } else { 1.0 }
     }
 
     fn cuts(&self) -> bool {
@@ -55,7 +63,6 @@ pub(super) fn generator(config: &SamplingConfig) -> ChaCha8Rng {
 /// Samples a token of each row of logits \[B, V\]; gives ids and log-probabilities, \[B\] each.
 pub(super) fn sample(logits: &Tensor, rows: &mut [Row<'_>]) -> (Vec<i64>, Vec<f32>) {
     let logits = logits.to_kind(Kind::Float);
-    let total = logits.logsumexp([1], true);
     let penalised = penalise(&logits, rows);
     let mut ids = penalised.argmax(1, false);
     // Cut and uncut rows walk their tokens in different orders, and how a row is drawn must not depend on its neighbours.
@@ -73,14 +80,23 @@ pub(super) fn sample(logits: &Tensor, rows: &mut [Row<'_>]) -> (Vec<i64>, Vec<f3
         let found = draw(&penalised.index_select(0, &at), &configs, &uniform, cut);
         let _ = ids.index_copy_(0, &at, &found);
     }
-    let log_probs = logits.gather(1, &ids.unsqueeze(1), false) - total;
+    let told = match rows.iter().all(|row| row.config.told_at() == 1.0) {
+        true => logits,
+        false => &logits / column(&logits, rows.iter().map(|row| row.config.told_at() as f32).collect()),
+    };
+    let log_probs = told.gather(1, &ids.unsqueeze(1), false) - told.logsumexp([1], true);
     (to_vec(&ids), to_vec_f32(&log_probs.squeeze_dim(1)))
+}
+
+/// A value for each row of logits, \[B, 1\].
+fn column(logits: &Tensor, values: Vec<f32>) -> Tensor {
+    Tensor::from_slice(&values).to_device(logits.device()).unsqueeze(1)
 }
 
 /// By inverting the cumulative distribution at a uniform number a row.
 fn draw(logits: &Tensor, configs: &[SamplingConfig], uniform: &[f32], cut: bool) -> Tensor {
     let device = logits.device();
-    let column = |values: Vec<f32>| Tensor::from_slice(&values).to_device(device).unsqueeze(1);
+    let column = |values| column(logits, values);
     let scaled = logits / column(configs.iter().map(|config| config.temperature as f32).collect());
     let uniform = Tensor::from_slice(uniform).to_device(device).unsqueeze(1);
     if !cut {
@@ -179,6 +195,21 @@ mod tests {
         for temperature in [0.0, 1e-50, 9e-6] {
             let greedy = SamplingConfig { temperature, ..SamplingConfig::default() };
             assert_eq!(shares(&[0.2, 0.5, 0.3], greedy, &[]).0[1].round(), 1.0, "{temperature}");
+        }
+    }
+
+    #[test]
+    fn the_log_probability_told_is_the_models_or_that_at_the_temperature() {
+        for (tell_tempered, temperature, expected) in [
+            (false, 0.5, 0.3f32),
+            (true, 0.5, 0.09 / 0.38),
+            (true, 1.0, 0.3),
+            // There is no distribution to tell of.
+            (true, 0.0, 0.5),
+        ] {
+            let config = SamplingConfig { temperature, tell_tempered, ..SamplingConfig::default() };
+            let told = shares(&[0.5, 0.2, 0.3], config, &[]).1[if temperature == 0.0 { 0 } else { 2 }];
+            assert!((told - expected.ln()).abs() < 1e-5, "{tell_tempered} {temperature}: {}", told.exp());
         }
     }
 

@@ -201,6 +201,11 @@ impl Material {
     fn read(job: &DapoJob, config: &DapoConfig, say: &mut impl FnMut(String)) -> Result<Material, TrainError> {
         let bytes_max = config.rollouts.file_bytes_max;
         if let Some(place) = &job.replay {
+            if config.groups.temperature != 1.0 {
+                return Err(usage(
+                    "groups.temperature: recorded episodes are replayed at temperature 1 alone: leave it out",
+                ));
+            }
             let (stored, others): (Vec<_>, Vec<_>) =
                 stored::read(place, bytes_max)?.into_iter().partition(Stored::is_of_the_whole_distribution);
             // Attempts to validate on are in no group, and nobody expects them here.
@@ -318,7 +323,7 @@ impl Material {
             runtime: runtime.handle().clone(),
             prompts: Prompts::new(train, config.seed),
             recorded: recorded.into_iter().map(by_id).collect::<HashMap<_, _>>(),
-            agent: agent(1.0, 1.0),
+            agent: agent(config.groups.temperature, 1.0),
             validation: validation.into_iter().map(Arc::new).collect(),
             trial_agent: agent(config.validation.temperature, config.validation.top_p),
         }))

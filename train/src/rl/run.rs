@@ -293,7 +293,8 @@ impl<W: Write, S: FnMut(String)> Run<'_, W, S> {
     /// The updates of a round; what there is to tell of them, as means over updates.
     fn learn(&mut self, batch: &Batch) -> Result<Vec<statistics::Named>, TrainError> {
         let config = self.config;
-        let mut round = Round::new(&batch.examined, config.loss.aggregation, &config.batch);
+        let round = Round::new(&batch.examined, config.loss.aggregation, &config.batch);
+        let mut round = round.at_temperature(config.groups.temperature);
         let model = self.engine.model();
         // How far trainer and sampler are apart, each update tells.
         fix_old_log_probs(model, &mut round, &config.loss)?;

@@ -203,6 +203,7 @@ fn sampling(asked: &Sampling, turn: u64) -> SamplingConfig {
         top_p: asked.top_p.unwrap_or(own.top_p),
         top_k: asked.top_k.map_or(own.top_k, |top_k| top_k as usize),
         repetition_penalty: asked.repetition_penalty.unwrap_or(own.repetition_penalty),
+        tell_tempered: true,
         seed: hash.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)),
     }
 }

@@ -120,6 +120,7 @@ impl Asked {
             top_k: usize::try_from(wire.top_k.unwrap_or(0)).unwrap_or(0),
             repetition_penalty: within("repetition_penalty", wire.repetition_penalty, 1.0, 0.01, 100.0)?,
             seed: wire.seed.map_or_else(rand::random, i64::cast_unsigned),
+            ..SamplingConfig::default()
         };
         Ok(Self {
             messages: wire.messages.into_iter().map(message).collect::<Result<_, _>>()?,

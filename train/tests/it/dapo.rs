@@ -92,7 +92,7 @@ fn straightforward(model: &Qwen, update: &PolicyUpdate, config: &DapoLossConfig)
     for batch in &update.batches {
         let targets = &batch.targets;
         let tensor = |values: &[f32]| Tensor::from_slice(values);
-        let logits = model.hidden_of(&batch.packed).matmul(&model.head().tr());
+        let logits = model.hidden_of(&batch.packed).matmul(&model.head().tr()) / targets.temperature;
         let predicted = logits.softmax(-1, Kind::Float).index_select(0, &Tensor::from_slice(&targets.positions));
         let probabilities = predicted.gather(1, &Tensor::from_slice(&targets.ids).unsqueeze(1), false).squeeze_dim(1);
         let ratios = &probabilities / tensor(&targets.old_log_probs).exp();
@@ -134,12 +134,13 @@ fn loss_and_gradient_are_those_of_a_straightforward_implementation() {
     let tied = model(1, Kind::Float);
     // Of transformers' fixtures, one has a head of its own; its vocabulary is larger, which does no harm.
     let untied = case("qwen3").model;
-    for (model, kl) in [(&tied, 0.0), (&tied, 0.3), (&untied, 0.0)] {
+    for (model, kl, temperature) in [(&tied, 0.0, 1.0), (&tied, 0.3, 1.0), (&tied, 0.3, 0.6), (&untied, 0.0, 0.6)] {
         let config = DapoLossConfig { kl, dual_clip: 3.0, ..DapoLossConfig::default() };
         for aggregation in AGGREGATIONS {
             for mut update in updates(aggregation, 40) {
                 assert!(update.batches.len() > 2);
                 for batch in &mut update.batches {
+                    batch.targets.temperature = temperature;
                     let reference = log_probs(model, batch).iter().map(|log_prob| log_prob * 0.8).collect();
                     batch.targets.reference_log_probs = if kl > 0.0 { reference } else { Vec::new() };
                 }

@@ -427,6 +427,28 @@ fn without_the_same_bits_a_killed_run_still_learns_from_the_very_groups_that_it_
 }
 
 #[test]
+fn a_policy_is_trained_at_the_temperature_that_it_is_sampled_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let cool = DAPO.replace("[groups]\n", "[groups]\ntemperature = 0.6\n").replace("steps_max = 10", "steps_max = 2");
+    let out = folder.path().join("out");
+    let (events, said, code) = finish(start(&out, &cool, &SAMPLED));
+    assert_eq!(code, 0, "{said}");
+    let rows = of_kind(&events, "trajectory").into_iter().map(|data| data["sampling_parameters"].clone());
+    let temperatures: HashSet<String> =
+        rows.filter(|with| with["purpose"] != "validation").map(|with| with["temperature"].to_string()).collect();
+    assert_eq!(temperatures, HashSet::from(["0.6".to_string()]));
+    // Trainer and sampler look at the same distribution.
+    assert!(metric(&events, "mismatch.mean").values().all(|apart| *apart < 1e-4), "{said}");
+    let recorded = out.join("events.ndjson");
+    let replayed = folder.path().join("replayed");
+    let (_, said, code) = finish(start(&replayed, &cool, &["--replay", recorded.to_str().unwrap()]));
+    assert!(
+        code == 1 && said.contains("groups.temperature: recorded episodes are replayed at temperature 1"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_is_missing_is_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let fails = |config: &str, more: &[&str]| {

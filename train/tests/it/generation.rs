@@ -57,7 +57,14 @@ fn log_probabilities_are_those_that_training_sees() {
     let Case { model, batch, .. } = case("qwen3");
     let prompt = &batch.ids[..13];
     let mut engine = engine("qwen3", EngineConfig::default());
-    let sampling = SamplingConfig { temperature: 0.7, top_p: 0.9, repetition_penalty: 1.1, seed: 3, top_k: 30 };
+    let sampling = SamplingConfig {
+        temperature: 0.7,
+        top_p: 0.9,
+        repetition_penalty: 1.1,
+        seed: 3,
+        top_k: 30,
+        ..SamplingConfig::default()
+    };
     engine.submit(Request { sampling, ..greedy(prompt, 10) }).unwrap();
     let written = run(&mut engine).into_values().next().unwrap();
 
