@@ -127,24 +127,29 @@ const COLUMNS: &str = "t.trajectory_id, t.run_id, t.attempt, t.policy_model, \
     json_get_float(j.criteria, 'confidence') AS confidence, json_get_bool(j.criteria, 'attempted') AS attempted, \
     (coalesce(t.restricted, false) OR g.qa_id IS NOT NULL) AS restricted, t.input_tokens, t.output_tokens, t.turn_ms, \
     t.turn_tool_ms, t.turn_tool, t.turn_outcome";
+/// What joins `o`, the observations of attempts `t` among other columns. Which row of a trajectory is the current one is found
+/// over the whole table before a condition on runs or questions is looked at: had the view the observations in its rows, those
+/// of all runs would be read, and kept in memory.
+pub(crate) const OBSERVATIONS: &str = "JOIN trajectories AS o ON o.event_id = t.event_id";
+
 /// Calls after the answer was seen, which no observation was read for.
 const UNREAD: &str = "CAST(NULL AS BIGINT) AS calls_after_answer";
 
 /// The query for the attempts at questions. `condition` is SQL over the columns of `trajectories` as `t`, and of their
 /// questions as `q`. It reads no observation, so that `calls_after_answer` is not known.
 pub fn sql(condition: &str) -> String {
-    select("current_judgments", condition, UNREAD)
+    select("current_judgments", condition, UNREAD, "")
 }
 
 /// The same with `calls_after_answer`: it reads the observations, the largest part of a trajectory.
 pub fn sql_with_over_action(condition: &str) -> String {
-    let seen = "calls_after_answer(q.answer, t.turn_observation, t.turn_tool) AS calls_after_answer";
-    select("current_judgments", condition, seen)
+    let seen = "calls_after_answer(q.answer, o.turn_observation, o.turn_tool) AS calls_after_answer";
+    select("current_judgments", condition, seen, OBSERVATIONS)
 }
 
 /// The attempts with the verdicts of one judge, whether they count or not.
 pub fn sql_judged_by(condition: &str, judge: &ScorerPlan) -> String {
-    select(&verdicts_of(judge), condition, UNREAD)
+    select(&verdicts_of(judge), condition, UNREAD, "")
 }
 
 /// A subquery for the verdicts of a judge on answers, one a trajectory. What a person said holds whoever judges, and an
@@ -168,12 +173,12 @@ pub fn verdicts_of(judge: &ScorerPlan) -> String {
     )
 }
 
-fn select(judgments: &str, condition: &str, after_answer: &str) -> String {
+fn select(judgments: &str, condition: &str, after_answer: &str, observations: &str) -> String {
     format!(
         "SELECT t.qa_id, {COLUMNS}, {after_answer} \
          FROM current_trajectories AS t \
          LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id {} \
-         LEFT JOIN {judgments} AS j ON j.trajectory_id = t.trajectory_id AND j.stage = 'correctness' \
+         LEFT JOIN {judgments} AS j ON j.trajectory_id = t.trajectory_id AND j.stage = 'correctness' {observations} \
          WHERE {condition} \
          ORDER BY t.run_id, t.qa_id, t.attempt, t.event_time, t.event_id",
         gated::joined_to("t")

@@ -23,7 +23,7 @@ use webdancer_agent::tool::ObservationLimits;
 use webdancer_agent::web::pages_shown;
 use webdancer_query::QueryError;
 
-use crate::attempts::{RowsError, as_type, not_as_given, strings};
+use crate::attempts::{OBSERVATIONS, RowsError, as_type, not_as_given, strings};
 use crate::report::{Options, over};
 use crate::run::{GATED, Question, Run, of_runs};
 use crate::stats::mean::Estimate;
@@ -200,9 +200,9 @@ where
 /// [`attempts::sql`](crate::attempts::sql).
 pub fn sql(condition: &str) -> String {
     format!(
-        "SELECT t.trajectory_id, t.qa_id, coalesce(q.question, t.question) AS question, q.answer AS gold, t.turn_tool, \
-           t.turn_arguments, t.turn_observation \
-         FROM current_trajectories AS t LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id WHERE {condition}"
+        "SELECT t.trajectory_id, t.qa_id, coalesce(q.question, t.question) AS question, q.answer AS gold, o.turn_tool, \
+           o.turn_arguments, o.turn_observation \
+         FROM current_trajectories AS t {OBSERVATIONS} LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id WHERE {condition}"
     )
 }
 
