@@ -138,7 +138,7 @@ async fn a_question_is_gated_in_all_its_rows_and_so_is_an_attempt_at_it_whether_
 async fn a_question_that_came_to_be_gated_is_gone_from_older_versions_and_pins_too() {
     let question = |attributes: &str| json!({"qa_id": "q", "method": "benchmark", "question": "Q", "answer": "A", "attributes": attributes});
     let (before, gated) = (question("{}"), question(r#"{"restricted": true}"#));
-    let lake = Memory::default().with(Kind::Qa, &[before.clone()]).with(Kind::Qa, &[before, gated]);
+    let lake = Memory::default().with(Kind::Qa, std::slice::from_ref(&before)).with(Kind::Qa, &[before, gated]);
     let newest = lake.newest_max.clone();
     newest.store(0, Ordering::Relaxed);
     let engine = lake.engine();
