@@ -384,7 +384,7 @@ mod tests {
         for (text, line) in [
             (
                 "[groups]\nG = 1\n",
-                "dapo.toml:2:1: groups.G: unknown field `G`, expected one of `size`, `dynamic_sampling`",
+                "dapo.toml:2:1: groups.G: unknown field `G`, expected one of `size`, `temperature`, `dynamic_sampling`",
             ),
             ("[loss]\nclip_low = 'x'\n", "dapo.toml:2:12: loss.clip_low: invalid type: string, expected f64"),
             ("preset = 'x'\n", "dapo.toml: preset: must be one of demo"),
