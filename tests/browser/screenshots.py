@@ -74,9 +74,8 @@ IDS = {
     "sampled": "SELECT max(trajectory_id) AS id FROM trajectories WHERE turn_completion_token_ids IS NOT NULL",
     "question": "SELECT qa_id AS id FROM trajectories WHERE trajectory_id = '{trajectory}'",
     "page": "SELECT max(digest) AS id FROM pages WHERE digest IS NOT NULL AND title IS NOT NULL",
-    "run": "SELECT last_value(run_id ORDER BY started) AS id FROM run_state WHERE kind = 'eval' AND state = 'finished'",
-    # By the other policy.
-    "before": "SELECT first_value(run_id ORDER BY started) AS id FROM run_state WHERE kind = 'eval' AND state = 'finished'",
+    "run": "SELECT max(run_id) AS id FROM run_state WHERE state = 'finished' AND json_get_str(config, 'policy') = 'scripted:0.03'",
+    "before": "SELECT max(run_id) AS id FROM run_state WHERE state = 'finished' AND json_get_str(config, 'policy') = 'scripted:0.12'",
     "slot": "SELECT max(slot_id) AS id FROM slot_state",
     "benchmark": "SELECT json_get_str(config, 'benchmark', 'benchmark') AS id FROM run_state WHERE kind = 'eval' ORDER BY started DESC LIMIT 1",
     "training": "SELECT max(r.run_id) AS id FROM run_state AS r JOIN metrics AS m ON m.run_id = r.run_id WHERE r.kind IN ('sft', 'dapo')",
