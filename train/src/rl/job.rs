@@ -213,7 +213,7 @@ impl Material {
             if others > 0 {
                 say(format!(
                     "{others} recorded attempts left out: they were sampled otherwise than at temperature 1 from the whole \
-                     distribution, and their log-probabilities are not those that they were drawn by"
+                     distribution, and their log-probabilities need not be those that they were drawn by"
                 ));
             }
             let groups = stored::groups(place, stored)?;

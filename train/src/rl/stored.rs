@@ -9,8 +9,9 @@
 //!
 //! In whatever order rows lie, a run's groups are gone through in the order of their rounds and prompts. A turn whose ids or
 //! log-probabilities have a null among them has none: it is left out, and counted. So is an attempt that was not sampled at
-//! temperature 1 from the whole distribution: log-probabilities are recorded at temperature 1, and a ratio to them would
-//! say nothing of how its tokens were drawn.
+//! temperature 1 from the whole distribution: endpoints record the model's own log-probabilities, and a ratio to them would
+//! say nothing of how its tokens were drawn. Rollouts at another temperature record theirs, but a row does not say whose it
+//! is.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -53,8 +54,8 @@ impl Stored {
         Some(RewardParts { format, answer, reward, fault: None })
     }
 
-    /// Whether its tokens were drawn by the probabilities that are recorded: at temperature 1, without cuts or penalties,
-    /// as far as its sampling parameters tell.
+    /// Whether its tokens were drawn by the probabilities that are recorded, whoever recorded them: at temperature 1, without
+    /// cuts or penalties, as far as its sampling parameters tell.
     pub fn is_of_the_whole_distribution(&self) -> bool {
         let Some(JsonText(parameters)) = &self.trajectory.sampling_parameters else { return true };
         let is = |name: &str, allowed: &[f64]| {
