@@ -66,6 +66,8 @@ extern "C" bool webdancer_fused_adamw(const at::Tensor *weights, const at::Tenso
     }
     at::_fused_adamw_(*weights, *gradient, *first, *second, /*max_exp_avg_sqs=*/{}, *step, learning_rate, beta1, beta2,
                       weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, scale, /*found_inf=*/std::nullopt);
+    // Operators on lists of tensors do not count that they wrote in place. Who keeps what weights gave looks at that count.
+    weights->unsafeGetTensorImpl()->bump_version();
   });
 }
 

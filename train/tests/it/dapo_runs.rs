@@ -427,6 +427,17 @@ fn without_the_same_bits_a_killed_run_still_learns_from_the_very_groups_that_it_
 }
 
 #[test]
+fn every_round_is_sampled_by_the_weights_that_are_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        DAPO.replace("deterministic = true", "deterministic = false").replace("steps_max = 10", "steps_max = 6");
+    let (events, said, code) = finish(start(&folder.path().join("out"), &config, &SAMPLED));
+    assert_eq!(code, 0, "{said}");
+    let apart = metric(&events, "mismatch.max");
+    assert!(apart.len() >= 3 && apart.values().all(|apart| *apart < 1e-4), "{apart:?}");
+}
+
+#[test]
 fn a_policy_is_trained_at_the_temperature_that_it_is_sampled_at() {
     let folder = tempfile::tempdir().unwrap();
     let cool = DAPO.replace("[groups]\n", "[groups]\ntemperature = 0.6\n").replace("steps_max = 10", "steps_max = 2");

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use webdancer_train::batch::PackedBatch;
+use webdancer_train::config::OptimizerConfig;
 use webdancer_train::generate::{Engine, EngineConfig, Finish, Request, RequestId, SamplingConfig, Written};
 use webdancer_train::loss::{self, Targets};
+use webdancer_train::optim::AdamW;
 
 use crate::parity::{Case, case};
 
@@ -199,8 +201,11 @@ fn what_other_weights_computed_is_forgotten() {
     // Changed while a sequence is under way: what it holds is of both, and is not kept.
     engine.submit(greedy(&prompt(1, 50), 10)).unwrap();
     engine.step().unwrap();
-    let mut weights = engine.model().parameters().flat().shallow_clone();
-    let _ = tch::no_grad(|| weights.g_mul_scalar_(1.5));
+    // As training changes them: in place, by one operator.
+    let parameters = engine.model().parameters();
+    let mut optimizer = AdamW::new(&OptimizerConfig::default(), parameters).unwrap();
+    let _ = optimizer.gradient().shallow_clone().uniform_(-1.0, 1.0);
+    optimizer.step(parameters, 0.1).unwrap();
     run(&mut engine);
     engine.submit(greedy(&prompt(1, 50), 1)).unwrap();
     assert_eq!(run(&mut engine).into_values().next().unwrap()[0].prompt_cached, 0);
