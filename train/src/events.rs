@@ -217,6 +217,11 @@ impl<W: Write> Events<W> {
         self.tell_of(&row.trajectory_id, row, now)
     }
 
+    /// The id of the judgment of a trajectory of this run.
+    pub fn judgment_id(&self, trajectory_id: &str) -> EventId {
+        EventId::derive(self.run.started, &self.run.id, Kind::Judgment, trajectory_id, 0)
+    }
+
     /// What is said of a trajectory once.
     fn tell_of<R: HasKind>(&mut self, trajectory_id: &str, row: &R, now: DateTime<Utc>) -> Result<bool, InputError> {
         let id = EventId::derive(self.run.started, &self.run.id, R::KIND, trajectory_id, 0);

@@ -12,6 +12,7 @@ use webdancer_query::{QueryEngine, QueryOptions};
 use webdancer_schemas::id::EventId;
 use webdancer_schemas::log::EventLog;
 use webdancer_synth::funnel::{COLUMNS, Run, RunState, SOURCE, reward_all, reward_digest};
+use webdancer_train::events::SOURCE as TRAINER;
 
 use crate::columns::{query, strings};
 use crate::context::Context;
@@ -175,8 +176,8 @@ fn word(why: Withheld) -> &'static str {
     }
 }
 
-/// Trajectories without a reward by these parameters for their current judgment. Rollouts of one question by one policy
-/// in one run are a group.
+/// Trajectories without a reward by these parameters for their current judgment; those that the trainer rewarded by its
+/// own have one. Rollouts of one question by one policy in one run are a group.
 fn due(digest: &str) -> String {
     let columns = COLUMNS.map(|column| format!("t.{column}")).join(", ");
     format!(
@@ -191,7 +192,7 @@ fn due(digest: &str) -> String {
         given AS (
             SELECT trajectory_id, coalesce(json_get_str(criteria, 'judgment'), '') AS judgment_id
             FROM rewards
-            WHERE json_get_str(criteria, 'digest') = '{digest}'
+            WHERE json_get_str(criteria, 'digest') = '{digest}' OR source = '{TRAINER}'
         ),
         missing AS (
             SELECT d.* FROM due AS d

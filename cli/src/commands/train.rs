@@ -18,6 +18,7 @@ use webdancer_schemas::id::EventId;
 use webdancer_schemas::kind::Kind;
 use webdancer_schemas::log::EventLog;
 use webdancer_schemas::rows::{Artifact, Run};
+use webdancer_train::events::SOURCE;
 
 use crate::args::TrainCommand;
 use crate::context::Context;
@@ -26,9 +27,6 @@ use crate::output;
 pub(super) use plan::{Asked, absolute, find_trainer};
 use plan::{Plan, Training};
 use trainer::{End, Told};
-
-/// CloudEvents `source` of the run's states.
-const SOURCE: &str = "webdancer/train";
 
 /// The result of the command.
 #[derive(Debug, Serialize)]

@@ -220,9 +220,11 @@ impl Material {
             let episodes = groups.iter().map(Vec::len).sum::<usize>();
             say(format!("{episodes} recorded episodes in {} groups; nothing is sampled", groups.len()));
             let pins = job.job.pins.iter().map(|place| Pin::open(place)).collect::<Result<Vec<_>, InputError>>()?;
-            // What was replayed is known by its trajectories.
+            // What was replayed is known by its trajectories and what they were rewarded for.
             let mut hash = Sha256::new();
-            groups.iter().flatten().for_each(|stored| hash.update(&stored.trajectory.trajectory_id));
+            for Stored { trajectory, scores, group, .. } in groups.iter().flatten() {
+                hash.update(format!("{} {scores:?} {group:?}\n", trajectory.trajectory_id));
+            }
             let identities = vec![format!("{:x}", hash.finalize())];
             let pin_id = pins.first().map(|pin| pin.digest().to_string());
             return Ok(Material { pin_id, identities, given: Given::Groups(groups) });

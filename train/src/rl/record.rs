@@ -6,6 +6,7 @@ use std::io::Write;
 use webdancer_agent::judge::{Decision, Judge};
 use webdancer_agent::reward::RewardParameters;
 use webdancer_schemas::column::JsonText;
+use webdancer_schemas::id::EventId;
 use webdancer_schemas::rows::{Judgment, Reward};
 
 use crate::dapo::groups::Group;
@@ -33,7 +34,9 @@ impl Scoring<'_> {
         if let Some(decision) = &finished.decision {
             events.judgment(&self.judgment(finished, decision), now)?;
         }
-        if let Some(reward) = self.reward(finished, group) {
+        // By it the reward holds in `current_rewards`, for as long as nobody else judges the answer.
+        let judgment = finished.decision.is_some().then(|| events.judgment_id(&finished.trajectory.trajectory_id));
+        if let Some(reward) = self.reward(finished, group, judgment) {
             events.reward(&reward, now)?;
         }
         Ok(())
@@ -53,7 +56,7 @@ impl Scoring<'_> {
     }
 
     /// None where the reward is withheld.
-    fn reward(&self, finished: &Finished, group: Option<(&str, &Group)>) -> Option<Reward> {
+    fn reward(&self, finished: &Finished, group: Option<(&str, &Group)>, judgment: Option<EventId>) -> Option<Reward> {
         let parts = finished.reward.as_ref().ok()?;
         let id = &finished.trajectory.trajectory_id;
         let of_group = |group: &Group| {
@@ -64,6 +67,7 @@ impl Scoring<'_> {
         let as_number = |part: bool| Some(f64::from(u8::from(part)));
         let mut criteria = Map::new();
         criteria.extend(parts.fault.as_deref().map(|fault| ("fault".to_string(), Value::from(fault))));
+        criteria.extend(judgment.map(|id| ("judgment".to_string(), Value::from(id.to_string()))));
         criteria.insert("parameters".to_string(), json!(self.rewards));
         Some(Reward {
             trajectory_id: id.clone(),

@@ -4,7 +4,7 @@
 //!
 //! ```sql
 //! SELECT t.*, r.group_id, r.format, r.answer AS answer_reward FROM trajectories t JOIN rewards r
-//!   ON r.trajectory_id = t.trajectory_id WHERE t.run_id = '…'
+//!   ON r.trajectory_id = t.trajectory_id AND r.run_id = t.run_id WHERE t.run_id = '…'
 //! ```
 //!
 //! In whatever order rows lie, a run's groups are gone through in the order of their rounds and prompts. A turn whose ids or
@@ -13,7 +13,7 @@
 //! say nothing of how its tokens were drawn. Rollouts at another temperature record theirs, but a row does not say whose it
 //! is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -87,10 +87,11 @@ pub fn read(place: &Path, file_bytes_max: u64) -> Result<Vec<Stored>, InputError
 /// benchmarks are never trained on.
 ///
 /// # Errors
-/// There is none.
+/// There is none, or an episode is there twice.
 pub fn groups(place: &Path, stored: Vec<Stored>) -> Result<Vec<Vec<Stored>>, InputError> {
     let mut groups: Vec<(String, Vec<Stored>)> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for episode in stored {
         if episode.trajectory.restricted == Some(true) {
             continue;
@@ -99,6 +100,14 @@ pub fn groups(place: &Path, stored: Vec<Stored>) -> Result<Vec<Vec<Stored>>, Inp
         else {
             continue;
         };
+        if !seen.insert(episode.trajectory.trajectory_id.clone()) {
+            let reason = format!(
+                "holds trajectory {} twice: it has several rewards, of which the run's own is the one to pin (r.run_id = \
+                 t.run_id)",
+                episode.trajectory.trajectory_id
+            );
+            return Err(InputError::file(place, reason));
+        }
         let at = *known.entry(group.clone()).or_insert_with(|| {
             groups.push((group.clone(), Vec::new()));
             groups.len() - 1
