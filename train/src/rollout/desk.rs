@@ -1,5 +1,6 @@
 //! Between episodes and the engine: an episode asks for its next turn, the loop that owns the engine answers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ pub(super) enum NoTurn {
     Refused(Refusal),
     /// The engine has stopped.
     Stopped,
+    /// The engine had written nothing of it within the time that was left: it was busy with others.
+    Late(Duration),
 }
 
 /// What an episode tells the loop.
@@ -60,6 +63,8 @@ pub(super) struct Asks {
     pub(super) request: Request,
     /// Closed when the episode does not wait any more.
     pub(super) reply: oneshot::Sender<Result<Sampled, NoTurn>>,
+    /// Set with the first token.
+    pub(super) begun: Arc<AtomicBool>,
 }
 
 /// Where an episode asks.
@@ -121,6 +126,10 @@ impl EpisodeModel {
             NoTurn::Stopped => {
                 ChatError::Unavailable { model, attempts: 1, reason: "the engine has stopped".to_string() }
             }
+            NoTurn::Late(limit) => {
+                let reason = format!("nothing was written within the {} ms that were left", limit.as_millis());
+                ChatError::Unavailable { model, attempts: 1, reason }
+            }
         }
     }
 }
@@ -136,6 +145,22 @@ impl ChatModel for EpisodeModel {
     }
 
     async fn complete(&self, asked: &ChatRequest) -> Result<Completion, ChatError> {
+        self.ask(asked, Arc::default()).await
+    }
+
+    async fn complete_within(&self, asked: &ChatRequest, limit: Duration) -> Result<Option<Completion>, ChatError> {
+        let begun = Arc::new(AtomicBool::new(false));
+        match tokio::time::timeout(limit, self.ask(asked, begun.clone())).await {
+            Ok(completed) => completed.map(Some),
+            Err(_) if begun.load(Ordering::Relaxed) => Ok(None),
+            Err(_) => Err(self.failed(NoTurn::Late(limit))),
+        }
+    }
+}
+
+impl EpisodeModel {
+    /// The next turn. `begun` is set when its first token is there.
+    async fn ask(&self, asked: &ChatRequest, begun: Arc<AtomicBool>) -> Result<Completion, ChatError> {
         let began = Instant::now();
         let renderer = self.shared.renderer.as_ref();
         let refused = |reason| self.failed(NoTurn::Refused(Refusal::Invalid(reason)));
@@ -151,7 +176,7 @@ impl ChatModel for EpisodeModel {
             stop_ids: renderer.stop_ids(),
         };
         let (reply, sampled) = oneshot::channel();
-        self.desk.ask(Asks { episode: self.episode, request, reply });
+        self.desk.ask(Asks { episode: self.episode, request, reply, begun });
         let sampled = sampled.await.unwrap_or(Err(NoTurn::Stopped)).map_err(|error| self.failed(error))?;
         self.thread().take(&asked.messages, &context, &sampled.ids);
         Ok(completion(renderer, &self.shared.policy, asked, &context, sampled, began.elapsed()))

@@ -157,6 +157,7 @@ struct Loop<'a> {
 struct Turn {
     sampled: Sampled,
     reply: oneshot::Sender<Result<Sampled, NoTurn>>,
+    begun: Arc<AtomicBool>,
 }
 
 impl Loop<'_> {
@@ -235,10 +236,10 @@ impl Loop<'_> {
         told
     }
 
-    fn take(&mut self, Asks { request, reply, .. }: Asks) {
+    fn take(&mut self, Asks { request, reply, begun, .. }: Asks) {
         match self.generator.submit(request) {
             Ok(id) => {
-                self.asked.insert(id, Turn { sampled: Sampled::default(), reply });
+                self.asked.insert(id, Turn { sampled: Sampled::default(), reply, begun });
             }
             Err(refusal) => {
                 let _ = reply.send(Err(NoTurn::Refused(refusal)));
@@ -253,11 +254,12 @@ impl Loop<'_> {
         self.time.tokens += written.len() as u64;
         for Written { request, id, log_prob, finish, .. } in written {
             let Some(turn) = self.asked.get_mut(&request) else { continue };
+            turn.begun.store(true, Ordering::Relaxed);
             turn.sampled.ids.push(id);
             turn.sampled.log_probs.push(log_prob);
             turn.sampled.finish = finish;
             if finish.is_some()
-                && let Some(Turn { sampled, reply }) = self.asked.remove(&request)
+                && let Some(Turn { sampled, reply, .. }) = self.asked.remove(&request)
             {
                 let _ = reply.send(Ok(sampled));
             }
