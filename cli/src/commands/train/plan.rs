@@ -134,8 +134,12 @@ pub(super) async fn settle(context: &Context, asked: Asked<'_>) -> Result<Plan, 
         plan.refit(args)?;
         return Ok(plan);
     }
-    let (Some(pin), Some(file)) = (&args.pin, &args.config) else {
-        return Err(Failure::usage("give --pin and --config, or --resume"));
+    let is_native = args.trainer.is_none();
+    // Of reinforcement everything has a default but the policy, which --init names.
+    let needs_config = !(is_native && asked.kind() == Training::Dapo);
+    let Some(pin) = args.pin.as_ref().filter(|_| args.config.is_some() || !needs_config) else {
+        let asked = if needs_config { "--pin and --config" } else { "--pin" };
+        return Err(Failure::usage(format!("give {asked}, or --resume")));
     };
     if let Some(out) = args.out.as_ref().filter(|out| out.to_string_lossy().contains("://")) {
         return Err(Failure::usage(format!(
@@ -144,7 +148,10 @@ pub(super) async fn settle(context: &Context, asked: Asked<'_>) -> Result<Plan, 
         )));
     }
     // Mistakes of the file first: they are told without looking at a store.
-    let (config, config_text) = if args.trainer.is_none() { native(file, asked.kind(), args)? } else { foreign(file)? };
+    let (config, config_text) = match &args.config {
+        Some(file) if !is_native => foreign(file)?,
+        file => native(file.as_deref(), asked.kind(), args)?,
+    };
     let trainer = args.trainer.as_deref().map_or_else(find_trainer, absolute)?;
     let pin = context.lake.find_pin(pin).await?;
     let (pages_id, init, replay) = match asked {
@@ -220,8 +227,9 @@ impl Plan {
 
 /// A configuration of the native trainer, with what the command line sets in it: mistakes are told before anything is
 /// started.
-fn native(file: &Path, kind: Training, args: &TrainArgs) -> Result<(Value, String), Failure> {
-    let text = foreign(file)?.1;
+fn native(file: Option<&Path>, kind: Training, args: &TrainArgs) -> Result<(Value, String), Failure> {
+    let text = file.map_or_else(|| Ok(String::new()), |file| foreign(file).map(|(_, text)| text))?;
+    let file = file.unwrap_or(Path::new("the defaults"));
     let config = read(file, &text, kind)?;
     let mut changes: Vec<_> = args.deterministic.then(|| ("", "deterministic", true.into())).into_iter().collect();
     for (table, key) in kind.folders() {
@@ -374,7 +382,7 @@ mod tests {
         let whole = std::path::absolute("models/m").unwrap();
         for named in ["models/m", whole.to_str().unwrap()] {
             std::fs::write(&file, format!("seed = 3\n[model]\nfolder = '{named}'\n[batch]\ntokens = 99\n")).unwrap();
-            let (config, text) = native(&file, Training::Sft, &TrainArgs::default()).unwrap();
+            let (config, text) = native(Some(&file), Training::Sft, &TrainArgs::default()).unwrap();
             assert_eq!(config["model"]["folder"], json!(whole));
             assert_eq!((&config["seed"], &config["batch"]["tokens"]), (&json!(3), &json!(99)));
             assert_eq!(read(&file, &text, Training::Sft).unwrap(), config);
@@ -382,7 +390,7 @@ mod tests {
         // What need not be changed stays as it was written.
         let text = "preset = 'demo' # ours\n";
         std::fs::write(&file, text).unwrap();
-        assert_eq!(native(&file, Training::Sft, &TrainArgs::default()).unwrap().1, text);
+        assert_eq!(native(Some(&file), Training::Sft, &TrainArgs::default()).unwrap().1, text);
     }
 
     #[test]
@@ -392,7 +400,7 @@ mod tests {
         std::fs::write(&file, "preset = 'demo'\ndeterministic = false\n").unwrap();
         let args = TrainArgs { deterministic: true, ..TrainArgs::default() };
         for kind in [Training::Sft, Training::Dapo] {
-            let (config, text) = native(&file, kind, &args).unwrap();
+            let (config, text) = native(Some(&file), kind, &args).unwrap();
             assert_eq!(config["deterministic"], true);
             assert_eq!(text, "deterministic = true\npreset = \"demo\"\n");
         }
