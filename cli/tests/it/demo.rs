@@ -67,6 +67,7 @@ cp "$config" "seen-$kind.toml"
 event() { echo "{\"specversion\":\"1.0\",\"id\":\"$run-$2\",\"source\":\"stub\",\"type\":\"webdancer.$1.v1\",\"runid\":\"$run\",\"data\":$3}"; }
 loss() { event metric "m$1" "{\"name\":\"validation_loss\",\"step\":$1,\"value\":$2}"; }
 checkpoint() { mkdir -p "$out/checkpoints/step-$1"; event checkpoint "c$1" "{\"digest\":\"$kind-$1\",\"step\":$1,\"uri\":\"$out/checkpoints/step-$1\"}"; }
+event metric u1 "{\"name\":\"updates\",\"step\":1,\"value\":3}"
 loss 0 6.5; checkpoint 0; loss 40 0.5; checkpoint 40
 "#;
 

@@ -26,8 +26,6 @@ const QUESTIONS: &str = include_str!("../../../../deploy/demo/demo_qa.jsonl");
 const REWRITES: u8 = 3;
 /// The policy that data construction is shown with, and the share of attempts that make each of its eight mistakes.
 const POLICY: &str = "scripted:0.05";
-/// The same without mistakes, in words that a small learner can imitate.
-const TEACHER: &str = "scripted:terse";
 /// Questions that a small learner can be asked: one page or two.
 const EASY: &str = "type IN ('generic', 'multi-hop') AND coalesce(rewrites, 0) = 0";
 /// Where the pages of a closed web are: nowhere, and in each the same, so that a pin of pages is the same on every
@@ -241,7 +239,7 @@ impl Demo<'_> {
         for world in worlds.iter().filter(|world| world.use_ != Use::Evaluation) {
             let is_lesson = world.use_ == Use::Lesson;
             let args = SampleArgs {
-                policy: Some(if is_lesson { TEACHER } else { POLICY }.to_string()),
+                policy: Some(if is_lesson { self.budget.teacher } else { POLICY }.to_string()),
                 web: Some(format!("closed:{}", world.pages)),
                 profile: Some(PROFILE.to_string()),
                 attempts: Some(if is_lesson { 1 } else { self.budget.attempts }),

@@ -87,6 +87,8 @@ impl Demo<'_> {
         if let (Some(before), Some(after)) = self.first_and_last(&trained.run, "accuracy").await? {
             self.tell(&format!("share of correct attempts, first and last round: {before:.3} → {after:.3}"));
         }
+        let (_, updates) = self.first_and_last(&trained.run, "updates").await?;
+        self.tell(&updated(updates)?);
         Ok(trained)
     }
 
@@ -159,6 +161,14 @@ fn fallen(before: f64, after: f64) -> Result<String, Failure> {
     Err(Failure::failed(format!("the validation loss did not fall: {before:.3} → {after:.3}")))
 }
 
+/// The updates of reinforcement; that there was none is a failure of the demo.
+fn updated(updates: Option<f64>) -> Result<String, Failure> {
+    match updates {
+        Some(updates) if updates >= 1.0 => Ok(format!("{updates:.0} updates of reinforcement")),
+        _ => Err(Failure::failed("reinforcement came to nothing: no group of attempts could be learnt from")),
+    }
+}
+
 /// Checkpoints are told by their place.
 pub(super) fn folder_of(checkpoint: &Artifact) -> PathBuf {
     PathBuf::from(checkpoint.uri.strip_prefix("file://").unwrap_or(&checkpoint.uri))
@@ -167,6 +177,15 @@ pub(super) fn folder_of(checkpoint: &Artifact) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reinforcement_without_an_update_fails_the_demo() {
+        assert_eq!(updated(Some(40.0)).unwrap(), "40 updates of reinforcement");
+        for updates in [None, Some(0.0), Some(f64::NAN)] {
+            let failure = updated(updates).unwrap_err();
+            assert_eq!(failure.to_string(), "reinforcement came to nothing: no group of attempts could be learnt from");
+        }
+    }
 
     #[test]
     fn a_loss_that_does_not_fall_fails_the_demo() {
