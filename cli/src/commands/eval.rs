@@ -3,6 +3,7 @@
 mod again;
 mod atlas;
 mod benchmarks;
+mod claims;
 mod compare;
 mod drift;
 mod fetch;
