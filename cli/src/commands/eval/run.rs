@@ -124,6 +124,14 @@ pub(super) async fn run(context: &Context, args: &EvalRunArgs) -> Result<(), Fai
     summary.whole()
 }
 
+/// A new run, made as far as that goes: what came of its attempts.
+pub(in crate::commands) async fn attempt(context: &Context, args: &EvalRunArgs) -> Result<SampleReport, Failure> {
+    let models = context.config.models()?;
+    let run = SampleRun::new(args.seed.unwrap_or(0).into(), Utc::now());
+    let ready = begin(context, args, run, &models).await?;
+    Ok(carry_out(context, args, ready, &models).await?.sampled)
+}
+
 /// A new run: everything that can be wrong is found before anything is recorded.
 async fn begin(context: &Context, args: &EvalRunArgs, run: SampleRun, models: &Models) -> Result<Ready, Failure> {
     let name = args.benchmark.as_deref().unwrap_or_default();
