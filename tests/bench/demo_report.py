@@ -32,14 +32,11 @@ CLAIMS = [("dapo", "sft_more"), ("dapo", "sft"), ("sft_more", "sft"), ("sft", "b
 SAMPLES = 10_000
 # The demo's own scores, question by question, with the entity that a question is about.
 QUERY = """
-SELECT s.arm, s.qa_id, q.type, coalesce(q.entity_chain[1], s.qa_id) AS entity,
+SELECT s.arm, s.qa_id, q.type, coalesce(q.attributes->>'cluster', s.qa_id) AS entity,
   pass_at_k(s.correct, 1) AS pass_at_1, pass_at_k(s.correct, 3) AS pass_at_3, maj_at_k(s.answer, s.correct, 3) AS maj_at_3
-FROM (SELECT CASE t.run_id {arms} END AS arm, t.qa_id, t.answer,
-        CASE WHEN e.verdict IS NOT NULL THEN e.correct WHEN t.termination <> 'error' THEN false END AS correct
-      FROM current_trajectories AS t LEFT JOIN evaluations AS e ON e.trajectory_id = t.trajectory_id
-      WHERE t.run_id IN ({runs})) AS s
+FROM (SELECT CASE run_id {arms} END AS arm, qa_id, answer, correct FROM evaluations WHERE run_id IN ({runs})) AS s
 JOIN current_qa AS q ON q.qa_id = s.qa_id
-GROUP BY s.arm, s.qa_id, q.type, q.entity_chain[1] ORDER BY s.arm, s.qa_id
+GROUP BY s.arm, s.qa_id, q.type, q.attributes->>'cluster' ORDER BY s.arm, s.qa_id
 """
 
 

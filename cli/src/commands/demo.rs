@@ -22,6 +22,7 @@ use webdancer_query::{QueryEngine, QueryOptions};
 use webdancer_schemas::kind::Kind;
 
 use self::budget::Budget;
+use self::evaluate::BENCHMARK;
 use crate::args::{Args, DemoArgs, DemoStage};
 use crate::commands::train;
 use crate::context::Context;
@@ -125,6 +126,8 @@ impl Demo<'_> {
         let lake = lake.display();
         let webdancer = command_name();
         if is_trained {
+            self.tell(&format!("{webdancer} --lake {lake} eval report --benchmark {BENCHMARK}"));
+            self.tell(&format!("{webdancer} --lake {lake} serve"));
             for metric in ["validation_loss", "accuracy"] {
                 self.tell(&format!(
                     "{webdancer} --lake {lake} sql \"SELECT step, value FROM metrics WHERE name = '{metric}' ORDER BY step\""

@@ -3,6 +3,7 @@
 mod again;
 mod atlas;
 mod benchmarks;
+mod claims;
 mod compare;
 mod drift;
 mod fetch;
@@ -18,6 +19,7 @@ mod tables;
 mod votes;
 
 pub(super) use again::again;
+pub(super) use run::attempt;
 pub(super) use tables::number;
 
 use crate::args::EvalCommand;

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use webdancer_agent::reward::{RewardParameters, Withheld};
-use webdancer_query::{QueryEngine, QueryOptions};
+use webdancer_query::{QueryEngine, QueryOptions, literal};
 use webdancer_schemas::id::EventId;
 use webdancer_schemas::log::EventLog;
 use webdancer_synth::funnel::{COLUMNS, Run, RunState, SOURCE, reward_all, reward_digest};
@@ -107,6 +107,21 @@ pub(super) async fn reward(context: &Context) -> Result<Report, Failure> {
     let Work { rewarded, sum, withheld, .. } = work;
     let mean = (rewarded > 0).then(|| sum / rewarded as f64);
     Ok(Report { rewarded, mean, withheld, back: is_change && past.contains(&digest) })
+}
+
+/// The mean reward of a run's attempts, by their present judgments. It is told and not recorded: benchmarks are evaluated,
+/// not trained on.
+pub(super) async fn mean_of(context: &Context, run: &str) -> Result<Option<f64>, Failure> {
+    let columns = COLUMNS.map(|column| format!("t.{column}")).join(", ");
+    let sql = format!(
+        "SELECT {columns}, j.verdict, j.event_id AS judgment_id FROM current_trajectories AS t \
+         LEFT JOIN current_judgments AS j ON j.trajectory_id = t.trajectory_id AND j.stage = 'correctness' \
+         WHERE t.run_id = {}",
+        literal::text(run)
+    );
+    let unrecorded = Run { id: run.to_string(), start: Utc::now().trunc_subsecs(6) };
+    let done = reward_all(&query(context, &sql).await?, &context.config.reward, &unrecorded)?;
+    Ok((!done.events.is_empty()).then(|| done.sum / done.events.len() as f64))
 }
 
 /// A run under way.

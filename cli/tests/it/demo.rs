@@ -145,6 +145,22 @@ async fn the_demo_goes_on_to_the_scores_of_what_it_trained() {
     );
     let of = |digest: &str, n: u32| json!({"checkpoint": digest, "n": n, "questions": 24});
     assert_eq!(attempts, json!([of("dapo-40", 72), of("more-40", 72), of("sft-0", 72), of("sft-40", 144)]));
+    // Each policy has a run of the benchmark, scored whole, and stands on the board by its name.
+    let runs = "SELECT json_get_str(r.config, 'policy') AS policy, r.state, count(*) AS judged, \
+         count(DISTINCT e.policy_model) AS models, count(DISTINCT e.judge) AS judges FROM run_state AS r \
+         JOIN evaluations AS e ON e.run_id = r.run_id WHERE r.kind = 'eval' \
+         AND json_get_str(r.config, 'benchmark', 'benchmark') = 'demo' GROUP BY r.run_id, r.config, r.state ORDER BY 1";
+    let run = |name: &str| {
+        let policy = format!("endpoint:{name}");
+        json!({"policy": policy, "state": "finished", "judged": 72, "models": 1, "judges": 1})
+    };
+    assert_eq!(sql(&place, runs), json!(["base", "closed_book", "dapo", "sft", "sft_more"].map(run)));
+    let clusters = "SELECT count(*) AS n FROM qa WHERE generator = 'demo' AND attributes->>'cluster' IS NULL";
+    assert_eq!(sql(&place, clusters)[0]["n"], 0);
+    // What was attempted there is in no pool.
+    let pooled = "SELECT count(*) AS n FROM (SELECT qa_id FROM sft_pool UNION ALL SELECT qa_id FROM rl_pool) AS p \
+         JOIN qa AS q ON q.qa_id = p.qa_id WHERE q.method = 'benchmark'";
+    assert_eq!(sql(&place, pooled)[0]["n"], 0);
     for pool in ["sft", "rl"] {
         let trained =
             format!("SELECT count(*) AS n FROM pin('demo-{pool}') s JOIN pin('demo-eval') e ON e.qa_id = s.qa_id");

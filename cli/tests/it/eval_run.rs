@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use webdancer_schemas::kind::Kind;
 use webdancer_tests::stub_model::{Answer, StubModel};
 
 use crate::lake::{PLACES, append, bridges, document, sql};
-use crate::{text, webdancer};
+use crate::{start, text, webdancer};
 
 /// A policy that knows every designer but Lund's, and a judge that lets anything pass that names one.
 fn models(runtime: &Runtime) -> StubModel {
@@ -133,6 +134,46 @@ fn a_run_that_was_stopped_goes_on_without_its_file_and_repeats_nothing() {
     let once = "SELECT count(*) AS n, count(DISTINCT trajectory_id) AS ids FROM trajectories";
     assert_eq!(sql(folder.path(), once), json!([{"n": 6, "ids": 6}]));
     assert_eq!(sql(folder.path(), "SELECT count(*) AS n FROM judgments"), json!([{"n": 12}]));
+}
+
+#[test]
+fn a_run_that_a_process_works_on_is_left_alone_and_is_taken_over_when_that_one_is_dead() {
+    let runtime = Runtime::new().unwrap();
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let slow = is_slow.clone();
+    let model = runtime.block_on(StubModel::scripted(move |_, _| {
+        let answer = Answer::says("<think>\nI know.\n</think>\n<answer>\nIda Storm\n</answer>");
+        if slow.load(Ordering::Relaxed) { answer.late(Duration::from_secs(600)) } else { answer }
+    }));
+    let site = site(&model);
+    let folder = site.path();
+    let settings = std::fs::read_to_string(folder.join("webdancer.toml")).unwrap();
+    std::fs::write(folder.join("webdancer.toml"), format!("{settings}[scheduler]\nlease_ms = 3000\n")).unwrap();
+    let mut first = start(folder, &[&RUN[..], &["1", "--judge", "none", "--concurrency", "1"]].concat());
+    while model.asked().is_empty() {
+        assert_eq!(first.try_wait().unwrap(), None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let claimed = std::fs::read_dir(folder.join("lake/claims/run")).unwrap().next().unwrap().unwrap();
+    let id = claimed.file_name().into_string().unwrap();
+
+    let refused = webdancer(folder, &["--quiet", "eval", "run", "--run", &id], b"");
+    let told = text(&refused.stderr);
+    assert_eq!((refused.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    let due = format!("webdancer: run {id} is held: process {} on ", first.id());
+    assert!(told.starts_with(&due) && told.contains(" renews its claim of 3 s: nothing was asked. "), "{told}");
+    assert_eq!(model.asked().len(), 1);
+
+    first.kill().unwrap();
+    first.wait().unwrap();
+    is_slow.store(false, Ordering::Relaxed);
+    let report = document(folder, 0, &["eval", "run", "--run", &id]);
+    assert_eq!((&report["made_before"], &report["scores"]["attempts"]), (&json!(0), &json!(3)));
+    assert_eq!(model.asked().len(), 1 + 3);
+    // It was let go of: nobody has to wait for it.
+    let newest = std::fs::read_dir(claimed.path()).unwrap().map(|file| file.unwrap().path()).max().unwrap();
+    let claim: Value = serde_json::from_slice(&std::fs::read(newest).unwrap()).unwrap();
+    assert_eq!(claim["expires"], claim["taken"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -348,6 +349,14 @@ impl Schedule {
 }
 
 impl SchedulerConfig {
+    /// For how long a claim holds without being renewed.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn lease(&self) -> Result<Duration, ScheduleError> {
+        self.check().map(|()| Duration::from_millis(self.lease_ms))
+    }
+
     fn check(&self) -> Result<(), ScheduleError> {
         let least = [
             ("slots_max", self.slots_max as u64, 1),

@@ -1,4 +1,4 @@
-//! Claims: who runs a slot.
+//! Claims: who runs a slot, or works on a run.
 //!
 //! A claim is a chain of objects that can only be created, as a store without conditional updates allows: who creates the
 //! next generation holds it. A *lease* is held by creating generation after generation. It is over when no new generation
@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use webdancer_agent::clock::Clock;
-
-use super::slot::Slot;
 
 /// The kind of claims on slots.
 pub(super) const SLOTS: &str = "slot";
@@ -71,13 +69,14 @@ impl Claim {
     }
 }
 
-/// A slot's claim, held.
+/// A claim, held.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) claims: Arc<dyn Claims>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) holder: String,
-    pub(super) slot: Slot,
+    pub(super) kind: &'static str,
+    pub(super) key: String,
     pub(super) generation: u64,
     pub(super) length: Duration,
     /// From before it was asked for.
@@ -98,7 +97,9 @@ impl Lease {
                 advanced = self.advance(lease) => match advanced {
                     Ok(true) => until = asked + self.length,
                     Ok(false) => return "another process has taken it over".to_string(),
-                    Err(error) => tracing::warn!(%error, slot = self.slot.id, "a slot's claim could not be renewed"),
+                    Err(error) => {
+                        tracing::warn!(%error, kind = self.kind, key = self.key, "a claim could not be renewed");
+                    }
                 },
                 () = clock.sleep(left) => {}
             }
@@ -108,7 +109,7 @@ impl Lease {
         }
     }
 
-    /// Nobody runs the slot any more. False: it is not ours to say.
+    /// Nobody is to take it any more. False: it is not ours to say.
     pub(super) async fn settle(&mut self) -> Result<bool, ClaimsError> {
         let mut tried = 0;
         loop {
@@ -117,7 +118,7 @@ impl Lease {
             tried += 1;
             match advanced {
                 Err(error) if tried < SETTLES_MAX => {
-                    tracing::warn!(%error, slot = self.slot.id, "a slot's claim could not be settled");
+                    tracing::warn!(%error, kind = self.kind, key = self.key, "a claim could not be settled");
                     self.clock.sleep(self.length / RENEWALS / SETTLES_MAX).await;
                 }
                 advanced => return advanced,
@@ -135,11 +136,11 @@ impl Lease {
     async fn advance(&mut self, claim: Claim) -> Result<bool, ClaimsError> {
         loop {
             let next = self.generation + 1;
-            if self.claims.take(SLOTS, &self.slot.id, next, &claim).await? {
+            if self.claims.take(self.kind, &self.key, next, &claim).await? {
                 self.generation = next;
                 return Ok(true);
             }
-            match self.claims.newest(SLOTS, &self.slot.id).await? {
+            match self.claims.newest(self.kind, &self.key).await? {
                 Some((generation, newest)) if generation > self.generation && newest.holder == self.holder => {
                     self.generation = generation;
                 }

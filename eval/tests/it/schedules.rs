@@ -1,6 +1,7 @@
 //! Which slots are run, by whom, and when: with a clock that stands still.
 
 mod alerts;
+mod runs;
 mod world;
 
 use std::time::Duration;

@@ -47,7 +47,8 @@ fn site(model: &StubModel) -> Site {
     let site = Site::new(&format!(
         "[sample]\nconcurrency = 8\n[roles]\nagent = \"stub\"\njudge = \"stub\"\n[endpoints.stub]\nurl = \"{}\"\n\
          model = \"stub\"\n[web.search]\nengine = \"searxng\"\nurl = \"http://127.0.0.1:9/\"\n\
-         [benchmarks.numbers]\nfile = \"numbers.jsonl\"\nscorer = \"judge\"\njudge_style = \"match\"\n",
+         [benchmarks.numbers]\nfile = \"numbers.jsonl\"\nscorer = \"judge\"\njudge_style = \"match\"\n\
+         [scheduler]\nlease_ms = 3000\n",
         model.url()
     ));
     let row =
@@ -100,6 +101,8 @@ fn a_run_killed_at_any_point_ends_with_each_attempt_once_and_the_scores_of_one_t
     let mut running = running;
     // The last part of the run may be short: it is not killed before it is seen to begin, and ends when it ends.
     while kills < KILLS {
+        // Who comes next waits until the claim of the dead is over.
+        wait_for("attempts", LIMIT, || running.told().contains(" attempts to make").then_some(()));
         let most = u64::try_from(took.as_millis()).unwrap() / KILLS as u64;
         pause(&mut rng, most);
         if running.kill_or_end().is_none() {

@@ -1,4 +1,7 @@
-//! From policies to scores: each is served, attempts the questions about the real countries, and is judged.
+//! From policies to scores: each is served, and evaluated on the questions about the real countries.
+//!
+//! These are a benchmark, by a file and a few lines of settings, as anybody's own questions are: `eval run` attempts and
+//! scores them, and the dashboard has a row for each policy.
 
 use std::path::Path;
 
@@ -6,20 +9,33 @@ use serde_json::{Value, json};
 use webdancer_agent::chat::{EndpointConfig, Sampling, TokenIds};
 use webdancer_agent::react::ReactConfig;
 use webdancer_query::QueryEngine;
+use webdancer_query::output::Format;
 use webdancer_schemas::rows::Artifact;
 
 use super::learn::{Policies, folder_of};
 use super::scores::{self, Arm, Score};
 use super::served::Served;
 use super::{Demo, PROFILE, REAL_PAGES, queries};
-use crate::args::{JudgingArgs, LimitArgs, SampleArgs};
+use crate::args::{EvalRunArgs, LimitArgs};
 use crate::columns::query;
-use crate::commands::filter::judging;
-use crate::commands::{pin, reward, sample};
+use crate::commands::{eval, pin, reward};
 use crate::failure::Failure;
+use crate::output::NewFile;
 
-/// The pin of the questions that policies are evaluated on.
+/// The pin of the questions that policies are evaluated on, and the name of its file in the demo's folder.
 const QUESTIONS: &str = "demo-eval";
+/// The benchmark that these are.
+pub(super) const BENCHMARK: &str = "demo";
+/// What the settings say of it, beside its file. What is about one country stands or falls together.
+const DEFINITION: &str = r#"
+title = "the demo's questions about the real countries"
+licence = "ODbL 1.0 for the table of countries"
+terms = "The questions are this project's. Train on invented worlds only."
+id = "qa_id"
+language = "eng"
+cluster = "entity"
+attributes = { type = "type", entity = "entity" }
+"#;
 /// Attempts at each.
 const ATTEMPTS: u32 = 3;
 /// Attempts under way at a time, which is how many answers the server writes at a time.
@@ -44,7 +60,7 @@ struct Contender<'a> {
 impl Demo<'_> {
     /// Attempts by all policies, and how they compare.
     pub(super) async fn evaluate(&mut self, trainer: &Path, policies: &Policies) -> Result<Value, Failure> {
-        self.pin_questions().await?;
+        self.set_questions().await?;
         let contender = |name, checkpoint, has_web| Contender { name, checkpoint, has_web };
         let contenders = [
             contender("base", &policies.base, true),
@@ -57,9 +73,6 @@ impl Demo<'_> {
         for contender in contenders {
             arms.push(self.attempt(trainer, &contender).await?);
         }
-        let args = JudgingArgs { invalid_too: true, ..JudgingArgs::default() };
-        judging::judge(&self.context, &args).await?;
-        reward::reward(&self.context).await?;
         let scores = self.tell_scores(&arms).await?;
         self.check_gain(&arms, &scores).await?;
         let runs: serde_json::Map<String, Value> =
@@ -69,11 +82,20 @@ impl Demo<'_> {
         Ok(told)
     }
 
-    /// Questions of one hop and of two about the real countries, which nothing was trained on.
-    async fn pin_questions(&self) -> Result<(), Failure> {
-        let sql = "SELECT qa_id, question, answer, type FROM current_qa WHERE attributes->>'world' = 'real' \
-                   AND type IN ('generic', 'multi-hop') ORDER BY qa_id";
+    /// Questions of one hop and of two about the real countries, which nothing was trained on: pinned, and as a file the
+    /// benchmark of all policies.
+    async fn set_questions(&mut self) -> Result<(), Failure> {
+        let sql = "SELECT qa_id, question, answer, type, coalesce(entity_chain[1], qa_id) AS entity FROM current_qa \
+                   WHERE attributes->>'world' = 'real' AND type IN ('generic', 'multi-hop') ORDER BY qa_id";
         let pinned = pin::create(&self.context, &self.context.engine()?, QUESTIONS, sql).await?;
+        let file = self.folder.join(format!("{QUESTIONS}.ndjson"));
+        let new = NewFile::at(&file)?;
+        webdancer_query::pin::export(&self.context.lake, &pinned, Format::Ndjson, new.writer()).await?;
+        new.keep()?;
+        let definition = DEFINITION.parse::<toml::Table>();
+        let mut definition = definition.map_err(|e| Failure::failed(format!("the demo's benchmark: {e}")))?;
+        definition.insert("file".to_string(), toml::Value::from(file.display().to_string()));
+        self.context.config.benchmarks.insert(BENCHMARK.to_string(), definition);
         self.say(&format!(
             "Evaluating on {} questions about the real countries, {ATTEMPTS} attempts each",
             pinned.rows
@@ -99,23 +121,22 @@ impl Demo<'_> {
             tokens: true,
             ..ReactConfig::default()
         };
-        let args = SampleArgs {
+        let args = EvalRunArgs {
+            benchmark: Some(BENCHMARK.to_string()),
             policy: Some(format!("endpoint:{name}")),
             web: Some(if has_web { format!("closed:{REAL_PAGES}") } else { "none".to_string() }),
             profile: Some(PROFILE.to_string()),
-            pin: Some(QUESTIONS.to_string()),
             attempts: Some(ATTEMPTS),
             seed: Some(self.seed),
             limits: LimitArgs { concurrency: Some(SEQUENCES), ..LimitArgs::default() },
-            ..SampleArgs::default()
+            ..EvalRunArgs::default()
         };
-        let sampled = sample::carry_out(&self.context, &args).await;
+        let attempted = eval::attempt(&self.context, &args).await;
         served.stop().await;
-        let sampled = sampled?;
-        let report = sampled.report();
+        let report = attempted?;
         let ends: Vec<String> = report.by_termination.iter().map(|(end, count)| format!("{count} {end}")).collect();
         self.tell(&format!("{name}: {} trajectories: {}", report.trajectories, ends.join(", ")));
-        Ok(Arm { name, run: report.run_id.clone() })
+        Ok(Arm { name, run: report.run_id })
     }
 
     /// The table, the plot, and the query that both come from.
@@ -149,11 +170,7 @@ impl Demo<'_> {
 
     async fn mean_reward(&self, arms: &[Arm], name: &str) -> Result<f64, Failure> {
         let run = arms.iter().find(|arm| arm.name == name).map_or("", |arm| arm.run.as_str());
-        let sql = format!(
-            "SELECT avg(r.reward) AS mean FROM current_trajectories AS t JOIN current_rewards AS r \
-             ON r.trajectory_id = t.trajectory_id WHERE t.run_id = '{run}'"
-        );
-        Ok(scores::number(&query(&self.context, &sql).await?, "mean", 0).unwrap_or(0.0))
+        Ok(reward::mean_of(&self.context, run).await?.unwrap_or(0.0))
     }
 }
 

@@ -36,8 +36,8 @@ impl Score {
     }
 }
 
-/// The query that gives every number: per question, then the mean over questions. An attempt without a verdict is wrong
-/// unless something outside of it failed: then it is left out.
+/// The query that gives every number: per question, then the mean over questions. An attempt that something outside of it
+/// failed is neither right nor wrong: it is left out.
 pub(super) fn query_of(arms: &[Arm]) -> String {
     let mut names = String::new();
     for Arm { name, run } in arms {
@@ -53,10 +53,9 @@ pub(super) fn query_of(arms: &[Arm]) -> String {
     }
     format!(
         "SELECT arm, count(*) AS questions{means} FROM (SELECT arm, qa_id, pass_at_k(correct, 1) AS pass_at_1, \
-         pass_at_k(correct, 3) AS pass_at_3, maj_at_k(answer, correct, 3) AS maj_at_3 FROM (SELECT CASE t.run_id{names} \
-         END AS arm, t.qa_id, t.answer, CASE WHEN e.verdict IS NOT NULL THEN e.correct WHEN t.termination <> 'error' \
-         THEN false END AS correct FROM current_trajectories AS t LEFT JOIN evaluations AS e \
-         ON e.trajectory_id = t.trajectory_id WHERE t.run_id IN ({})) GROUP BY arm, qa_id) GROUP BY arm ORDER BY arm",
+         pass_at_k(correct, 3) AS pass_at_3, maj_at_k(answer, correct, 3) AS maj_at_3 FROM (SELECT CASE run_id{names} \
+         END AS arm, qa_id, answer, correct FROM evaluations WHERE run_id IN ({})) GROUP BY arm, qa_id) GROUP BY arm \
+         ORDER BY arm",
         runs.join(", ")
     )
 }

@@ -21,7 +21,7 @@ use webdancer_synth::sample::{self, Attempt, Listed, SampleConfig, SampleReport,
 
 use super::plan::EvalPlan;
 use super::tables::{self, Scores, Standing};
-use super::{benchmarks, fetch, scorers};
+use super::{benchmarks, claims, fetch, scorers};
 use crate::acting::Acting;
 use crate::args::EvalRunArgs;
 use crate::commands::sample::{progress::Watch, questions, sample as make_attempts};
@@ -124,6 +124,14 @@ pub(super) async fn run(context: &Context, args: &EvalRunArgs) -> Result<(), Fai
     summary.whole()
 }
 
+/// A new run, made as far as that goes: what came of its attempts.
+pub(in crate::commands) async fn attempt(context: &Context, args: &EvalRunArgs) -> Result<SampleReport, Failure> {
+    let models = context.config.models()?;
+    let run = SampleRun::new(args.seed.unwrap_or(0).into(), Utc::now());
+    let ready = begin(context, args, run, &models).await?;
+    Ok(carry_out(context, args, ready, &models).await?.sampled)
+}
+
 /// A new run: everything that can be wrong is found before anything is recorded.
 async fn begin(context: &Context, args: &EvalRunArgs, run: SampleRun, models: &Models) -> Result<Ready, Failure> {
     let name = args.benchmark.as_deref().unwrap_or_default();
@@ -180,13 +188,25 @@ async fn record_questions(context: &Context, benchmark: &Benchmark) -> Result<()
     Ok(())
 }
 
-/// Makes the attempts of a run that are missing, and their verdicts.
+/// Makes the attempts of a run that are missing, and their verdicts, as the only process that does.
 pub(super) async fn carry_out(
     context: &Context,
     args: &EvalRunArgs,
-    ready: Ready,
+    mut ready: Ready,
     models: &Models,
 ) -> Result<Summary, Failure> {
+    let run = ready.plan.run.id.clone();
+    let hold = claims::hold(context, &run).await?;
+    // Whoever held it may have begun it after this process looked.
+    ready.goes_on |= hold.is_taken_over();
+    hold.during(make(context, args, ready, models)).await.unwrap_or_else(|why| {
+        Err(Failure::partly(format!(
+            "run {run}: {why}; what was made is recorded, and `webdancer eval run --run {run}` goes on"
+        )))
+    })
+}
+
+async fn make(context: &Context, args: &EvalRunArgs, ready: Ready, models: &Models) -> Result<Summary, Failure> {
     let (asked, attempts) = ready.asked();
     let restricted = ready.plan.benchmark.restricted.then_some(true);
     let as_sampled =

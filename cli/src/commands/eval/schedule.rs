@@ -14,10 +14,11 @@ use serde::Serialize;
 use serde_json::json;
 use webdancer_agent::chat::SystemClock;
 use webdancer_eval::schedule::orders::{Order, OrderError, Orders};
-use webdancer_eval::schedule::{ClaimsError, Ended, Hook, Parts, ScheduleError, Scheduler, Webhook, config};
+use webdancer_eval::schedule::{Ended, Hook, Parts, ScheduleError, Scheduler, Webhook, config};
 use webdancer_schemas::rows;
 
-use self::wiring::{EvalRunner, LakeClaims, holder};
+use self::wiring::EvalRunner;
+use super::claims::{LakeClaims, holder};
 use crate::args::ScheduleCommand;
 use crate::commands::ingest::stopped;
 use crate::config::Config;
@@ -192,12 +193,6 @@ fn conclude(json: bool, ended: &[Ended]) -> Result<(), Failure> {
 impl From<ScheduleError> for Failure {
     fn from(error: ScheduleError) -> Failure {
         Failure::usage(error.to_string())
-    }
-}
-
-impl From<ClaimsError> for Failure {
-    fn from(error: ClaimsError) -> Failure {
-        Failure::failed(error.to_string())
     }
 }
 

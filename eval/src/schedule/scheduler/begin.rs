@@ -95,8 +95,8 @@ impl Scheduler {
         let length = self.shared.lease();
         let (since, claim) = (clock.now(), Claim::lease(holder, utc(clock.as_ref()), length));
         let taken = claims.take(SLOTS, &slot.id, generation, &claim).await?;
-        let (claims, clock, holder) = (claims.clone(), clock.clone(), holder.clone());
-        Ok(taken.then(|| Lease { claims, clock, holder, slot: slot.clone(), generation, length, since }))
+        let (claims, clock, holder, key) = (claims.clone(), clock.clone(), holder.clone(), slot.id.clone());
+        Ok(taken.then(|| Lease { claims, clock, holder, kind: SLOTS, key, generation, length, since }))
     }
 
     fn priority(&self, (number, _): Place) -> i32 {

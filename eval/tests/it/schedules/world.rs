@@ -294,12 +294,18 @@ impl World {
         World::new(move |_, _| (Duration::from_secs(seconds), complete()))
     }
 
-    fn scheduler(&self, name: &'static str, settings: &str) -> (Scheduler, Arc<AtomicBool>) {
-        let File { schedule, scheduler } = toml::from_str(settings).unwrap();
+    /// The store of claims as a process of its own reaches it, and what cuts that one off from it.
+    pub(crate) fn store(&self) -> (Arc<MemoryClaims>, Arc<AtomicBool>) {
         let is_cut_off = Arc::<AtomicBool>::default();
         let claims = MemoryClaims { chains: self.claims.chains.clone(), is_cut_off: is_cut_off.clone() };
+        (Arc::new(claims), is_cut_off)
+    }
+
+    fn scheduler(&self, name: &'static str, settings: &str) -> (Scheduler, Arc<AtomicBool>) {
+        let File { schedule, scheduler } = toml::from_str(settings).unwrap();
+        let (claims, is_cut_off) = self.store();
         let parts = Parts {
-            claims: Arc::new(claims),
+            claims,
             runner: Arc::new(Scripted { server: name, ..self.runner.clone() }),
             log: self.log.clone(),
             hook: Some(self.receiver.clone()),

@@ -9,8 +9,8 @@ use webdancer_query::literal;
 use webdancer_query::output::objects;
 
 use super::known;
-use super::wiring::LakeClaims;
 use crate::columns::query;
+use crate::commands::eval::claims::LakeClaims;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;

@@ -1,15 +1,12 @@
-//! What schedules are run with: the lake's claims, and `eval run` under ids that are given.
+//! What schedules are run with: `eval run` under ids that are given.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use uuid::Uuid;
 use webdancer_agent::chat::BudgetConfig;
 use webdancer_eval::prices::PriceList;
 use webdancer_eval::run::{Run, of_runs};
-use webdancer_eval::schedule::{self, Claims, ClaimsError, Pass, Runner, RunnerError, Spent, Work};
-use webdancer_lake::claims::Claim;
-use webdancer_lake::{Lake, LakeError};
+use webdancer_eval::schedule::{Pass, Runner, RunnerError, Spent, Work};
 use webdancer_synth::sample::SampleRun;
 
 use crate::args::{EvalRunArgs, LimitArgs, ScorerArgs};
@@ -18,44 +15,6 @@ use crate::commands::eval::run::{Ordered, on_order};
 use crate::commands::eval::tables::{self, Acted};
 use crate::context::Context;
 use crate::failure::Failure;
-
-/// The name of this process, which no other one has: host, process, and a random part.
-pub(super) fn holder() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("host");
-    let random = Uuid::new_v4().simple().to_string();
-    format!("{host}/{}/{}", std::process::id(), random.get(..8).unwrap_or(&random))
-}
-
-/// The claims of a lake.
-#[derive(Debug)]
-pub(super) struct LakeClaims(pub(super) Lake);
-
-#[async_trait]
-impl Claims for LakeClaims {
-    async fn take(&self, kind: &str, key: &str, generation: u64, claim: &schedule::Claim) -> Result<bool, ClaimsError> {
-        let schedule::Claim { holder, taken, expires } = claim.clone();
-        self.0.claim(kind, key, generation, &Claim { holder, taken, expires }).await.map_err(told)
-    }
-
-    async fn newest(&self, kind: &str, key: &str) -> Result<Option<(u64, schedule::Claim)>, ClaimsError> {
-        Ok(self.0.claimed(kind, key).await.map_err(told)?.map(|(generation, claim)| (generation, of(claim))))
-    }
-
-    async fn all(&self, kind: &str, key: &str) -> Result<Vec<(u64, schedule::Claim)>, ClaimsError> {
-        let all = self.0.claims(kind, key).await.map_err(told)?;
-        Ok(all.into_iter().map(|(generation, claim)| (generation, of(claim))).collect())
-    }
-}
-
-fn of(claim: Claim) -> schedule::Claim {
-    let Claim { holder, taken, expires } = claim;
-    schedule::Claim { holder, taken, expires }
-}
-
-fn told(error: LakeError) -> ClaimsError {
-    ClaimsError(Failure::from(error).to_string())
-}
 
 /// Makes runs as `eval run` does, and reads them as `eval compare` does.
 #[derive(Debug)]
