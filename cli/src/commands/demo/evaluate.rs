@@ -143,8 +143,13 @@ impl Demo<'_> {
     async fn tell_scores(&self, arms: &[Arm]) -> Result<Vec<Score>, Failure> {
         let engine: QueryEngine = self.context.engine()?;
         let sql = scores::query_of(arms);
-        queries::show(&engine, "How good are they? With 95 % intervals over the questions", &sql, self.context.quiet)
-            .await?;
+        queries::show(
+            &engine,
+            "How good are they? With 95 % intervals over the countries that questions are about",
+            &sql,
+            self.context.quiet,
+        )
+        .await?;
         let scores = scores::read(&query(&self.context, &sql).await?, arms)?;
         self.tell("");
         self.tell(&scores::bars(&scores));

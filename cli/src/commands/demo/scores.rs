@@ -36,7 +36,8 @@ impl Score {
     }
 }
 
-/// The query that gives every number: per question, then the mean over questions. An attempt that something outside of it
+/// The query that gives every number: per question, then the mean over questions, with half of its 95 % interval, for which
+/// questions about one country stand or fall together. An attempt that something outside of it
 /// failed is neither right nor wrong: it is left out.
 pub(super) fn query_of(arms: &[Arm]) -> String {
     let mut names = String::new();
@@ -48,14 +49,15 @@ pub(super) fn query_of(arms: &[Arm]) -> String {
     for (metric, _) in METRICS {
         let _ = write!(
             means,
-            ", round(avg({metric}), 4) AS {metric}, round(1.96 * stddev({metric}) / sqrt(count({metric})), 4) AS {metric}_pm"
+            ", round(avg({metric}), 4) AS {metric}, round(1.96 * clustered_error({metric}, entity), 4) AS {metric}_pm"
         );
     }
     format!(
-        "SELECT arm, count(*) AS questions{means} FROM (SELECT arm, qa_id, pass_at_k(correct, 1) AS pass_at_1, \
-         pass_at_k(correct, 3) AS pass_at_3, maj_at_k(answer, correct, 3) AS maj_at_3 FROM (SELECT CASE run_id{names} \
-         END AS arm, qa_id, answer, correct FROM evaluations WHERE run_id IN ({})) GROUP BY arm, qa_id) GROUP BY arm \
-         ORDER BY arm",
+        "SELECT arm, count(*) AS questions{means} FROM (SELECT s.arm, s.qa_id, q.attributes->>'cluster' AS entity, \
+         pass_at_k(s.correct, 1) AS pass_at_1, pass_at_k(s.correct, 3) AS pass_at_3, maj_at_k(s.answer, s.correct, 3) \
+         AS maj_at_3 FROM (SELECT CASE run_id{names} END AS arm, qa_id, answer, correct FROM evaluations WHERE run_id \
+         IN ({})) AS s JOIN current_qa AS q ON q.qa_id = s.qa_id GROUP BY s.arm, s.qa_id, q.attributes->>'cluster') \
+         GROUP BY arm ORDER BY arm",
         runs.join(", ")
     )
 }
