@@ -54,10 +54,10 @@ impl Budget {
         teacher: "scripted:terse,over_action=0.5",
         practice: Hops { one: 500, two: 200 },
         sft: "",
-        sft_steps: 1_300,
+        sft_steps: 1_000,
         // The temperature that it is evaluated at. At 1 much of what is learnt is to be surer, which 0.6 has anyway.
         dapo: "[groups]\ntemperature = 0.6\n",
-        more_steps: 800,
+        more_steps: 880,
         evaluated: Hops { one: 140, two: 60 },
         answers: true,
     };
