@@ -127,10 +127,9 @@ const COLUMNS: &str = "t.trajectory_id, t.run_id, t.attempt, t.policy_model, \
     json_get_float(j.criteria, 'confidence') AS confidence, json_get_bool(j.criteria, 'attempted') AS attempted, \
     (coalesce(t.restricted, false) OR g.qa_id IS NOT NULL) AS restricted, t.input_tokens, t.output_tokens, t.turn_ms, \
     t.turn_tool_ms, t.turn_tool, t.turn_outcome";
-/// What joins `o`, the observations of attempts `t` among other columns. Which row of a trajectory is the current one is found
-/// over the whole table before a condition on runs or questions is looked at: had the view the observations in its rows, those
-/// of all runs would be read, and kept in memory.
-pub(crate) const OBSERVATIONS: &str = "JOIN trajectories AS o ON o.event_id = t.event_id";
+/// What joins `o`, the observations of attempts `t` among other columns. The view itself has to keep the rows of the attempts
+/// asked for in memory, until it knows which of each is the current one; those of a join go by.
+pub(crate) const OBSERVATIONS: &str = "JOIN trajectories AS o ON o.event_id = t.event_id AND o.source = t.source";
 
 /// Calls after the answer was seen, which no observation was read for.
 const UNREAD: &str = "CAST(NULL AS BIGINT) AS calls_after_answer";

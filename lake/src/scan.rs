@@ -4,6 +4,8 @@
 //! the long texts of pages and turns that saves most of the work. For narrow columns it costs more than it saves: the
 //! rows that pass are scattered, and picking them out one by one is slower than decoding all. Row groups and pages that
 //! statistics rule out are skipped either way.
+//!
+//! The same holds of what a join finds out while it runs: which keys there are on its other side.
 
 use std::sync::Arc;
 
@@ -12,10 +14,11 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, ident};
 use datafusion::physical_plan::ExecutionPlan;
 use deltalake_core::DeltaTable;
 use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use webdancer_schemas::table::EVENT_ID;
 
 use crate::files::is_large_text;
 
@@ -71,7 +74,15 @@ impl TableProvider for TableScan {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         self.table.update_datafusion_session(state)?;
-        let scan = if self.is_wide(projection, filters) { &self.filtering_first } else { &self.decoding_all };
-        scan.scan(state, projection, filters, limit).await
+        if !self.is_wide(projection, filters) {
+            return self.decoding_all.scan(state, projection, filters, limit).await;
+        }
+        if filters.is_empty() && limit.is_none() {
+            // Without any filter the reader is not told to filter first, and a join's keys would skip row groups and pages
+            // alone. This one holds of every row.
+            let every_row = [ident(EVENT_ID).is_not_null()];
+            return self.filtering_first.scan(state, projection, &every_row, limit).await;
+        }
+        self.filtering_first.scan(state, projection, filters, limit).await
     }
 }

@@ -3,9 +3,13 @@
 //! Most views ask for what was recorded last: of the rows with one key, the first in some order. As a window that sorts
 //! all rows by key and order, to throw most of the work away. As an aggregate each key keeps the first row seen so far,
 //! in a hash table, in two stages and spilling as every aggregate does. The rule applies to whatever SQL has the form,
-//! views and queries alike; ties are broken by whichever row comes first.
+//! views and queries alike; rows that the order leaves tied are told apart by what is in them.
+//!
+//! Where conditions on first rows say which keys are asked for, the rows of these are all that is gone through
+//! ([`asked`] has when).
 
 mod aggregate;
+mod asked;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -69,7 +73,12 @@ fn first_rows(filter: &Filter) -> Result<Option<LogicalPlan>> {
     if first.is_empty() {
         return Ok(None);
     }
-    let mut rewritten = aggregate(window, params, &number, projection)?;
+    let needed = needed(window.input.schema(), projection);
+    let input = match asked::rows(window, params, projection, &others, &needed)? {
+        Some(asked) => asked,
+        None => window.input.as_ref().clone(),
+    };
+    let mut rewritten = aggregate(input, params, &number, &needed)?;
     if let Some(projection) = projection {
         rewritten = LogicalPlan::Projection(Projection::try_new_with_schema(
             projection.expr.clone(),
@@ -126,18 +135,16 @@ fn is_first(condition: &Expr, number: &Column) -> bool {
 
 /// First rows with the window's columns: those above need, the row number being 1.
 fn aggregate(
-    window: &Window,
+    input: LogicalPlan,
     params: &WindowFunctionParams,
     number: &Column,
-    projection: Option<&Projection>,
+    needed: &[Column],
 ) -> Result<LogicalPlan> {
-    let input = window.input.schema();
-    let needed = needed(input, projection);
     let keys: HashSet<&Expr> = params.partition_by.iter().collect();
     let payload: Vec<Expr> =
         needed.iter().map(|column| Expr::Column(column.clone())).filter(|column| !keys.contains(column)).collect();
     let orders: Vec<Expr> = params.order_by.iter().map(|sort| sort.expr.clone()).collect();
-    let builder = LogicalPlanBuilder::from(window.input.as_ref().clone());
+    let builder = LogicalPlanBuilder::from(input);
     let grouped = if payload.is_empty() {
         builder.aggregate(params.partition_by.clone(), Vec::<Expr>::new())?
     } else {

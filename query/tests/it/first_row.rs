@@ -51,6 +51,35 @@ async fn what_is_not_of_the_form_stays_a_window() {
     }
 }
 
+/// `rows` with a list beside each, under the conditions that are left to them.
+fn listed(rest: &str) -> String {
+    format!(
+        "{ROWS} SELECT key, name, names[1] AS listed FROM
+            (SELECT *, row_number() OVER (PARTITION BY key ORDER BY rank) AS position
+             FROM (SELECT *, make_array(name) AS names FROM rows))
+         WHERE position = 1 AND {rest} ORDER BY key"
+    )
+}
+
+#[tokio::test]
+async fn where_lists_are_read_they_are_those_of_the_keys_that_are_asked_for() {
+    let engine = Memory::default().engine();
+    // The row of a key that the condition holds of need not be its first; null is a key.
+    let rest = "name IN ('a1', 'b?', 'n7')";
+    assert_eq!(csv(&engine, &listed(rest)).await, ["a,a1,a1", ",n7,n7"]);
+    assert_eq!(csv(&engine, &listed("name = 'b?'")).await, Vec::<String>::new());
+    assert_eq!(csv(&engine, &listed("(name = 'n7' OR rank = 5)")).await, ["b,b5,b5", ",n7,n7"]);
+    // A condition on the list, or one that may fail, is looked at on first rows alone; others beside it are used.
+    assert_eq!(csv(&engine, &listed("names[1] = 'a1'")).await, ["a,a1,a1"]);
+    assert_eq!(csv(&engine, &listed("10 / (rank - 2) < 0 AND name <> 'b5'")).await, ["a,a1,a1"]);
+
+    let plan = async |rest: &str| csv(&engine, &format!("EXPLAIN {}", listed(rest))).await.join("\n");
+    assert!(plan(rest).await.contains("RightSemi Join: __asked_0 = "), "{}", plan(rest).await);
+    for first_rows_alone in ["true", "names[1] = 'a1'", "10 / (rank - 2) < 0"] {
+        assert!(!plan(first_rows_alone).await.contains("RightSemi"), "{first_rows_alone}");
+    }
+}
+
 /// Of `count` numbers the largest of each key, by the engine and by hand.
 async fn check(limits: Limits, count: i64, keys: i64) {
     let scatter = |i: i64| (i * 7_919) % 200_003;

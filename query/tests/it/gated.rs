@@ -8,7 +8,7 @@ use webdancer_query::output::Format;
 use webdancer_query::{QueryEngine, QueryOptions, pin};
 use webdancer_schemas::kind::Kind;
 
-use crate::support::{Memory, epoch, try_csv};
+use crate::support::{Memory, csv, epoch, try_csv};
 
 fn engine() -> QueryEngine {
     with_gated(Memory::default()).engine()
@@ -70,6 +70,15 @@ async fn gated_rows_are_in_no_table_no_view_and_no_older_version() {
         assert_eq!(count(&engine, from, true).await, all, "{from} with the right");
         assert_eq!(count(&engine, from, false).await, open, "{from} without the right");
     }
+}
+
+#[tokio::test]
+async fn the_lists_of_gated_trajectories_are_in_no_view_under_a_condition_either() {
+    let engine = engine();
+    let sql = "SELECT trajectory_id, n_turns, turn_tool[1] AS tool FROM current_trajectories \
+               WHERE qa_id IN ('open', 'gated') ORDER BY 1";
+    assert_eq!(as_reader(&engine, sql).await.unwrap(), ["t1,1,"]);
+    assert_eq!(csv(&engine, sql).await, ["t1,1,", "t2,2,search"]);
 }
 
 #[tokio::test]

@@ -258,6 +258,61 @@ async fn what_was_recorded_twice_is_taken_as_it_was_last() {
     }
 }
 
+/// Trajectories of two runs, recorded twice but for one.
+fn recorded_again() -> Memory {
+    let row = |id: &str, run: &str, hour: u32, thought: &str| {
+        json!({"trajectory_id": id, "run_id": run, "event_time": format!("2026-01-01T{hour:02}:00:00Z"),
+               "event_id": format!("{id}{hour}"), "n_turns": 1, "turn_tool": [null], "turn_thought": [thought]})
+    };
+    let trajectories = [
+        row("moved", "a", 1, "before"),
+        row("moved", "b", 2, "after"),
+        row("same", "a", 1, "before"),
+        row("same", "a", 2, "after"),
+        // The later of them was written first.
+        row("back", "a", 2, "after"),
+        row("back", "b", 1, "before"),
+        row("once", "b", 1, "only"),
+    ];
+    Memory::default().with(Kind::Trajectory, &trajectories)
+}
+
+#[tokio::test]
+async fn a_row_that_was_recorded_again_is_not_found_by_what_it_said_before() {
+    let engine = recorded_again().engine();
+    let of = |condition: &str| {
+        format!(
+            "SELECT trajectory_id, turn_thought[1] AS thought FROM current_trajectories WHERE {condition} ORDER BY 1"
+        )
+    };
+    let (of_a, of_b) = (["back,after", "same,after"], ["moved,after", "once,only"]);
+    assert_eq!(csv(&engine, &of("run_id = 'a'")).await, of_a);
+    assert_eq!(csv(&engine, &of("run_id IN ('b', 'c')")).await, of_b);
+    assert_eq!(csv(&engine, &of("run_id = 'a' AND trajectory_id = 'moved'")).await, Vec::<String>::new());
+    assert_eq!(csv(&engine, &of("run_id = 'a' AND turn_thought[1] = 'before'")).await, Vec::<String>::new());
+    assert_eq!(csv(&engine, &of("true")).await, ["back,after", "moved,after", "once,only", "same,after"]);
+    let joined = "SELECT t.trajectory_id, t.turn_thought[1] AS thought FROM current_trajectories AS t \
+                  LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id WHERE t.run_id = 'a' ORDER BY 1";
+    assert_eq!(csv(&engine, joined).await, of_a);
+}
+
+#[tokio::test]
+async fn of_a_run_the_lists_of_its_trajectories_are_gone_through_alone() {
+    let engine = recorded_again().engine();
+    let plan = async |sql: &str| csv(&engine, &format!("EXPLAIN {sql}")).await.join("\n");
+    let plan_of_run = plan("SELECT turn_thought FROM current_trajectories WHERE run_id = 'a'").await;
+    assert!(plan_of_run.contains("RightSemi Join: __asked_0 = trajectories.trajectory_id"), "{plan_of_run}");
+    assert!(plan_of_run.contains("TableScan: trajectories projection=[run_id, trajectory_id]"), "{plan_of_run}");
+    // The ids are what is kept in memory, the rows with lists what goes by them.
+    assert!(plan_of_run.contains("join_type=RightSemi"), "{plan_of_run}");
+    // Short columns are read once, for all runs, and so are lists where all are asked for.
+    for once in
+        ["SELECT answer FROM current_trajectories WHERE run_id = 'a'", "SELECT turn_thought FROM current_trajectories"]
+    {
+        assert!(!plan(once).await.contains("Join"), "{once}");
+    }
+}
+
 #[tokio::test]
 async fn evaluations_join_judgment_trajectory_and_question_once() {
     let question = |answer: &str| json!({"qa_id": "q1", "method": "benchmark", "question": "?", "answer": answer});

@@ -49,10 +49,8 @@ async fn attempts(
     run: &str,
     questions: &[String],
 ) -> Result<BTreeMap<(String, i32), Trajectory>, Failure> {
-    // Of the view only the ids: were these columns in its rows, those of all runs would be read.
     let sql = format!(
-        "SELECT {COLUMNS} FROM trajectories WHERE run_id = {} AND qa_id IN {} \
-         AND event_id IN (SELECT event_id FROM current_trajectories) \
+        "SELECT {COLUMNS} FROM current_trajectories WHERE run_id = {} AND qa_id IN {} \
          ORDER BY termination <> 'error', event_time, event_id",
         literal::text(run),
         literal::texts(questions.iter().map(String::as_str))

@@ -81,6 +81,25 @@ async fn a_runs_twin_is_its_report() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_has_its_own_observations_where_another_source_gave_its_event_the_same_id() {
+    let mut lake = Written::new();
+    let of = |run: &str| {
+        let mut row = attempt(run, "q1", 0, "alpha");
+        row["event_id"] = json!("00000000-0000-7000-8000-0000000000aa");
+        row["source"] = json!(run);
+        row["turn_observation"] = json!([run, null]);
+        row
+    };
+    lake.append(Kind::Trajectory, &[of("r1"), of("r2")]).await;
+    let engine = lake.engine();
+    let condition = "t.run_id = 'r1'";
+    for sql in [attempts::sql_with_over_action(condition), contamination::sql(condition)] {
+        let batches = engine.query(&sql, &QueryOptions::default()).await.unwrap().read_all().await.unwrap();
+        assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 1, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sql_and_report_count_the_same_votes() {
     let mut lake = Written::new();
     let given = [
