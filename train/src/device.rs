@@ -1,6 +1,8 @@
 //! Which device and number format a model runs in, and what the process must do before it can.
 
-use tch::{Cuda, Kind};
+use std::time::Instant;
+
+use tch::{Cuda, Kind, Tensor};
 
 use crate::config::{Device, Dtype};
 use crate::error::TrainError;
@@ -91,6 +93,21 @@ pub fn memory(device: tch::Device) -> Result<Vec<(&'static str, f64, &'static st
         _ => vec![("peak_memory", host)],
     };
     Ok(bytes.into_iter().map(|(name, bytes)| (name, bytes, "byte")).collect())
+}
+
+/// Floating-point operations a second of a large matrix product there, the best of a few: what a model can reach.
+pub(crate) fn matmul_flops(kind: Kind, device: tch::Device) -> f64 {
+    let size: i64 = if device.is_cuda() { 8192 } else { 1024 };
+    // As varied as weights are: a GPU is faster with less to switch.
+    let matrix = Tensor::randn([size, size], (kind, device));
+    let timed = |_| {
+        let start = Instant::now();
+        let product = matrix.matmul(&matrix);
+        // Reading it waits for the device.
+        let _ = product.double_value(&[0, 0]);
+        2.0 * (size as f64).powi(3) / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(timed).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

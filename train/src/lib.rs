@@ -40,6 +40,8 @@ pub mod split;
 pub mod tokenizer;
 
 #[cfg(feature = "torch")]
+pub mod bench;
+#[cfg(feature = "torch")]
 pub mod checkpoint;
 #[cfg(feature = "torch")]
 pub mod device;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use webdancer_train::bench::{self, BenchArgs};
 use webdancer_train::config::{Device, Dtype};
 use webdancer_train::contract::{DapoJob, EvaluateJob, INTERRUPTED, Job};
 use webdancer_train::error::TrainError;
@@ -49,6 +50,8 @@ enum Command {
     Experiment(ExperimentArgs),
     /// Show a row of a pin as a model is trained on it
     Inspect(InspectArgs),
+    /// Time a model, training or writing; a line of JSON goes to standard output
+    Bench(BenchArgs),
     /// Serve a checkpoint as an endpoint that speaks OpenAI's chat completions
     Serve(Serve),
 }
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Command::Evaluate(job) => evaluate(&job),
         Command::Experiment(arguments) => experiment(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(TrainError::from),
+        Command::Bench(arguments) => bench(&arguments),
         Command::Serve(arguments) => serve(arguments),
     };
     outcome.unwrap_or_else(|error| {
@@ -131,6 +135,12 @@ fn experiment(arguments: &ExperimentArgs) -> Result<ExitCode, TrainError> {
     })?;
     let _ = writeln!(stdout(), "{}", if arguments.json { &ended.json } else { &ended.markdown });
     Ok(if ended.results.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(IN_PART) })
+}
+
+fn bench(arguments: &BenchArgs) -> Result<ExitCode, TrainError> {
+    let line = bench::run(arguments)?;
+    let _ = writeln!(stdout(), "{line}");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs what looks at a flag that a signal sets.
