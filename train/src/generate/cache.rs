@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::device::upload;
 use crate::model::{Attention, ModelConfig, PackedCausal};
 
 /// What is held for each layer: \[slots, K, capacity, D\]. The sequences under way fill the first slots without gaps.
@@ -172,7 +173,7 @@ impl<'a> Step<'a> {
         let (kind, device) = cache.options;
         let longest = positions.iter().max().map_or(0, |longest| longest + 1);
         let even = positions.iter().all(|position| position + 1 == longest);
-        let positions = Tensor::from_slice(positions).to_device(device);
+        let positions = upload(positions, device);
         let mask = (!even).then(|| {
             let behind =
                 Tensor::arange(longest, (Kind::Int64, device)).unsqueeze(0).greater_tensor(&positions.unsqueeze(1));
@@ -193,8 +194,11 @@ impl Attention for Step<'_> {
         let held = |held: &Tensor| held.narrow(0, 0, count).narrow(2, 0, self.longest);
         let (keys, values) = (held(&self.cache.keys[layer]), held(&self.cache.values[layer]));
         let mask = self.mask.as_ref();
-        let output =
-            Tensor::scaled_dot_product_attention(&query.unsqueeze(2), &keys, &values, mask, 0.0, false, None, true);
+        // Query heads that share keys stand where tokens do, \[B, K, H/K, D\]: all of them see the same. With a mask no fused
+        // kernel of a GPU takes fewer key heads than query heads.
+        let (heads, width) = self.cache.shape;
+        let query = query.view([count, heads, -1, width]);
+        let output = Tensor::scaled_dot_product_attention(&query, &keys, &values, mask, 0.0, false, None, false);
         output.flatten(1, 3)
     }
 }

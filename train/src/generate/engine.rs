@@ -11,6 +11,7 @@ use super::prefix::{BLOCK, PrefixCache};
 use super::sampling::{Row, generator, sample};
 use super::text::{Added, Decode, TextStream};
 use super::{Finish, Request, Written};
+use crate::device::upload;
 use crate::error::{TrainError, guard};
 use crate::model::Qwen;
 
@@ -278,7 +279,7 @@ impl Engine {
         self.active.extend(begun);
         let context = self.model.context(&ids, &positions);
         let hidden = self.model.hidden(&context, &mut Prefill::new(&mut self.cache, &prompts));
-        hidden.index_select(0, &tch::Tensor::from_slice(&lasts).to_device(hidden.device()))
+        hidden.index_select(0, &upload(&lasts, hidden.device()))
     }
 
     /// Samples a token for each sequence from a slot on, from hidden states \[B, h\].
