@@ -10,7 +10,8 @@ import train
 # Rollouts of one question, tokens of its prompt, of a turn at most, turns, tokens of an observation.
 SIZES = "16x2048x256x4x512" if models.ON_GPU else "4x64x8x3x16"
 CONTESTANTS = {
-    "webdancer-train": "ours", "transformers, generate": "rollout", "transformers, continuous batching": "continuous",
+    "webdancer-train": "ours", "webdancer-train, CUDA graphs": "graphs", "transformers, generate": "rollout",
+    "transformers, continuous batching": "continuous",
 }
 TEXT = """
 {0} rollouts of one question, as a group of DAPO has them: a prompt of {1} tokens, {3} turns of {5} to {2} tokens, drawn
@@ -21,7 +22,8 @@ drawn and no model, so there is nothing that would end a turn. bf16 on a GPU, fp
 *generate* is the loop that most write: all rollouts write a turn together, as long as the longest, and every turn reads its
 context anew. *continuous batching* is transformers' own, a rollout goes on as soon as its turn is written; attention is
 the paged kind of `scaled_dot_product_attention`, since a bare machine has no flash-attn package. Ours, too, lets a rollout go
-on at once, and keeps the keys and values of what was read. Ours alone gives the log-probability of each token, which training needs.
+on at once, and keeps the keys and values of what was read. With CUDA
+graphs our steps have fixed shapes and are recorded, which is off by default. Ours alone gives the log-probability of each token, which training needs.
 
 Tokens are those that rollouts keep: what *generate* writes behind a turn's end does not count. The limit of a GPU is
 the weights read once for each token of all rollouts at once, at the bandwidth of its memory (3.35 TB/s of an H100, 4.8 of an H200);
@@ -31,8 +33,9 @@ and times its work behind a turn of another question.
 
 
 def call(contestant, folder):
-    if contestant == "ours":
-        return train.ours("rollout", folder, models.DEVICE, [SIZES], "--draw")
+    if contestant in ("ours", "graphs"):
+        flags = ["--draw", *(["--cuda-graphs"] if contestant == "graphs" else [])]
+        return train.ours("rollout", folder, models.DEVICE, [SIZES], *flags)
     return train.peers(contestant, folder, models.DEVICE, [SIZES], "--draw")
 
 

@@ -1,11 +1,7 @@
 // What the trainer needs of ATen and tch does not bind. train/src/shim.rs is the other side.
-//
-// A function gives true, or false and why: a line in the caller's `message`. No exception crosses the border.
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <exception>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -20,23 +16,9 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
-namespace {
+#include "guarded.h"
 
-template <typename Run>
-bool guarded(char *message, std::size_t capacity, Run run) noexcept {
-  const auto tell = [&](const char *what) { std::snprintf(message, capacity, "%s", what); };
-  try {
-    run();
-    return true;
-  } catch (const c10::Error &error) {
-    tell(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    tell(error.what());
-  } catch (...) {
-    tell("an exception of an unknown kind");
-  }
-  return false;
-}
+namespace {
 
 // The kernels take sizes and number formats from the weights and look at nothing else.
 void check(const at::Tensor &tensor, const char *name, int64_t elements, c10::Device device) {

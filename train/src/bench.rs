@@ -50,6 +50,9 @@ pub struct BenchArgs {
     /// Run layers again on the way back
     #[arg(long)]
     pub activation_checkpointing: bool,
+    /// Write in steps of fixed shapes, which a GPU records as CUDA graphs
+    #[arg(long)]
+    pub cuda_graphs: bool,
 }
 
 /// What is timed.
@@ -112,15 +115,16 @@ pub fn run(arguments: &BenchArgs) -> Result<String, TrainError> {
         model = model.with_adapters(&LoraConfig::default(), 0)?;
     }
     let model = model.with_activation_checkpointing(arguments.activation_checkpointing);
+    let (cuda_graphs, own) = (arguments.cuda_graphs, EngineConfig::default());
     let mut timed: Box<dyn FnMut(&Sizes) -> Result<Timed, TrainError>> = match arguments.work {
         Work::Sft => Box::new(move |sizes: &Sizes| sft(&model, sizes.of()?)),
         Work::Generate => {
             // The other side keeps nothing between calls.
-            let mut engine = engine(model, EngineConfig { prefix_bytes_max: 0, ..EngineConfig::default() });
+            let mut engine = engine(model, EngineConfig { prefix_bytes_max: 0, cuda_graphs, ..own })?;
             Box::new(move |sizes: &Sizes| generate(&mut engine, sizes.of()?))
         }
         Work::Rollout => {
-            let mut engine = engine(model, EngineConfig::default());
+            let mut engine = engine(model, EngineConfig { cuda_graphs, ..own })?;
             Box::new(move |sizes: &Sizes| rollout(&mut engine, sizes.of()?))
         }
     };
@@ -160,8 +164,14 @@ fn drawn(folder: &Path, kind: Kind, device: tch::Device) -> Result<Qwen, TrainEr
     Qwen::new(config, parameters)
 }
 
-fn engine(model: Qwen, config: EngineConfig) -> Engine {
-    Engine::new(config, model, Arc::new(|_: &[i64]| String::new()))
+/// On a GPU what is asked for is timed or refused, and not something else.
+fn engine(model: Qwen, config: EngineConfig) -> Result<Engine, TrainError> {
+    let on_gpu = model.head().device().is_cuda();
+    let engine = Engine::new(config, model, Arc::new(|_: &[i64]| String::new()));
+    match engine.unrecorded().filter(|_| on_gpu) {
+        Some(reason) => Err(TrainError::Usage(reason.to_string())),
+        None => Ok(engine),
+    }
 }
 
 /// Ids of a document, which the other side makes up alike.

@@ -50,6 +50,8 @@ pub mod error;
 #[cfg(feature = "torch")]
 pub mod generate;
 #[cfg(feature = "torch")]
+mod graphs;
+#[cfg(feature = "torch")]
 pub mod job;
 #[cfg(feature = "torch")]
 pub mod loss;

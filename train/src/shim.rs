@@ -172,7 +172,7 @@ pub(crate) fn upload(host: &Tensor, device: usize) -> Result<Tensor, TrainError>
 }
 
 /// A GPU's number as libtorch takes it.
-fn numbered(device: usize) -> Result<i8, TrainError> {
+pub(crate) fn numbered(device: usize) -> Result<i8, TrainError> {
     i8::try_from(device).map_err(|_| TrainError::Usage(format!("there is no device cuda:{device}")))
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn device_memory(device: usize) -> Result<DeviceMemory, TrainError> {
 }
 
 /// Calls what says why it failed.
-fn told(call: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(), TrainError> {
+pub(crate) fn told(call: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(), TrainError> {
     let mut message = [0u8; MESSAGE_BYTES];
     if call(message.as_mut_ptr().cast(), message.len()) {
         return Ok(());

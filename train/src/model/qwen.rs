@@ -30,6 +30,21 @@ pub struct Context {
     sin: Tensor,
 }
 
+impl Context {
+    /// Another name for the same tensors.
+    pub(crate) fn shallow_clone(&self) -> Self {
+        let Self { ids, cos, sin } = self;
+        Self { ids: ids.shallow_clone(), cos: cos.shallow_clone(), sin: sin.shallow_clone() }
+    }
+
+    /// Takes over what another one of as many tokens says, in the memory that this one has.
+    pub(crate) fn assign(&mut self, other: &Self) {
+        self.ids.copy_(&other.ids);
+        self.cos.copy_(&other.cos);
+        self.sin.copy_(&other.sin);
+    }
+}
+
 /// A model in memory.
 #[derive(Debug)]
 pub struct Qwen {
