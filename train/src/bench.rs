@@ -72,7 +72,7 @@ pub struct Sizes(Vec<i64>);
 
 impl Sizes {
     fn parse(text: &str) -> Result<Self, String> {
-        let sizes = text.split('x').map(|size| size.parse().ok().filter(|size| (1..1 << 24).contains(size)));
+        let sizes = text.split('x').map(|size| size.parse::<i64>().ok().filter(|size| (1..1 << 24).contains(size)));
         sizes.collect::<Option<_>>().map(Self).ok_or_else(|| "must be counts with an x between them".to_string())
     }
 
