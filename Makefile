@@ -22,7 +22,7 @@ BENCHES := bench-append bench-crawl bench-dashboard bench-ingest bench-pin bench
 # of half an hour, where DataFusion takes no part. Checks of overflows and assertions stay.
 optimised = $(foreach crate,$(1),--config 'profile.dev.package.webdancer-$(crate).opt-level=3')
 
-.PHONY: help build build-train demo demo-quick demo-report experiment-pins experiment-report test test-build test-train parity parity-eval screenshots lint torture fuzz release $(BENCHES) bench-eval bench-funnel bench-train bench-dapo clean
+.PHONY: help build build-train demo demo-quick demo-report experiment-pins experiment-report test test-build test-train parity parity-eval screenshots lint torture fuzz release $(BENCHES) bench-eval bench-funnel bench-train bench-sft bench-rollout bench-dapo clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -147,8 +147,17 @@ bench-funnel: ## The funnel's rules over a million trajectories beside DuckDB (B
 bench-train: ## Training and generation on a processor beside transformers (BENCH_ROUNDS)
 	@deploy/setup test
 	@deploy/libtorch >/dev/null
-	$(WITH_TORCH) build $(TRAIN) --example bench_train $(call optimised,schemas agent train)
+	$(WITH_TORCH) build $(TRAIN) --bins $(call optimised,schemas agent train)
 	python3 tests/bench/train.py
+
+bench-sft: ## Fine-tuning at real shapes beside transformers and TRL, on a GPU if there is one (BENCH_SHAPES, BENCH_MINUTES)
+bench-rollout: ## Rollouts at real shapes beside transformers, likewise
+
+bench-sft bench-rollout: bench-%:
+	@deploy/setup test
+	@deploy/libtorch >/dev/null
+	$(WITH_TORCH) build $(TRAIN) --bins $(call optimised,schemas agent train)
+	python3 tests/bench/$*.py
 
 bench-dapo: ## A DAPO step on a processor beside a plain loop in PyTorch (BENCH_ROUNDS); with the lake of make demo, all of it
 	@deploy/setup test

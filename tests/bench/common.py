@@ -177,9 +177,13 @@ def command(name):
 
 def commit():
     """The commit the sources are at, and whether they were changed since."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True
-    )
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        # A bare machine has no git.
+        return "unknown"
     return said.stdout.strip() or "unknown"
 
 

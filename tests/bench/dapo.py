@@ -9,7 +9,6 @@ episodes with tools and judge, updates, events, checkpoints. Its metrics say wha
 import json
 import os
 import pathlib
-import subprocess
 
 import common
 import train
@@ -86,7 +85,6 @@ def main():
 
 
 def measured():
-    versions = subprocess.check_output([train.python(), "-c", "import torch, transformers as t; print(torch.__version__, t.__version__)"], text=True)
     head = ("tokens written, a second", "webdancer-train", "plain loop", "ours : theirs")
     sections = [("The step alone, medians of rounds in turns", common.table(head, step_rows()))]
     if LAKE.exists():
@@ -94,7 +92,7 @@ def measured():
                          common.table(("of a round", "share"), run_rows())))
     common.write_report(
         "dapo", "DAPO on a processor", common.command("bench-dapo"),
-        [("torch, transformers", versions.strip()), ("rounds", ROUNDS), common.BUILD], sections,
+        [("torch, transformers", train.versions()), ("rounds", ROUNDS), common.BUILD], sections,
     )
 
 

@@ -14,7 +14,7 @@ import subprocess
 import common
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 5))
-EXAMPLE = pathlib.Path(os.environ.get("BENCH_TRAIN", common.TARGET / "debug" / "examples" / "bench_train"))
+TRAINER = pathlib.Path(os.environ.get("BENCH_TRAINER", common.TARGET / "debug" / "webdancer-train")).absolute()
 PEER = common.ROOT / "tests/bench/peers/train_torch.py"
 # hidden, layers, heads, key-value heads, inner width, vocabulary
 MODELS = {"0.9M": (128, 4, 4, 4, 384, 1024), "22M": (512, 6, 8, 2, 1536, 8192)}
@@ -54,6 +54,29 @@ def said(argv):
     return json.loads(common.measure(argv, env={"OMP_NUM_THREADS": str(common.threads())}).stdout.splitlines()[-1])
 
 
+def ours(work, folder, device, sizes, *flags):
+    """How the trainer is called to time work of these sizes, and what it says."""
+    return said([TRAINER, "bench", work, "--model", folder, "--device", device, "--sizes", ",".join(sizes), *flags])
+
+
+def peers(work, folder, device, sizes, *flags):
+    """The same of the peer; `work` may be one of its own."""
+    return said([python(), PEER, work, folder, device, ",".join(sizes), *flags])
+
+
+def same(ours, theirs, least=None):
+    """Raises where two checks are not of the same work; `least` is the share that must agree, if not the usual."""
+    share, usual = agreement(ours, theirs)
+    if not share >= (usual if least is None else least):
+        raise RuntimeError(f"not the same work: {share:.4f} of it agrees")
+
+
+def versions():
+    """Of what the peer is made of."""
+    script = "import torch, transformers as t; print(torch.__version__, t.__version__)"
+    return subprocess.check_output([python(), "-c", script], text=True).strip()
+
+
 def model(name):
     """The folder of a model, made if it is not there."""
     folder = common.SCRATCH / f"train-{name}"
@@ -79,31 +102,26 @@ def main():
 
 def timed():
     """The rows of the table."""
-    peer = [python(), PEER]
     folders = {name: model(name) for name in MODELS}
     rows = []
     for name, work, documents, length, steps in WORK:
-        arguments = [work, folders[name], documents, length, steps]
+        arguments = [work, folders[name], "cpu", [f"{documents}x{length}x{steps}"]]
         common.say(f"{name} {work} {documents} × {length}")
-        contestants = {"ours": lambda: said([EXAMPLE, *arguments]), "peer": lambda: said([*peer, *arguments])}
+        contestants = {"ours": lambda: ours(*arguments)["rows"][0], "peer": lambda: peers(*arguments)["rows"][0]}
         results = common.in_turns(contestants, ROUNDS)
-        checks = {key: [result["check"] for result in of][0] for key, of in results.items()}
-        share, least = agreement(checks["ours"], checks["peer"])
-        if share < least:
-            raise RuntimeError(f"not the same work: {share:.4f} of it agrees")
-        ours, theirs = (common.median([result["tokens_per_second"] for result in results[key]]) for key in ("ours", "peer"))
-        rows.append((f"{work}, {name}, {documents} × {length}", f"{ours:,.0f}", f"{theirs:,.0f}", common.ratio(ours / theirs)))
+        same(results["ours"][0]["check"], results["peer"][0]["check"])
+        mine, theirs = (common.median([result["tokens_per_second"] for result in results[key]]) for key in ("ours", "peer"))
+        rows.append((f"{work}, {name}, {documents} × {length}", f"{mine:,.0f}", f"{theirs:,.0f}", common.ratio(mine / theirs)))
         common.say(" | ".join(rows[-1]))
     return rows
 
 
 def write(rows):
     """The page."""
-    versions = subprocess.check_output([python(), "-c", "import torch, transformers as t; print(torch.__version__, t.__version__)"], text=True)
     head = ("tokens a second", "webdancer-train", "transformers on PyTorch", "ours : theirs")
     common.write_report(
         "train", "Training and generation on a processor", common.command("bench-train"),
-        [("torch, transformers", versions.strip()), ("rounds", ROUNDS), common.BUILD],
+        [("torch, transformers", versions()), ("rounds", ROUNDS), common.BUILD],
         [("", TEXT), ("Medians of rounds in turns", common.table(head, rows))],
     )
 

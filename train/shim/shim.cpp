@@ -1,39 +1,24 @@
 // What the trainer needs of ATen and tch does not bind. train/src/shim.rs is the other side.
-//
-// A function gives true, or false and why: a line in the caller's `message`. No exception crosses the border.
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <exception>
 #include <optional>
 #include <tuple>
 #include <utility>
 
+#include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
-namespace {
+#include "guarded.h"
 
-template <typename Run>
-bool guarded(char *message, std::size_t capacity, Run run) noexcept {
-  const auto tell = [&](const char *what) { std::snprintf(message, capacity, "%s", what); };
-  try {
-    run();
-    return true;
-  } catch (const c10::Error &error) {
-    tell(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    tell(error.what());
-  } catch (...) {
-    tell("an exception of an unknown kind");
-  }
-  return false;
-}
+namespace {
 
 // The kernels take sizes and number formats from the weights and look at nothing else.
 void check(const at::Tensor &tensor, const char *name, int64_t elements, c10::Device device) {
@@ -82,6 +67,43 @@ extern "C" at::Tensor *webdancer_flash_attention(const at::Tensor *query, const 
     auto all = at::_flash_attention_forward(*query, *key, *value, *starts, *starts, longest, longest, /*dropout_p=*/0.0,
                                             /*is_causal=*/true, /*return_debug_mask=*/false);
     output = new at::Tensor(std::move(std::get<0>(all)));
+  });
+  return output;
+}
+
+// Which kernels SDPA tries first, by the numbers of at::SDPBackend, of which there must be all; `order` is set to what the
+// context has then. It is the process's.
+extern "C" bool webdancer_sdp_order(int64_t *order, std::size_t count, char *message, std::size_t capacity) {
+  return guarded(message, capacity, [&] {
+    TORCH_CHECK(count == at::num_sdp_backends, "SDPA has ", at::num_sdp_backends, " kinds of kernels, not ", count);
+    at::globalContext().setSDPPriorityOrder({order, order + count});
+    for (const auto backend : at::globalContext().sDPPriorityOrder()) {
+      *order++ = static_cast<int64_t>(backend);
+    }
+  });
+}
+
+// A copy on a GPU, by a stream of its own, that is done when this returns: what the stream of computation has yet to do is
+// not waited for. It is the caller's, or null.
+extern "C" at::Tensor *webdancer_upload(const at::Tensor *host, int8_t index, char *message, std::size_t capacity) {
+  at::Tensor *output = nullptr;
+  guarded(message, capacity, [&] {
+    const c10::Device device(c10::kCUDA, index);
+    const c10::impl::VirtualGuardImpl devices(device.type());
+    const auto computing = devices.getStream(device);
+    // One, since freed memory is kept by stream.
+    thread_local std::optional<c10::Stream> copying;
+    if (!copying || copying->device() != device) {
+      copying = devices.getStreamFromGlobalPool(device);
+    }
+    at::Tensor copy;
+    {
+      const c10::StreamGuard guard(*copying);
+      copy = host->to(device, host->scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+    }
+    // Freed, its memory waits for what reads it, and is not given to the next copy before.
+    copy.record_stream(computing);
+    output = new at::Tensor(std::move(copy));
   });
   return output;
 }

@@ -1,6 +1,9 @@
 //! Which device and number format a model runs in, and what the process must do before it can.
 
-use tch::{Cuda, Kind};
+use std::time::Instant;
+
+use tch::kind::Element;
+use tch::{Cuda, Kind, Tensor};
 
 use crate::config::{Device, Dtype};
 use crate::error::TrainError;
@@ -12,17 +15,34 @@ use crate::shim::{self, DeviceMemory};
 ///
 /// A GPU is asked for and libtorch has none.
 pub fn device(asked: Device) -> Result<tch::Device, TrainError> {
-    match asked {
-        Device::Cpu => Ok(tch::Device::Cpu),
-        Device::Auto => Ok(tch::Device::cuda_if_available()),
+    let device = match asked {
+        Device::Cpu => tch::Device::Cpu,
+        Device::Auto => tch::Device::cuda_if_available(),
         Device::Cuda(number) if Cuda::is_available() && (number as i64) < Cuda::device_count() => {
-            Ok(tch::Device::Cuda(number))
+            tch::Device::Cuda(number)
         }
-        Device::Cuda(number) => Err(TrainError::Usage(format!(
-            "device cuda:{number} is asked for and libtorch sees {} of them: is the trainer built against a PyTorch with \
-             CUDA, and is the driver there?",
-            Cuda::device_count()
-        ))),
+        Device::Cuda(number) => {
+            return Err(TrainError::Usage(format!(
+                "device cuda:{number} is asked for and libtorch sees {} of them: is the trainer built against a PyTorch \
+                 with CUDA, and is the driver there?",
+                Cuda::device_count()
+            )));
+        }
+    };
+    if device.is_cuda() {
+        shim::prefer_fused_attention()?;
+    }
+    Ok(device)
+}
+
+/// Numbers on a device. On a GPU they are copied there beside what it computes: whoever asks waits for this copy, and not for
+/// all that the GPU has yet to do, so that it does not run dry between two steps.
+pub(crate) fn upload<T: Element>(values: &[T], device: tch::Device) -> Tensor {
+    let host = Tensor::from_slice(values);
+    match device {
+        // Without a stream of its own the copy is behind what is computed.
+        tch::Device::Cuda(number) => shim::upload(&host, number).unwrap_or_else(|_| host.to_device(device)),
+        _ => host.to_device(device),
     }
 }
 
@@ -93,6 +113,21 @@ pub fn memory(device: tch::Device) -> Result<Vec<(&'static str, f64, &'static st
     Ok(bytes.into_iter().map(|(name, bytes)| (name, bytes, "byte")).collect())
 }
 
+/// Floating-point operations a second of a large matrix product there, the best of a few: what a model can reach.
+pub(crate) fn matmul_flops(kind: Kind, device: tch::Device) -> f64 {
+    let size: i64 = if device.is_cuda() { 8192 } else { 1024 };
+    // As varied as weights are: a GPU is faster with less to switch.
+    let matrix = Tensor::randn([size, size], (kind, device));
+    let timed = |_| {
+        let start = Instant::now();
+        let product = matrix.matmul(&matrix);
+        // Reading it waits for the device.
+        let _ = product.double_value(&[0, 0]);
+        2.0 * (size as f64).powi(3) / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(timed).fold(0.0, f64::max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +136,13 @@ mod tests {
     fn bits_are_promised_on_a_processor_alone() {
         let refused = be_deterministic(tch::Device::Cuda(0)).unwrap_err().to_string();
         assert!(refused.starts_with("deterministic: ") && refused.ends_with("give device = \"cpu\""), "{refused}");
+    }
+
+    #[test]
+    fn numbers_are_uploaded_to_a_processor_as_they_are() {
+        let found = upload(&[3i64, -1, 7], tch::Device::Cpu);
+        assert_eq!((found.device(), found.kind()), (tch::Device::Cpu, Kind::Int64));
+        assert_eq!(Vec::<i64>::try_from(found).unwrap(), [3, -1, 7]);
     }
 
     #[test]

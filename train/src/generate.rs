@@ -11,6 +11,7 @@ mod cache;
 mod engine;
 mod prefix;
 mod sampling;
+mod steps;
 mod text;
 
 pub use self::engine::{Engine, EngineConfig, Refusal, RequestId};

@@ -40,6 +40,8 @@ pub mod split;
 pub mod tokenizer;
 
 #[cfg(feature = "torch")]
+pub mod bench;
+#[cfg(feature = "torch")]
 pub mod checkpoint;
 #[cfg(feature = "torch")]
 pub mod device;
@@ -47,6 +49,8 @@ pub mod device;
 pub mod error;
 #[cfg(feature = "torch")]
 pub mod generate;
+#[cfg(feature = "torch")]
+mod graphs;
 #[cfg(feature = "torch")]
 pub mod job;
 #[cfg(feature = "torch")]

@@ -13,6 +13,7 @@
 use tch::{Kind, Tensor};
 
 use crate::batch::PackedBatch;
+use crate::device::upload;
 use crate::model::Qwen;
 
 /// Logits that exist at a time, at most: 64 Mi elements, 256 MiB in fp32; as much again where entropies are asked for.
@@ -95,7 +96,7 @@ struct CrossEntropy {
 
 impl CrossEntropy {
     fn new(model: &Qwen, targets: &Targets) -> Self {
-        Self { weights: Tensor::from_slice(&targets.weights).to_device(model.head().device()) }
+        Self { weights: upload(&targets.weights, model.head().device()) }
     }
 }
 
@@ -175,8 +176,8 @@ fn head_loss(
     mut wanted: Wanted,
 ) -> (Tensor, Option<Tensor>) {
     let device = hidden.device();
-    let positions = Tensor::from_slice(places.positions).to_device(device);
-    let ids = Tensor::from_slice(places.ids).to_device(device).unsqueeze(1);
+    let positions = upload(places.positions, device);
+    let ids = upload(places.ids, device).unsqueeze(1);
     let picked = hidden.index_select(0, &positions);
     let mut picked_gradient = matches!(wanted, Wanted::Gradients { .. }).then(|| picked.empty_like());
     let mut total = Tensor::zeros([], (Kind::Float, device));

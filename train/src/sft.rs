@@ -14,7 +14,7 @@ use crate::batch::{BatchSource, Update};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::SftConfig;
 use crate::contract::BEST_STEP;
-use crate::device::memory;
+use crate::device::{matmul_flops, memory};
 use crate::error::{TrainError, guard};
 use crate::loss::{self, Targets};
 use crate::model::Qwen;
@@ -179,7 +179,7 @@ impl<'a> Run<'a> {
             }
         };
         let peak_flops = match device {
-            Device::Cpu => guard(|| Ok(matmul_flops(kind)))?,
+            Device::Cpu => guard(|| Ok(matmul_flops(kind, device)))?,
             _ => PEAK_FLOPS_CUDA,
         };
         let window = Window::new(device);
@@ -375,16 +375,4 @@ impl<'a> Run<'a> {
     fn folder(&self, step: u64) -> PathBuf {
         self.places.checkpoints.join(checkpoint::name_of(step))
     }
-}
-
-/// Floating-point operations a second of a matrix product on this processor, the best of a few: what a model can reach.
-fn matmul_flops(kind: Kind) -> f64 {
-    const SIZE: i64 = 1024;
-    let matrix = Tensor::ones([SIZE, SIZE], (kind, Device::Cpu));
-    let timed = |_| {
-        let start = Instant::now();
-        let _ = matrix.matmul(&matrix);
-        2.0 * (SIZE as f64).powi(3) / start.elapsed().as_secs_f64()
-    };
-    (0..5).map(timed).fold(0.0, f64::max)
 }

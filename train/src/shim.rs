@@ -40,6 +40,10 @@ unsafe extern "C" {
         capacity: usize,
     ) -> *mut C_tensor;
 
+    fn webdancer_sdp_order(order: *mut i64, count: usize, message: *mut c_char, capacity: usize) -> bool;
+
+    fn webdancer_upload(host: *const C_tensor, device: i8, message: *mut c_char, capacity: usize) -> *mut C_tensor;
+
     fn webdancer_device_memory(
         device: i8,
         allocated: *mut i64,
@@ -128,6 +132,50 @@ pub(crate) fn flash_attention(
     Ok(unsafe { Tensor::from_ptr(output) })
 }
 
+/// What SDPA tries on a GPU, in this order, by the numbers of `at::SDPBackend`: flash, memory-efficient, cuDNN, and only
+/// then plain products, which write all scores to memory in fp32 and which libtorch tries before cuDNN; last what a plugin may
+/// have brought.
+const SDP_ORDER: [i64; 5] = [1, 2, 3, 0, 4];
+
+/// Has SDPA try every fused kernel before plain products.
+///
+/// # Errors
+///
+/// libtorch knows other kernels than these.
+pub(crate) fn prefer_fused_attention() -> Result<(), TrainError> {
+    let mut order = SDP_ORDER;
+    told(|message, capacity| {
+        // SAFETY: `order` has as many numbers as are told, and `message` has `capacity` bytes.
+        unsafe { webdancer_sdp_order(order.as_mut_ptr(), order.len(), message, capacity) }
+    })?;
+    match order == SDP_ORDER {
+        true => Ok(()),
+        false => Err(TrainError::Torch(format!("the order of kernels of attention is {order:?}, not {SDP_ORDER:?}"))),
+    }
+}
+
+/// Copies a tensor to the GPU of this number by a stream of its own; it is there when this returns.
+///
+/// # Errors
+///
+/// There is no such GPU.
+pub(crate) fn upload(host: &Tensor, device: usize) -> Result<Tensor, TrainError> {
+    let number = numbered(device)?;
+    let mut copy = ptr::null_mut();
+    told(|message, capacity| {
+        // SAFETY: the tensor is borrowed for longer than the call, which keeps nothing of it. `message` has `capacity` bytes.
+        copy = unsafe { webdancer_upload(host.as_ptr(), number, message, capacity) };
+        !copy.is_null()
+    })?;
+    // SAFETY: not null, made by `new`, and handed to us alone; tch deletes it.
+    Ok(unsafe { Tensor::from_ptr(copy) })
+}
+
+/// A GPU's number as libtorch takes it.
+pub(crate) fn numbered(device: usize) -> Result<i8, TrainError> {
+    i8::try_from(device).map_err(|_| TrainError::Usage(format!("there is no device cuda:{device}")))
+}
+
 /// Bytes of the tensors on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeviceMemory {
@@ -143,7 +191,7 @@ pub(crate) struct DeviceMemory {
 ///
 /// There is no such GPU.
 pub(crate) fn device_memory(device: usize) -> Result<DeviceMemory, TrainError> {
-    let number = i8::try_from(device).map_err(|_| TrainError::Usage(format!("there is no device cuda:{device}")))?;
+    let number = numbered(device)?;
     let mut memory = DeviceMemory { allocated: 0, peak: 0 };
     told(|message, capacity| {
         // SAFETY: both numbers are ours for the length of the call, and `message` has `capacity` bytes.
@@ -153,7 +201,7 @@ pub(crate) fn device_memory(device: usize) -> Result<DeviceMemory, TrainError> {
 }
 
 /// Calls what says why it failed.
-fn told(call: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(), TrainError> {
+pub(crate) fn told(call: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(), TrainError> {
     let mut message = [0u8; MESSAGE_BYTES];
     if call(message.as_mut_ptr().cast(), message.len()) {
         return Ok(());
@@ -198,6 +246,26 @@ mod tests {
         let heads = Tensor::zeros([4, 2, 8], (Kind::BFloat16, Device::Cpu));
         let error = flash_attention([&heads; 3], &Tensor::from_slice(&[0i32, 4]), 4).unwrap_err().to_string();
         assert!(error.contains("_flash_attention_forward") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn fused_kernels_of_attention_are_tried_before_plain_products() {
+        // libtorch has it for the whole process, and tells what it took; twice is as once.
+        prefer_fused_attention().unwrap();
+        prefer_fused_attention().unwrap();
+        let mut short = [1];
+        let refused = told(|message, capacity| {
+            // SAFETY: as in `prefer_fused_attention`.
+            unsafe { webdancer_sdp_order(short.as_mut_ptr(), short.len(), message, capacity) }
+        });
+        assert!(refused.unwrap_err().to_string().starts_with("libtorch: "));
+    }
+
+    #[test]
+    fn nothing_is_uploaded_to_a_gpu_that_is_not_there() {
+        let error = upload(&zeros(4, Kind::Int64), 127).unwrap_err().to_string();
+        assert!(error.starts_with("libtorch: ") && !error.contains('\n'), "{error}");
+        assert_eq!(upload(&zeros(4, Kind::Int64), 128).unwrap_err().to_string(), "there is no device cuda:128");
     }
 
     #[test]

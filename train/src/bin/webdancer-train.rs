@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use webdancer_train::bench::{self, BenchArgs};
 use webdancer_train::config::{Device, Dtype};
 use webdancer_train::contract::{DapoJob, EvaluateJob, INTERRUPTED, Job};
 use webdancer_train::error::TrainError;
@@ -49,6 +50,8 @@ enum Command {
     Experiment(ExperimentArgs),
     /// Show a row of a pin as a model is trained on it
     Inspect(InspectArgs),
+    /// Time a model, training or writing; a line of JSON goes to standard output
+    Bench(BenchArgs),
     /// Serve a checkpoint as an endpoint that speaks OpenAI's chat completions
     Serve(Serve),
 }
@@ -76,9 +79,12 @@ struct Serve {
     /// MiB of keys and values kept of earlier sequences, for prompts that begin as they did; 0 keeps none
     #[arg(long, value_name = "MIB", default_value_t = EngineConfig::default().prefix_bytes_max >> 20)]
     prefix_cache_mib: usize,
+    /// Write in steps of fixed shapes, which a GPU records as CUDA graphs. Unmeasured
+    #[arg(long)]
+    cuda_graphs: bool,
     /// The same request is answered by the same bits, whatever else is asked and in whatever order: on one thread of the
     /// processor, one sequence at a time, in a cache of fixed size, with nothing kept between requests
-    #[arg(long, conflicts_with_all = ["sequences_max", "prefix_cache_mib"])]
+    #[arg(long, conflicts_with_all = ["sequences_max", "prefix_cache_mib", "cuda_graphs"])]
     deterministic: bool,
     /// End when standard input ends, too: with the process that started this one, however that ends
     #[arg(long)]
@@ -93,6 +99,7 @@ fn main() -> ExitCode {
         Command::Evaluate(job) => evaluate(&job),
         Command::Experiment(arguments) => experiment(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(TrainError::from),
+        Command::Bench(arguments) => bench(&arguments),
         Command::Serve(arguments) => serve(arguments),
     };
     outcome.unwrap_or_else(|error| {
@@ -133,6 +140,12 @@ fn experiment(arguments: &ExperimentArgs) -> Result<ExitCode, TrainError> {
     Ok(if ended.results.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(IN_PART) })
 }
 
+fn bench(arguments: &BenchArgs) -> Result<ExitCode, TrainError> {
+    let line = bench::run(arguments)?;
+    let _ = writeln!(stdout(), "{line}");
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Runs what looks at a flag that a signal sets.
 fn until_signalled<T>(run: impl FnOnce(&AtomicBool) -> Result<T, TrainError>) -> Result<T, TrainError> {
     let interrupt = Arc::new(AtomicBool::new(false));
@@ -167,11 +180,15 @@ fn serve(arguments: Serve) -> Result<ExitCode, TrainError> {
     let model = Qwen::read(folder, device::kind(Dtype::Auto, device), device)?;
     let prefix_bytes_max = arguments.prefix_cache_mib.saturating_mul(1 << 20);
     let (sequences_max, context_max) = (arguments.sequences_max, arguments.context_tokens_max);
-    let config = EngineConfig { sequences_max, context_max, prefix_bytes_max, ..EngineConfig::default() };
+    let cuda_graphs = arguments.cuda_graphs;
+    let config = EngineConfig { sequences_max, context_max, prefix_bytes_max, cuda_graphs, ..EngineConfig::default() };
     let engine = match arguments.deterministic {
         true => Engine::deterministic(config, model, codec.clone())?,
         false => Engine::new(config, model, codec.clone()),
     };
+    if let Some(reason) = engine.unrecorded() {
+        let _ = writeln!(stderr(), "{reason}");
+    }
     let worker = Worker::start(engine).map_err(|error| TrainError::file(folder, error))?;
     let name = || folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     let weights = Weights {

@@ -19,6 +19,10 @@ pub struct RolloutConfig {
     pub context_tokens_max: usize,
     /// Tokens of prompts that are read between two tokens of the attempts under way. 8,192: ours.
     pub prompt_tokens_per_step: usize,
+    /// Tokens are written in steps of fixed shapes, which a GPU records as CUDA graphs. Off; unmeasured.
+    // Not told where it is off: runs that were begun before there was such a key are the same runs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cuda_graphs: bool,
     /// Threads that tools and judges run on. 2: ours.
     pub threads: usize,
     /// Prompt profile: `standard`, `compact`, or the file of one. Standard: ours.
@@ -37,6 +41,7 @@ impl Default for RolloutConfig {
             episodes_max: 64,
             context_tokens_max: 32_768,
             prompt_tokens_per_step: 8_192,
+            cuda_graphs: false,
             threads: 2,
             profile: "standard".to_string(),
             agent: ReactConfig::default(),

@@ -23,6 +23,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::batch::{PolicyBatch, PolicyTargets};
 use crate::config::DapoLossConfig;
+use crate::device::upload;
 use crate::loss::{Chunk, Loss, Places, Terms, evaluate_by};
 use crate::model::Qwen;
 
@@ -181,7 +182,7 @@ pub struct PolicyLoss<'a> {
 impl<'a> PolicyLoss<'a> {
     /// Of a micro-batch on `device`; what there is to tell of it is added to `tally`.
     pub fn new(config: &'a DapoLossConfig, targets: &PolicyTargets, device: Device, tally: &'a mut Tally) -> Self {
-        let tensor = |values: &[f32]| Tensor::from_slice(values).to_device(device);
+        let tensor = |values: &[f32]| upload(values, device);
         let reference = &targets.reference_log_probs;
         Self {
             config,

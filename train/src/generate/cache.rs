@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::device::upload;
 use crate::model::{Attention, ModelConfig, PackedCausal};
 
 /// What is held for each layer: \[slots, K, capacity, D\]. The sequences under way fill the first slots without gaps.
@@ -11,6 +12,8 @@ pub(super) struct KvCache {
     values: Vec<Tensor>,
     slots: i64,
     capacity: i64,
+    /// How often it was moved.
+    version: u64,
     shape: (i64, i64),
     /// Slots and tokens that are ever needed.
     most: (i64, i64),
@@ -25,7 +28,7 @@ impl KvCache {
     pub(super) fn new(config: &ModelConfig, most: (i64, i64), kind: Kind, device: Device) -> Self {
         let empty = || (0..config.layers).map(|_| Tensor::zeros([0, 0, 0, 0], (kind, device))).collect();
         let shape = (config.kv_heads, config.head_dim);
-        Self { keys: empty(), values: empty(), slots: 0, capacity: 0, shape, most, options: (kind, device) }
+        Self { keys: empty(), values: empty(), slots: 0, capacity: 0, version: 0, shape, most, options: (kind, device) }
     }
 
     /// Holds nothing any more: where making room failed, layers differ in size.
@@ -34,6 +37,12 @@ impl KvCache {
             *held = Tensor::zeros([0, 0, 0, 0], self.options);
         }
         (self.slots, self.capacity) = (0, 0);
+        self.version += 1;
+    }
+
+    /// Another one whenever keys and values came to lie elsewhere.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Makes room for so many sequences of so many tokens each.
@@ -55,6 +64,7 @@ impl KvCache {
             *held = larger;
         }
         (self.slots, self.capacity) = (slots, capacity);
+        self.version += 1;
     }
 
     /// Moves a sequence of so many tokens to another slot.
@@ -169,11 +179,20 @@ pub(super) struct Step<'a> {
 
 impl<'a> Step<'a> {
     pub(super) fn new(cache: &'a mut KvCache, positions: &[i64]) -> Self {
-        let (kind, device) = cache.options;
         let longest = positions.iter().max().map_or(0, |longest| longest + 1);
         let even = positions.iter().all(|position| position + 1 == longest);
-        let positions = Tensor::from_slice(positions).to_device(device);
-        let mask = (!even).then(|| {
+        let positions = upload(positions, cache.options.1);
+        Self::at(cache, positions, longest, !even)
+    }
+
+    /// At places that are read when it is run, \[B\], with so many keys, whatever the places are.
+    pub(super) fn fixed(cache: &'a mut KvCache, positions: &Tensor, keys: i64) -> Self {
+        Self::at(cache, positions.shallow_clone(), keys, true)
+    }
+
+    fn at(cache: &'a mut KvCache, positions: Tensor, longest: i64, masked: bool) -> Self {
+        let (kind, device) = cache.options;
+        let mask = masked.then(|| {
             let behind =
                 Tensor::arange(longest, (Kind::Int64, device)).unsqueeze(0).greater_tensor(&positions.unsqueeze(1));
             let mask = Tensor::zeros(behind.size(), (kind, device)).masked_fill(&behind, f64::NEG_INFINITY);
@@ -193,8 +212,11 @@ impl Attention for Step<'_> {
         let held = |held: &Tensor| held.narrow(0, 0, count).narrow(2, 0, self.longest);
         let (keys, values) = (held(&self.cache.keys[layer]), held(&self.cache.values[layer]));
         let mask = self.mask.as_ref();
-        let output =
-            Tensor::scaled_dot_product_attention(&query.unsqueeze(2), &keys, &values, mask, 0.0, false, None, true);
+        // Query heads that share keys stand where tokens do, \[B, K, H/K, D\]: all of them see the same. With a mask no fused
+        // kernel of a GPU takes fewer key heads than query heads.
+        let (heads, width) = self.cache.shape;
+        let query = query.view([count, heads, -1, width]);
+        let output = Tensor::scaled_dot_product_attention(&query, &keys, &values, mask, 0.0, false, None, false);
         output.flatten(1, 3)
     }
 }

@@ -9,8 +9,10 @@ use serde::Deserialize;
 use super::cache::{KvCache, Prefill, Step, Unread};
 use super::prefix::{BLOCK, PrefixCache};
 use super::sampling::{Row, generator, sample};
+use super::steps::Steps;
 use super::text::{Added, Decode, TextStream};
 use super::{Finish, Request, Written};
+use crate::device::upload;
 use crate::error::{TrainError, guard};
 use crate::model::Qwen;
 
@@ -53,6 +55,8 @@ pub struct EngineConfig {
     /// Bytes of keys and values that are kept of sequences read and written, for prompts that begin as they did; 0 keeps
     /// none. They come on top of those of the sequences under way.
     pub prefix_bytes_max: usize,
+    /// Steps have fixed shapes, and on a GPU each shape is recorded once as a CUDA graph. Unmeasured, and not yet run on a GPU.
+    pub cuda_graphs: bool,
 }
 
 impl Default for EngineConfig {
@@ -63,6 +67,7 @@ impl Default for EngineConfig {
             context_max: 32_768,
             waiting_max: 4096,
             prefix_bytes_max: 1 << 30,
+            cuda_graphs: false,
         }
     }
 }
@@ -73,6 +78,8 @@ pub struct Engine {
     model: Qwen,
     decoder: Arc<dyn Decode>,
     cache: KvCache,
+    /// Where steps have fixed shapes.
+    steps: Option<Steps>,
     prefixes: PrefixCache,
     /// Version of the weights that `prefixes` are of: libtorch counts the writes to a tensor.
     weights: i64,
@@ -109,11 +116,12 @@ impl Engine {
         let context_max = config.context_max.min(model.config().max_positions as usize);
         let most = (config.sequences_max as i64, context_max as i64);
         let cache = KvCache::new(model.config(), most, flat.kind(), flat.device());
+        let steps = config.cuda_graphs.then(|| Steps::new(flat.device()));
         let config = EngineConfig { context_max, ..config };
         let weights = model.trained().flat().internal_version();
         let prefixes = PrefixCache::new(config.prefix_bytes_max);
         let (waiting, active) = (VecDeque::new(), Vec::new());
-        Self { config, model, decoder, cache, prefixes, weights, waiting, active, next: 0 }
+        Self { config, model, decoder, cache, steps, prefixes, weights, waiting, active, next: 0 }
     }
 
     /// An engine whose answer to a request depends on nothing but the request and the weights: it has one slot, so that
@@ -124,7 +132,7 @@ impl Engine {
     ///
     /// There is no memory for keys and values of `context_max` tokens.
     pub fn deterministic(config: EngineConfig, model: Qwen, decoder: Arc<dyn Decode>) -> Result<Self, TrainError> {
-        let config = EngineConfig { sequences_max: 1, prefix_bytes_max: 0, ..config };
+        let config = EngineConfig { sequences_max: 1, prefix_bytes_max: 0, cuda_graphs: false, ..config };
         let mut engine = Self::new(config, model, decoder);
         guard(|| {
             engine.cache.reserve(1, engine.config.context_max as i64);
@@ -187,6 +195,11 @@ impl Engine {
         self.active.len()
     }
 
+    /// Why steps are not recorded, where [`EngineConfig::cuda_graphs`] asks for it and it cannot be.
+    pub fn unrecorded(&self) -> Option<&str> {
+        self.steps.as_ref()?.unrecorded()
+    }
+
     /// The model.
     pub fn model(&self) -> &Qwen {
         &self.model
@@ -219,9 +232,14 @@ impl Engine {
         if before > 0 {
             let positions: Vec<i64> = self.active.iter().map(|sequence| sequence.tokens.len() as i64 - 1).collect();
             let ids: Vec<i64> = self.active.iter().filter_map(|sequence| sequence.tokens.last().copied()).collect();
-            self.cache.reserve(before as i64, positions.iter().max().map_or(0, |longest| longest + 1));
-            let context = self.model.context(&ids, &positions);
-            let hidden = self.model.hidden(&context, &mut Step::new(&mut self.cache, &positions));
+            let Self { model, cache, steps, .. } = self;
+            let hidden = match steps {
+                Some(steps) => steps.run(model, cache, &ids, &positions),
+                None => {
+                    cache.reserve(before as i64, positions.iter().max().map_or(0, |longest| longest + 1));
+                    model.hidden(&model.context(&ids, &positions), &mut Step::new(cache, &positions))
+                }
+            };
             self.write(0, &hidden, &mut written);
         }
         let begun = self.admit();
@@ -278,7 +296,7 @@ impl Engine {
         self.active.extend(begun);
         let context = self.model.context(&ids, &positions);
         let hidden = self.model.hidden(&context, &mut Prefill::new(&mut self.cache, &prompts));
-        hidden.index_select(0, &tch::Tensor::from_slice(&lasts).to_device(hidden.device()))
+        hidden.index_select(0, &upload(&lasts, hidden.device()))
     }
 
     /// Samples a token for each sequence from a slot on, from hidden states \[B, h\].

@@ -5,6 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
+use crate::device::upload;
+
 /// How a sequence is sampled. Cuts are made in the order of transformers: penalty, temperature, top-k, top-p.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -76,7 +78,7 @@ pub(super) fn sample(logits: &Tensor, rows: &mut [Row<'_>]) -> (Vec<i64>, Vec<f3
         }
         let configs: Vec<SamplingConfig> = drawn.iter().map(|&at| *rows[at as usize].config).collect();
         let uniform: Vec<f32> = drawn.iter().map(|&at| rows[at as usize].random.random::<f32>()).collect();
-        let at = Tensor::from_slice(&drawn).to_device(logits.device());
+        let at = upload(&drawn, logits.device());
         let found = draw(&penalised.index_select(0, &at), &configs, &uniform, cut);
         let _ = ids.index_copy_(0, &at, &found);
     }
@@ -90,7 +92,7 @@ pub(super) fn sample(logits: &Tensor, rows: &mut [Row<'_>]) -> (Vec<i64>, Vec<f3
 
 /// A value for each row of logits, \[B, 1\].
 fn column(logits: &Tensor, values: Vec<f32>) -> Tensor {
-    Tensor::from_slice(&values).to_device(logits.device()).unsqueeze(1)
+    upload(&values, logits.device()).unsqueeze(1)
 }
 
 /// By inverting the cumulative distribution at a uniform number a row.
@@ -98,7 +100,7 @@ fn draw(logits: &Tensor, configs: &[SamplingConfig], uniform: &[f32], cut: bool)
     let device = logits.device();
     let column = |values| column(logits, values);
     let scaled = logits / column(configs.iter().map(|config| config.temperature as f32).collect());
-    let uniform = Tensor::from_slice(uniform).to_device(device).unsqueeze(1);
+    let uniform = upload(uniform, device).unsqueeze(1);
     if !cut {
         return invert(&scaled.softmax(1, Kind::Float), &uniform).squeeze_dim(1);
     }
@@ -137,7 +139,7 @@ fn penalise(logits: &Tensor, rows: &[Row<'_>]) -> Tensor {
         let mut seen = row.tokens.to_vec();
         seen.sort_unstable();
         seen.dedup();
-        let seen = Tensor::from_slice(&seen).to_device(logits.device());
+        let seen = upload(&seen, logits.device());
         let mut scores = penalised.get(at as i64);
         let held = scores.index_select(0, &seen);
         let penalty = row.config.repetition_penalty;

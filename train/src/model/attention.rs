@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::device::upload;
 use crate::error::{TrainError, guard};
 use crate::shim;
 
@@ -57,7 +58,7 @@ impl PackedCausal {
         documents.sort_by_key(|(_, length)| -length);
         let tokens = doc_starts.last().copied().unwrap_or(0);
         let lying = device.is_cuda().then(|| Lying {
-            starts: Tensor::from_slice(doc_starts).to_kind(Kind::Int).to_device(device),
+            starts: upload(doc_starts, device).to_kind(Kind::Int),
             longest: documents.first().map_or(0, |document| document.1),
         });
         let mut back = vec![0; tokens as usize];
@@ -78,12 +79,12 @@ impl PackedCausal {
                 places.resize(places.len() + (longest - length) as usize, start);
             }
             laid += places.len() as i64;
-            let places = Tensor::from_slice(&places).to_device(device);
+            let places = upload(&places, device);
             groups.push(Group { documents: count as i64, longest, places });
             rest = others;
         }
         let in_order = laid == tokens && back.iter().enumerate().all(|(at, &place)| at as i64 == place);
-        Self { groups, back: (!in_order).then(|| Tensor::from_slice(&back).to_device(device)), lying }
+        Self { groups, back: (!in_order).then(|| upload(&back, device)), lying }
     }
 
     /// In rows, a group at a time: on every device, in every number format.
@@ -139,7 +140,7 @@ fn is_right(kernel: Kernel, device: Device) -> bool {
     // bf16 has 8 bits; a wrong mask or scale is off by much more.
     const TOLERANCE: f64 = 0.05;
     let (tokens, longest, size) = (64, 35, 64);
-    let starts = Tensor::from_slice(&STARTS).to_kind(Kind::Int).to_device(device);
+    let starts = upload(&STARTS, device).to_kind(Kind::Int);
     let packed = PackedCausal::new(&STARTS, device);
     let varied = |heads: i64, rate: f64| {
         let flat = Tensor::arange(tokens * heads * size, (Kind::Float, device)) * rate;

@@ -16,6 +16,7 @@ use super::rope::frequencies;
 use super::weights;
 use crate::batch::PackedBatch;
 use crate::config::{Family, LoraConfig};
+use crate::device::upload;
 use crate::error::{TrainError, guard};
 
 /// Where tokens stand, as the model needs it.
@@ -27,6 +28,21 @@ pub struct Context {
     cos: Tensor,
     /// Sines with the signs of the rotation: minus in the first half.
     sin: Tensor,
+}
+
+impl Context {
+    /// Another name for the same tensors.
+    pub(crate) fn shallow_clone(&self) -> Self {
+        let Self { ids, cos, sin } = self;
+        Self { ids: ids.shallow_clone(), cos: cos.shallow_clone(), sin: sin.shallow_clone() }
+    }
+
+    /// Takes over what another one of as many tokens says, in the memory that this one has.
+    pub(crate) fn assign(&mut self, other: &Self) {
+        self.ids.copy_(&other.ids);
+        self.cos.copy_(&other.cos);
+        self.sin.copy_(&other.sin);
+    }
 }
 
 /// A model in memory.
@@ -156,12 +172,12 @@ impl Qwen {
         let ModelConfig { rope_theta, head_dim, yarn, .. } = &self.config;
         // Angles in fp32, whatever the model's format, as in transformers.
         let steps = frequencies(*rope_theta, *head_dim, yarn.as_ref());
-        let positions = Tensor::from_slice(positions).to_device(device).to_kind(Kind::Float);
-        let angles = positions.outer(&Tensor::from_slice(&steps).to_device(device));
+        let positions = upload(positions, device).to_kind(Kind::Float);
+        let angles = positions.outer(&upload(&steps, device));
         let sharpness = yarn.as_ref().map_or(1.0, |yarn| yarn.attention_factor);
         let (cos, sin) = (angles.cos() * sharpness, angles.sin() * sharpness);
         Context {
-            ids: Tensor::from_slice(ids).to_device(device),
+            ids: upload(ids, device),
             cos: Tensor::cat(&[&cos, &cos], 1).unsqueeze(1).to_kind(kind),
             sin: Tensor::cat(&[&sin.neg(), &sin], 1).unsqueeze(1).to_kind(kind),
         }

@@ -74,6 +74,7 @@ pub fn evaluate(
     let runtime = runtime(&config.rollouts)?;
     let engine = engine_config(&config.rollouts, config.deterministic);
     let mut engine = guard(|| Ok(Engine::new(engine, model, renderer.clone())))?;
+    engine.unrecorded().into_iter().for_each(|reason| say(reason.to_string()));
     let identity = job.job.identity(pin_id);
     let mut recorded = HashMap::new();
     let mut trial = Trial::new(&questions, config.attempts, &identity, config.seed, 0, &mut recorded, &config.reward);

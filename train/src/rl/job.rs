@@ -116,11 +116,13 @@ pub fn run(
     let runtime = runtime(&config.rollouts)?;
     let source = material.source(job, &config, &renderer, &runtime, recorded)?;
     let engine = engine_config(&config.rollouts, config.deterministic);
+    let engine = guard(|| Ok(Engine::new(engine, model, renderer.clone())))?;
+    engine.unrecorded().into_iter().for_each(|reason| say(reason.to_string()));
     let run = Run {
         config: &config,
         identity: identity.clone(),
         name: base.file_name().map_or_else(|| "policy".into(), |name| name.to_string_lossy().into_owned()),
-        engine: guard(|| Ok(Engine::new(engine, model, renderer.clone())))?,
+        engine,
         renderer,
         source,
         reference,
@@ -179,6 +181,7 @@ pub(super) fn engine_config(rollouts: &RolloutConfig, deterministic: bool) -> En
         sequences_max: rollouts.episodes_max,
         prompt_tokens_per_step: rollouts.prompt_tokens_per_step,
         context_max: rollouts.context_tokens_max,
+        cuda_graphs: rollouts.cuda_graphs,
         ..own
     }
 }

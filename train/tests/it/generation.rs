@@ -55,6 +55,30 @@ fn greedy_tokens_are_those_of_transformers() {
 }
 
 #[test]
+fn steps_of_fixed_shapes_write_the_same_tokens_and_say_why_nothing_is_recorded() {
+    for name in ["qwen2", "qwen3", "qwen3-yarn"] {
+        let batch = case(name).batch;
+        let written = |cuda_graphs| {
+            let mut engine = engine(name, EngineConfig { cuda_graphs, ..EngineConfig::default() });
+            // Three, then two, then one: rows are filled up, and shapes change.
+            for (from, max_tokens) in [(0, 5), (3, 9), (7, 14)] {
+                engine.submit(greedy(&batch.ids[from..13], max_tokens)).unwrap();
+            }
+            let written = run(&mut engine);
+            (written, engine.unrecorded().map(str::to_string))
+        };
+        let ((plain, none), (fixed, reason)) = (written(false), written(true));
+        assert_eq!((none, reason.as_deref()), (None, Some("no CUDA graphs: they are a GPU's")));
+        assert_eq!(fixed.values().map(Vec::len).collect::<Vec<_>>(), [5, 9, 14]);
+        for (plain, fixed) in plain.values().zip(fixed.values()) {
+            assert_eq!(ids(fixed), ids(plain), "{name}");
+            let apart = plain.iter().zip(fixed).map(|(plain, fixed)| (plain.log_prob - fixed.log_prob).abs());
+            assert!(apart.fold(0.0, f32::max) < 1e-5, "{name}");
+        }
+    }
+}
+
+#[test]
 fn log_probabilities_are_those_that_training_sees() {
     let Case { model, batch, .. } = case("qwen3");
     let prompt = &batch.ids[..13];

@@ -16,6 +16,8 @@ mod templates;
 #[cfg(feature = "torch")]
 mod activation_checkpointing;
 #[cfg(feature = "torch")]
+mod benching;
+#[cfg(feature = "torch")]
 mod command;
 // A served checkpoint keeps to what the stub of the chat client's tests keeps to.
 #[cfg(feature = "torch")]
