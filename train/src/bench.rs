@@ -95,6 +95,9 @@ struct Timed {
     check: Value,
 }
 
+/// Does the work at some sizes, and times it.
+type Timing = Box<dyn FnMut(&Sizes) -> Result<Timed, TrainError>>;
+
 /// Does the work, and gives a line of JSON: `matmul_flops`, what a large matrix product comes to here, and `rows`, one for
 /// each of the sizes. A row has `tokens_per_second`, `check` (the last loss; the ids written; the tokens written) and
 /// `peak_memory` in bytes, or an `error`.
@@ -116,7 +119,7 @@ pub fn run(arguments: &BenchArgs) -> Result<String, TrainError> {
     }
     let model = model.with_activation_checkpointing(arguments.activation_checkpointing);
     let (cuda_graphs, own) = (arguments.cuda_graphs, EngineConfig::default());
-    let mut timed: Box<dyn FnMut(&Sizes) -> Result<Timed, TrainError>> = match arguments.work {
+    let mut timed: Timing = match arguments.work {
         Work::Sft => Box::new(move |sizes: &Sizes| sft(&model, sizes.of()?)),
         Work::Generate => {
             // The other side keeps nothing between calls.

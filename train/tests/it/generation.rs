@@ -229,7 +229,7 @@ fn what_other_weights_computed_is_forgotten() {
     let parameters = engine.model().parameters();
     let mut optimizer = AdamW::new(&OptimizerConfig::default(), parameters).unwrap();
     let _ = optimizer.gradient().shallow_clone().uniform_(-1.0, 1.0);
-    optimizer.step(parameters, 0.1).unwrap();
+    let _ = optimizer.step(parameters, 0.1).unwrap();
     run(&mut engine);
     engine.submit(greedy(&prompt(1, 50), 1)).unwrap();
     assert_eq!(run(&mut engine).into_values().next().unwrap()[0].prompt_cached, 0);

@@ -75,7 +75,7 @@ async fn a_run_whose_holder_renews_its_claim_is_left_alone_and_is_free_when_that
     assert!(!second.taking.is_finished());
     world.pass(3).await;
     let holder = held_by("a", "2026-01-01T00:00:30Z");
-    assert_eq!(*second.told.lock(), [holder.clone()]);
+    assert_eq!(*second.told.lock(), std::slice::from_ref(&holder));
     assert_eq!(second.taking.await.unwrap().unwrap_err(), HoldError::Held(holder));
     world.pass(80).await;
     assert_eq!(working.await.unwrap(), Ok("made"));
