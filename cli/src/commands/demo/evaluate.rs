@@ -41,7 +41,7 @@ const ATTEMPTS: u32 = 3;
 /// Attempts under way at a time, which is how many answers the server writes at a time.
 const SEQUENCES: usize = 64;
 /// Model calls of an attempt; two hops take five.
-const CALLS_MAX: u32 = 6;
+const CALLS_MAX: u32 = 5;
 /// Tokens of a turn; those of the expert have about 50.
 const TURN_TOKENS_MAX: u32 = 120;
 /// Tokens of a conversation: what the learner was trained on, and some.
