@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use webdancer_lake::pins::PinManifest;
 
-use super::{Direction, LineageLimits, NodeId, NodeKind, lists, literal, rows, text, visits};
+use super::{Direction, LineageLimits, NodeId, NodeKind, lists, literal, rows, some_at_once, text, visits};
 use crate::error::{QueryError, Result};
 use crate::session::QueryEngine;
 
@@ -165,16 +165,28 @@ pub(super) async fn links(
     for id in level {
         keys.entry(id.kind).or_default().push(&id.key);
     }
-    let mut links = Vec::new();
+    let mut due = Vec::new();
     for relation in RELATIONS {
         let near = match direction {
             Direction::Up => relation.to,
             Direction::Down => relation.from,
         };
         if let Some(keys) = keys.get(&near) {
-            links.extend(relation.links(engine, direction, keys, limits.rows_max).await?);
+            due.push(relation.links(engine, direction, keys, limits.rows_max));
         }
     }
+    let (related, others) = futures::try_join!(some_at_once(due), others(engine, direction, &keys, limits))?;
+    Ok(related.into_iter().flatten().chain(others).collect())
+}
+
+/// Steps that are no pairs of keys: what was visited, and what is in a pin.
+async fn others(
+    engine: &QueryEngine,
+    direction: Direction,
+    keys: &BTreeMap<NodeKind, Vec<&str>>,
+    limits: &LineageLimits,
+) -> Result<Vec<Link>> {
+    let mut links = Vec::new();
     let of = |kind: NodeKind| keys.get(&kind).map(Vec::as_slice).unwrap_or_default();
     match direction {
         Direction::Up => {
@@ -185,7 +197,7 @@ pub(super) async fn links(
         }
         Direction::Down => {
             links.extend(visits::trajectories_of(engine, of(Page), limits.rows_max).await?);
-            links.extend(pins_of(engine, &keys, limits).await?);
+            links.extend(pins_of(engine, keys, limits).await?);
         }
     }
     Ok(links)
