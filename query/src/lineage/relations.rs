@@ -7,6 +7,7 @@ use webdancer_lake::pins::PinManifest;
 
 use super::{Direction, LineageLimits, NodeId, NodeKind, lists, literal, rows, some_at_once, text, visits};
 use crate::error::{QueryError, Result};
+use crate::literal::texts;
 use crate::session::QueryEngine;
 
 /// A step from a node to a neighbour.
@@ -217,7 +218,7 @@ impl Relation {
         };
         let mut links = Vec::new();
         for list in lists(keys) {
-            let pairs = self.pairs;
+            let pairs = self.pairs_of(engine, direction, &list).await?;
             let sql = format!(
                 "SELECT near, far, total FROM ( \
                    SELECT near, far, count(*) OVER (PARTITION BY near) AS total, \
@@ -237,6 +238,17 @@ impl Relation {
             }
         }
         Ok(links)
+    }
+
+    /// The pairs, those of the keys in `list` among them. Which verdict holds is decided trajectory by trajectory: where these
+    /// are named, those of all others are not ranked.
+    async fn pairs_of(&self, engine: &QueryEngine, direction: Direction, list: &str) -> Result<String> {
+        if (self.to, direction) != (Score, Direction::Down) {
+            return Ok(self.pairs.to_string());
+        }
+        let judged = rows(engine, &format!("SELECT DISTINCT trajectory_id FROM judgments WHERE event_id {list}")).await?;
+        let judged = texts(judged.iter().filter_map(|row| text(row, "trajectory_id")));
+        Ok(format!("{} AND j.trajectory_id IN {judged}", self.pairs))
     }
 }
 
