@@ -246,7 +246,8 @@ impl Relation {
         if (self.to, direction) != (Score, Direction::Down) {
             return Ok(self.pairs.to_string());
         }
-        let judged = rows(engine, &format!("SELECT DISTINCT trajectory_id FROM judgments WHERE event_id {list}")).await?;
+        let judged =
+            rows(engine, &format!("SELECT DISTINCT trajectory_id FROM judgments WHERE event_id {list}")).await?;
         let judged = texts(judged.iter().filter_map(|row| text(row, "trajectory_id")));
         Ok(format!("{} AND j.trajectory_id IN {judged}", self.pairs))
     }
