@@ -120,6 +120,8 @@ impl ActingPlan {
                     ));
                 }
                 let scripted = Scripted::new(tasks, rates, 0).map_err(|e| Failure::usage(format!("--policy: {e}")))?;
+                // With other mistakes it is another policy, which scores and colours tell apart by its name.
+                let scripted = scripted.named(self.policy.as_str());
                 Ok(Arc::new(if is_terse { scripted.terse() } else { scripted }))
             }
             None => Err(Failure::usage(format!("there is no policy {:?}", self.policy))),

@@ -33,7 +33,8 @@ pub struct Comparison {
     pub difference: Difference,
     /// McNemar's exact p-value, where it applies: one attempt at each question, and questions that stand alone.
     pub mcnemar_p: Option<f64>,
-    /// The least difference that these questions would show four times in five, at 5 %.
+    /// The least difference that these questions would show four times in five, at 5 %. None where they do not tell: of fewer
+    /// than two clusters, and of clusters that all differ alike.
     pub minimum_detectable: Option<f64>,
     /// Differences among questions that are alike.
     pub slices: Vec<Slice>,
@@ -164,7 +165,7 @@ pub fn compare(before: &Run, after: &Run, options: &Options) -> Result<Compariso
         after: side(after, &second, &complete.iter().map(|pair| pair.1).collect::<Vec<_>>(), options),
         confidence: options.bootstrap.confidence,
         mcnemar_p: mcnemar(&complete, fixed.len(), broken.len()),
-        minimum_detectable: difference.standard_error.map(|error| minimum_detectable_effect(error, &Power::default())),
+        minimum_detectable: minimum_detectable(&difference),
         difference,
         slices: slices(&complete, options),
         fixed,
@@ -178,6 +179,11 @@ pub fn compare(before: &Run, after: &Run, options: &Options) -> Result<Compariso
     };
     comparison.notes = notes(&comparison);
     Ok(comparison)
+}
+
+fn minimum_detectable(difference: &Difference) -> Option<f64> {
+    let error = difference.standard_error.filter(|_| !difference.is_alike())?;
+    Some(minimum_detectable_effect(error, &Power::default()))
 }
 
 /// The questions that both runs have, in the order of their ids.

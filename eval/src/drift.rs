@@ -18,6 +18,7 @@
 
 mod show;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -227,7 +228,7 @@ pub fn drift(first: &Judged, second: &Judged, grid: &Grid, options: &Options) ->
     let complete: BTreeSet<&str> = values.keys().copied().collect();
     let mut drift = Drift {
         confidence: options.bootstrap.confidence,
-        attributed_to: attributed(&parts),
+        attributed_to: attributed(&parts, options.bootstrap.confidence),
         interaction: matches!(grid, Grid::Both(_)).then(|| difference(&|values| values.interaction)).flatten(),
         cells: cells(first, second, grid, &complete, options),
         left_out: common.len() - complete.len(),
@@ -378,9 +379,9 @@ fn mean(
     paired::difference(&pairs, &options.bootstrap)
 }
 
-/// The causes whose interval leaves zero out, the largest first.
-fn attributed(parts: &[Part]) -> Vec<Cause> {
-    let is_shown = |part: &&Part| part.difference.interval.is_some_and(|ends| ends.low > 0.0 || ends.high < 0.0);
+/// The causes that are beyond chance, the largest first.
+fn attributed(parts: &[Part], confidence: f64) -> Vec<Cause> {
+    let is_shown = |part: &&Part| part.difference.side(confidence).is_some_and(Ordering::is_ne);
     let mut shown: Vec<&Part> = parts.iter().filter(is_shown).collect();
     shown.sort_by(|a, b| b.difference.value.abs().total_cmp(&a.difference.value.abs()));
     shown.into_iter().map(|part| part.cause).collect()

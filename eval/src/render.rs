@@ -107,6 +107,20 @@ fn escape(text: &str) -> String {
     out
 }
 
+/// How wide a text is at most, in a font of so many units: fonts of systems differ, and a picture has none of its own. An
+/// average line is narrower; what is laid out by this has room and is not cut.
+pub(crate) fn text_width(text: &str, font: f64) -> f64 {
+    let of = |c: char| match c {
+        ' ' | '.' | ',' | ':' | ';' | '|' | 'i' | 'j' | 'l' | '[' | ']' | '(' | ')' | '/' => 0.4,
+        'm' | 'w' | 'M' | 'W' | '@' | '%' | '+' | '−' | '±' | '…' => 1.0,
+        'A'..='Z' => 0.8,
+        // Chinese, Japanese, Korean, and pictures.
+        c if c >= '\u{1100}' => 1.1,
+        _ => 0.66,
+    };
+    text.chars().map(of).sum::<f64>() * font
+}
+
 /// Control characters, and marks that turn the direction of what follows.
 fn is_unseen(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -187,6 +201,14 @@ mod tests {
         assert_eq!(legend(std::slice::from_ref(&table)), None);
         table.rows.push(vec!["level 3".to_string(), difference(&of(19))]);
         assert_eq!(legend(&[table]).unwrap(), "† fewer than 20 clusters of questions: rough");
+    }
+
+    #[test]
+    fn a_text_has_room_for_its_widest_characters() {
+        // Four digits, two signs, two marks: 4 · 0.66 + 2 + 2 · 0.4, twelve times.
+        assert!((text_width("+1.2 +34", 12.0) - 65.28).abs() < 1e-9);
+        assert!((text_width("数据", 10.0) - 22.0).abs() < 1e-9);
+        assert_eq!(text_width("", 12.0), 0.0);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -329,6 +330,14 @@ const KEYS_AT_ONCE: usize = 200;
 /// `IN (…)` over keys as literals, some at a time.
 fn lists<'a>(keys: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
     keys.chunks(KEYS_AT_ONCE).map(|keys| format!("IN {}", texts(keys.iter().copied())))
+}
+
+/// Statements of a lineage that run at a time.
+const STATEMENTS_AT_ONCE: usize = 4;
+
+/// What each of these gives, in their order, some of them at a time: those of one level need not wait for one another.
+async fn some_at_once<T>(work: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
+    futures::stream::iter(work).buffered(STATEMENTS_AT_ONCE).try_collect().await
 }
 
 /// The rows of a query as JSON objects; what is null is not there.

@@ -82,6 +82,13 @@ impl Scripted {
         Ok(Scripted { name: "scripted".to_string(), tasks, rates: rates.checked()?, seed, is_terse: false })
     }
 
+    /// The same under another name. What it is told to be, mistakes and all, tells it from another: as its attempts are recorded,
+    /// so they are scored.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Scripted {
+        Scripted { name: name.into(), ..self }
+    }
+
     /// One that says everything in one way and in few words, and looks up one thing at a time, each by one search and one visit:
     /// what small learners can imitate. It repeats no name that it need not.
     pub fn terse(self) -> Scripted {

@@ -443,6 +443,15 @@ fn the_atlas_needs_no_file_no_key_and_no_lake() {
     let same = "SELECT count(DISTINCT run_id) AS runs, count(DISTINCT qa_id) AS questions, \
         (SELECT count(*) FROM qa) = (SELECT count(DISTINCT qa_id) FROM qa) AS once FROM trajectories";
     assert_eq!(sql(folder.path(), same), json!([{"runs": 2, "questions": 8, "once": true}]));
+    // Other mistakes make another policy, in name too.
+    let other = ["eval", "run", "atlas", "--policy", "scripted:terse,0.05", "--limit", "8", "--attempts", "2"];
+    document(folder.path(), 0, &other);
+    let policies =
+        "SELECT policy_model, count(*) AS attempts FROM trajectories GROUP BY policy_model ORDER BY policy_model";
+    assert_eq!(
+        sql(folder.path(), policies),
+        json!([{"policy_model": "scripted", "attempts": 32}, {"policy_model": "scripted:terse,0.05", "attempts": 16}])
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A comparison as tables and as a plot.
 
+use std::cmp::Ordering;
+
 use super::{Comparison, Flip, Side};
 use crate::render::{self, Axis, Mark, Table, difference, percent, plot, points, score};
 use crate::report::Spread;
@@ -57,18 +59,29 @@ impl Comparison {
     /// The comparison in a sentence.
     pub fn verdict(&self) -> String {
         let change = points(self.difference.value, self.difference.interval);
-        let beyond = |least: f64| format!("; one under {} points would often go unseen", percent(least));
-        let seen = self.minimum_detectable.map_or_else(String::new, beyond);
+        let seen = match self.minimum_detectable {
+            Some(least) => format!("; one under {} points would often go unseen", percent(least)),
+            None => self.unestimated().map_or_else(String::new, |why| format!("; {why}")),
+        };
         let p_value = self.mcnemar_p.or(self.difference.p_value);
         let p_value = p_value.map_or_else(String::new, |p| format!(", p = {p:.4}"));
-        let interval = self.difference.interval;
-        let shown = match interval {
-            Some(ends) if ends.low > 0.0 => "The second run is better",
-            Some(ends) if ends.high < 0.0 => "The second run is worse",
-            Some(_) => "No difference is shown",
+        let shown = match self.difference.side(self.confidence) {
+            Some(Ordering::Greater) => "The second run is better",
+            Some(Ordering::Less) => "The second run is worse",
+            Some(Ordering::Equal) => "No difference is shown",
             None => "Too few questions to tell",
         };
         format!("{shown}: {change} points over {} questions{p_value}{seen}.", self.difference.questions)
+    }
+
+    /// Why the questions do not tell which difference they would show, where there are enough of them.
+    pub(crate) fn unestimated(&self) -> Option<&'static str> {
+        self.difference.is_alike().then(|| match self.difference.p_value {
+            Some(1.0) => "no paired difference in the data, so that the least that would be seen cannot be estimated",
+            _ => {
+                "all questions differ alike, so that neither an interval nor the least that would be seen can be estimated"
+            }
+        })
     }
 
     fn sides(&self) -> Table {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::text_width;
 use crate::stats::Interval;
 
 /// One line of a plot.
@@ -26,9 +27,12 @@ pub enum Axis {
     Difference,
 }
 
+/// Of the picture, of what stands before the plot, and of the plot: the first two are wider where texts need it.
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 250.0;
-const RIGHT: f64 = 660.0;
+const PLOT_WIDTH: f64 = 410.0;
+const FONT: f64 = 13.0;
+const MARGIN: f64 = 12.0;
 const LINE: f64 = 24.0;
 const TOP: f64 = 56.0;
 /// Characters of a label.
@@ -41,13 +45,20 @@ pub fn plot(title: &str, axis: Axis, marks: &[Mark]) -> String {
         Axis::Share => (0.0, 1.0),
         Axis::Difference => (-reach, reach),
     };
-    let x = |value: f64| LEFT + (value.clamp(low, high) - low) / (high - low) * (RIGHT - LEFT);
+    let labels: Vec<String> = marks.iter().map(|mark| clipped(&mark.label)).collect();
+    // Headings are bold, and have the plot to themselves.
+    let before = marks.iter().zip(&labels).filter(|(mark, _)| mark.value.is_some()).map(|(_, label)| label.as_str());
+    let left = LEFT.max(2.0 * MARGIN + widest(before)).ceil();
+    let right = left + PLOT_WIDTH;
+    let figures = widest(marks.iter().map(|mark| mark.figure.as_str()));
+    let width = WIDTH.max(right + 16.0 + figures + MARGIN).max(2.0 * MARGIN + 1.1 * text_width(title, FONT)).ceil();
+    let x = |value: f64| left + (value.clamp(low, high) - low) / (high - low) * PLOT_WIDTH;
     let bottom = TOP + LINE * marks.len() as f64 + 4.0;
     let legend = super::legend_of(marks.iter().map(|mark| mark.figure.as_str()));
     let height = bottom + if legend.is_some() { 60.0 } else { 36.0 };
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         font-family=\"system-ui, sans-serif\" font-size=\"13\" role=\"img\">\n<title>{title}</title>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"{FONT}\" role=\"img\">\n<title>{title}</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
          <text x=\"12\" y=\"28\" font-weight=\"600\" fill=\"#1a1a1a\">{title}</text>\n",
         title = escape(title)
@@ -67,8 +78,8 @@ pub fn plot(title: &str, axis: Axis, marks: &[Mark]) -> String {
             (value * 100.0).round() + 0.0
         );
     }
-    for (mark, line) in marks.iter().zip(0u32..) {
-        draw(&mut svg, mark, TOP + LINE * f64::from(line) + LINE / 2.0, &x);
+    for ((mark, label), line) in marks.iter().zip(&labels).zip(0u32..) {
+        draw(&mut svg, mark, label, (right, TOP + LINE * f64::from(line) + LINE / 2.0), &x);
     }
     if let Some(legend) = legend {
         let _ = writeln!(svg, "<text x=\"12\" y=\"{}\" fill=\"#5a5a5a\">{legend}</text>", bottom + 44.0);
@@ -77,20 +88,26 @@ pub fn plot(title: &str, axis: Axis, marks: &[Mark]) -> String {
     svg
 }
 
-fn draw(svg: &mut String, mark: &Mark, y: f64, x: &impl Fn(f64) -> f64) {
+fn widest<'t>(texts: impl Iterator<Item = &'t str>) -> f64 {
+    texts.map(|text| text_width(text, FONT)).fold(0.0, f64::max)
+}
+
+fn clipped(label: &str) -> String {
+    match label.chars().count() > LABEL_MAX {
+        true => label.chars().take(LABEL_MAX - 1).chain(['…']).collect(),
+        false => label.to_string(),
+    }
+}
+
+fn draw(svg: &mut String, mark: &Mark, label: &str, (right, y): (f64, f64), x: &impl Fn(f64) -> f64) {
     let weight = if mark.value.is_some() { "400" } else { "600" };
-    let label: String = if mark.label.chars().count() > LABEL_MAX {
-        mark.label.chars().take(LABEL_MAX - 1).chain(['…']).collect()
-    } else {
-        mark.label.clone()
-    };
     let baseline = y + 4.5;
     let _ = writeln!(
         svg,
         "<text x=\"12\" y=\"{baseline:.1}\" font-weight=\"{weight}\" fill=\"#1a1a1a\">{}</text>\
          <text x=\"{:.1}\" y=\"{baseline:.1}\" fill=\"#1a1a1a\">{}</text>",
-        escape(&label),
-        RIGHT + 16.0,
+        escape(label),
+        right + 16.0,
         escape(&mark.figure)
     );
     if let Some(ends) = mark.interval {
@@ -153,6 +170,21 @@ mod tests {
         // Twelve points reach to fifteen: none is in the middle.
         let differences = plot("t", Axis::Difference, &[mark("all", 0.0, -0.12, 0.03)]);
         assert!(differences.contains("<circle cx=\"455.0\"") && differences.contains(">-15<"), "{differences}");
+    }
+
+    #[test]
+    fn a_picture_is_as_wide_as_its_texts_need() {
+        let of = |label: &str, figure: &str| {
+            let mark = Mark { figure: figure.to_string(), ..mark(label, 0.5, 0.25, 1.0) };
+            plot("t", Axis::Difference, &[mark])
+        };
+        assert!(of("all", "+13.3 [+8.6, +18.6]†").contains("viewBox=\"0 0 860 "));
+        // 23 digits of 0.66 · 13 each: 676 + 197.3 + 12.
+        let long = of("all", "12345678901234567890123");
+        assert!(long.contains("viewBox=\"0 0 886 ") && long.contains("<text x=\"676.0\""), "{long}");
+        // A label of 36 wide characters, 36 · 13 and two margins: the plot begins behind it.
+        let label = of(&"W".repeat(36), "");
+        assert!(label.contains("<line x1=\"492.0\"") && label.contains("viewBox=\"0 0 930 "), "{label}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum Method {
 }
 
 /// An interval that is none but for rounding.
-const POINT: f64 = 1e-12;
+pub(super) const POINT: f64 = 1e-12;
 
 /// The mean of `values`. None of no values.
 ///

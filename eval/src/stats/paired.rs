@@ -3,10 +3,13 @@
 //! Which questions are hard moves both runs alike, so the difference per question says more than the two means do
 //! (Miller 2024, section 4).
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 pub use webdancer_query::stats::mcnemar_exact;
 
 use super::bootstrap::{self, Bootstrap};
+use super::mean::POINT;
 use super::{Interval, Valued, by_cluster, clustered_error, mean};
 
 /// One question in both runs.
@@ -27,9 +30,10 @@ pub struct Difference {
     pub value: f64,
     /// Its standard error, over clusters.
     pub standard_error: Option<f64>,
-    /// Its interval by bootstrap over clusters.
+    /// Its interval by bootstrap over clusters. None from fewer than two, and where all of them [differ alike](Self::is_alike).
     pub interval: Option<Interval>,
-    /// The chance of a difference at least as large if there were none, two-sided, by the same draws.
+    /// The chance of a difference at least as large if there were none, two-sided: by the same draws, and where all clusters
+    /// differ alike by the sign test over them, which McNemar's is when all pairs are on one side.
     pub p_value: Option<f64>,
     /// Questions.
     pub questions: usize,
@@ -37,20 +41,48 @@ pub struct Difference {
     pub clusters: usize,
 }
 
+impl Difference {
+    /// Whether all clusters, of which there are two at least, differ by the same. Each draw is the same then: how clusters
+    /// vary is not in the data, so that there is no interval, nor a least difference that would be seen.
+    pub fn is_alike(&self) -> bool {
+        self.standard_error.is_some_and(|error| error <= POINT)
+    }
+
+    /// On which side of zero the difference is beyond chance; equal where it is on neither. None where too few questions tell.
+    pub fn side(&self, confidence: f64) -> Option<Ordering> {
+        match self.interval {
+            Some(ends) if ends.low > 0.0 => Some(Ordering::Greater),
+            Some(ends) if ends.high < 0.0 => Some(Ordering::Less),
+            Some(_) => Some(Ordering::Equal),
+            None => {
+                let is_shown = self.p_value? <= 1.0 - confidence;
+                Some(if is_shown { self.value.total_cmp(&0.0) } else { Ordering::Equal })
+            }
+        }
+    }
+}
+
 /// The paired difference. None of no questions.
 pub fn difference(pairs: &[Pair], draws: &Bootstrap) -> Option<Difference> {
     let values: Vec<Valued> =
         pairs.iter().map(|pair| Valued { value: pair.after - pair.before, cluster: pair.cluster }).collect();
     let clusters = by_cluster(&values);
-    let drawn = bootstrap::mean(&clusters, draws);
-    Some(Difference {
+    let mut difference = Difference {
         value: mean::mean(&values)?,
         standard_error: clustered_error(&clusters),
-        interval: drawn.map(|drawn| drawn.interval),
-        p_value: drawn.map(|drawn| drawn.p_value),
+        interval: None,
+        p_value: None,
         questions: values.len(),
         clusters: clusters.len(),
-    })
+    };
+    if difference.is_alike() {
+        // A bootstrap's interval would be a point, and its p-value the least that the draws allow, of two clusters as of a hundred.
+        let on_one_side = if difference.value.abs() > POINT { clusters.len() as u64 } else { 0 };
+        difference.p_value = Some(mcnemar_exact(on_one_side, 0));
+    } else if let Some(drawn) = bootstrap::mean(&clusters, draws) {
+        (difference.interval, difference.p_value) = (Some(drawn.interval), Some(drawn.p_value));
+    }
+    Some(difference)
 }
 
 /// Holm's adjusted p-values (Holm 1979), in the order of `p_values`: those of at most α are significant together, with a
@@ -90,6 +122,22 @@ mod tests {
         let interval = difference.interval.unwrap();
         assert!(interval.low > 0.06 && interval.high < 0.1, "{interval:?}");
         assert!(difference.p_value.unwrap() < 0.002);
+    }
+
+    #[test]
+    fn a_difference_that_is_the_same_for_all_has_no_interval_and_is_tested_by_its_sign() {
+        let of = |by: f64, count: usize| {
+            let pairs: Vec<Pair> = (0..count).map(|cluster| Pair { before: 0.25, after: 0.25 + by, cluster }).collect();
+            difference(&pairs, &Bootstrap::default()).unwrap()
+        };
+        let p = |of: Difference| of.p_value.map(|p| (p * 1e6).round() / 1e6);
+        let told = |of: Difference| (of.is_alike(), of.interval, p(of), of.side(0.95));
+        // Five throws of a coin alike: 2 · 0.5⁵; six: 2 · 0.5⁶.
+        assert_eq!(told(of(0.5, 5)), (true, None, Some(0.0625), Some(Ordering::Equal)));
+        assert_eq!(told(of(0.5, 6)), (true, None, Some(0.03125), Some(Ordering::Greater)));
+        assert_eq!(told(of(-0.25, 6)), (true, None, Some(0.03125), Some(Ordering::Less)));
+        assert_eq!(told(of(0.0, 60)), (true, None, Some(1.0), Some(Ordering::Equal)));
+        assert_eq!(told(of(0.5, 1)), (false, None, None, None));
     }
 
     #[test]

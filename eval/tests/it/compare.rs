@@ -154,8 +154,32 @@ fn a_difference_of_few_clusters_is_marked() {
         compare(&run("a", &|i| i < 8), &run("b", &|i| !(8..=36).contains(&i)), &Options::default()).unwrap();
     assert!(comparison.notes.is_empty(), "{:?}", comparison.notes);
     let text = comparison.text();
-    assert!(text.contains("level 1         37") && text.contains("+100.0 [+100.0, +100.0]†"), "{text}");
+    assert!(text.contains("level 1         37") && text.contains("  +100.0†"), "{text}");
     assert!(text.ends_with("note: † fewer than 20 clusters of questions: rough\n"), "{text}");
+}
+
+#[test]
+fn runs_that_do_not_differ_say_that_nothing_can_be_estimated() {
+    let right = |i: usize| i < 20;
+    let same = compare(&single("a", 60, right), &single("b", 60, right), &Options::default()).unwrap();
+    assert_eq!((same.minimum_detectable, same.difference.interval, same.difference.p_value), (None, None, Some(1.0)));
+    assert_eq!(
+        same.verdict(),
+        "No difference is shown: 0.0 points over 60 questions, p = 1.0000; no paired difference in the data, so that the \
+         least that would be seen cannot be estimated."
+    );
+    assert!(!same.text().contains("[0.0, 0.0]") && !same.svg().contains("[0.0, 0.0]"), "{}", same.text());
+    // All wrong before and all right after: better by the sign test, though no draw differs from another.
+    let all = compare(&single("a", 10, |_| false), &single("b", 10, |_| true), &Options::default()).unwrap();
+    assert_eq!((all.minimum_detectable, all.difference.interval), (None, None));
+    assert_eq!(
+        all.verdict(),
+        "The second run is better: +100.0 points over 10 questions, p = 0.0020; all questions differ alike, so that \
+         neither an interval nor the least that would be seen can be estimated."
+    );
+    // Of three questions that is no more than luck.
+    let few = compare(&single("a", 3, |_| false), &single("b", 3, |_| true), &Options::default()).unwrap();
+    assert!(few.verdict().starts_with("No difference is shown: +100.0 points over 3 questions, p = 0.2500"), "{few:?}");
 }
 
 #[test]

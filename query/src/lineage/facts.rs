@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{NodeId, NodeKind, lists, rows};
+use super::{NodeId, NodeKind, lists, rows, some_at_once};
 use crate::error::Result;
 use crate::gated;
 use crate::session::QueryEngine;
@@ -67,6 +67,7 @@ pub(super) async fn facts<'a>(
         keys.entry(id.kind).or_default().push(&id.key);
     }
     let mut found = BTreeMap::new();
+    let mut due = Vec::new();
     for (kind, keys) in keys {
         if kind == NodeKind::Pin {
             for digest in keys {
@@ -77,14 +78,22 @@ pub(super) async fn facts<'a>(
         let Some(query) = query(kind) else { continue };
         for list in lists(&keys) {
             let sql = query.replace("{gated}", gated::QUESTIONS).replace('?', &list);
-            for mut row in rows(engine, &sql).await? {
-                if let Some(Value::String(key)) = row.remove("key") {
-                    found.insert(NodeId::new(kind, key), row.into_iter().collect());
-                }
-            }
+            due.push(told(engine, kind, sql));
         }
     }
+    found.extend(some_at_once(due).await?.into_iter().flatten());
     Ok(found)
+}
+
+/// What a query says of nodes of a kind, in the order of its rows.
+async fn told(engine: &QueryEngine, kind: NodeKind, sql: String) -> Result<Vec<(NodeId, Facts)>> {
+    let mut told = Vec::new();
+    for mut row in rows(engine, &sql).await? {
+        if let Some(Value::String(key)) = row.remove("key") {
+            told.push((NodeId::new(kind, key), row.into_iter().collect()));
+        }
+    }
+    Ok(told)
 }
 
 async fn pin(engine: &QueryEngine, digest: &str) -> Result<Option<(NodeId, Facts)>> {
@@ -109,7 +118,13 @@ pub(super) fn label(id: &NodeId, facts: &Facts) -> String {
     };
     let with = |before: &str, name: &str| said(name).map(|value| format!("{before}{value}"));
     let parts: Vec<Option<String>> = match id.kind {
-        NodeKind::Table => vec![],
+        // Nothing is recorded of it but its name, which says all.
+        NodeKind::Table => {
+            return match id.key.rsplit_once('@') {
+                Some((table, version)) => format!("{}, version {}", one_line(table), one_line(version)),
+                None => one_line(&id.key),
+            };
+        }
         NodeKind::Pin => vec![said("name"), said("rows").map(|rows| format!("{rows} rows"))],
         NodeKind::Run => vec![
             said("kind"),
@@ -139,7 +154,7 @@ pub(super) fn label(id: &NodeId, facts: &Facts) -> String {
         }
     };
     let said: Vec<String> = parts.into_iter().flatten().map(|part| one_line(&part)).collect();
-    match said.is_empty() && facts.is_empty() && id.kind != NodeKind::Table {
+    match said.is_empty() && facts.is_empty() {
         true => "not in the lake".to_string(),
         false => said.join(", "),
     }
@@ -168,6 +183,7 @@ mod tests {
         assert_eq!(of(NodeKind::Score, json!({"judged": 6, "correct": 4})), "4 of 6 attempts correct");
         assert_eq!(of(NodeKind::Question, json!({"method": "import", "question": "Who\n is?"})), "import, Who is?");
         assert_eq!(of(NodeKind::Run, json!({})), "not in the lake");
-        assert_eq!(of(NodeKind::Table, json!({})), "");
+        assert_eq!(label(&NodeId::new(NodeKind::Table, "qa@3"), &Facts::new()), "qa, version 3");
+        assert_eq!(of(NodeKind::Table, json!({})), "k");
     }
 }

@@ -1,6 +1,6 @@
 //! What an id names.
 
-use super::{NodeId, NodeKind, literal, rows, text};
+use super::{NodeId, NodeKind, literal, rows, some_at_once, text};
 use crate::error::{QueryError, Result};
 use crate::session::QueryEngine;
 
@@ -39,9 +39,14 @@ pub(super) async fn find(engine: &QueryEngine, id: &str) -> Result<Vec<NodeId>> 
     }
     let typed: Option<NodeId> = id.parse().ok();
     let (kind, key) = typed.as_ref().map_or((None, id), |typed| (Some(typed.kind), typed.key.as_str()));
+    let places: Vec<_> = PLACES.iter().filter(|place| kind.is_none_or(|kind| kind == place.0)).collect();
+    let mut due = Vec::new();
+    for (_, exact, _) in &places {
+        due.push(keys(engine, exact, key));
+    }
+    let exactly = some_at_once(due).await?;
     let mut found = Vec::new();
-    for (place, exact, first_digits) in PLACES.iter().filter(|place| kind.is_none_or(|kind| kind == place.0)) {
-        let mut keys = keys(engine, exact, key).await?;
+    for ((place, _, first_digits), mut keys) in places.into_iter().zip(exactly) {
         if let Some(first_digits) = first_digits.filter(|_| keys.is_empty() && is_digits(key)) {
             keys = self::keys(engine, first_digits, key).await?;
             if keys.len() > 1 {

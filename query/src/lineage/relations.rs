@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use webdancer_lake::pins::PinManifest;
 
-use super::{Direction, LineageLimits, NodeId, NodeKind, lists, literal, rows, text, visits};
+use super::{Direction, LineageLimits, NodeId, NodeKind, lists, literal, rows, some_at_once, text, visits};
 use crate::error::{QueryError, Result};
+use crate::literal::texts;
 use crate::session::QueryEngine;
 
 /// A step from a node to a neighbour.
@@ -165,16 +166,28 @@ pub(super) async fn links(
     for id in level {
         keys.entry(id.kind).or_default().push(&id.key);
     }
-    let mut links = Vec::new();
+    let mut due = Vec::new();
     for relation in RELATIONS {
         let near = match direction {
             Direction::Up => relation.to,
             Direction::Down => relation.from,
         };
         if let Some(keys) = keys.get(&near) {
-            links.extend(relation.links(engine, direction, keys, limits.rows_max).await?);
+            due.push(relation.links(engine, direction, keys, limits.rows_max));
         }
     }
+    let (related, others) = futures::try_join!(some_at_once(due), others(engine, direction, &keys, limits))?;
+    Ok(related.into_iter().flatten().chain(others).collect())
+}
+
+/// Steps that are no pairs of keys: what was visited, and what is in a pin.
+async fn others(
+    engine: &QueryEngine,
+    direction: Direction,
+    keys: &BTreeMap<NodeKind, Vec<&str>>,
+    limits: &LineageLimits,
+) -> Result<Vec<Link>> {
+    let mut links = Vec::new();
     let of = |kind: NodeKind| keys.get(&kind).map(Vec::as_slice).unwrap_or_default();
     match direction {
         Direction::Up => {
@@ -185,7 +198,7 @@ pub(super) async fn links(
         }
         Direction::Down => {
             links.extend(visits::trajectories_of(engine, of(Page), limits.rows_max).await?);
-            links.extend(pins_of(engine, &keys, limits).await?);
+            links.extend(pins_of(engine, keys, limits).await?);
         }
     }
     Ok(links)
@@ -205,7 +218,7 @@ impl Relation {
         };
         let mut links = Vec::new();
         for list in lists(keys) {
-            let pairs = self.pairs;
+            let pairs = self.pairs_of(engine, direction, &list).await?;
             let sql = format!(
                 "SELECT near, far, total FROM ( \
                    SELECT near, far, count(*) OVER (PARTITION BY near) AS total, \
@@ -225,6 +238,18 @@ impl Relation {
             }
         }
         Ok(links)
+    }
+
+    /// The pairs, those of the keys in `list` among them. Which verdict holds is decided trajectory by trajectory: where these
+    /// are named, those of all others are not ranked.
+    async fn pairs_of(&self, engine: &QueryEngine, direction: Direction, list: &str) -> Result<String> {
+        if (self.to, direction) != (Score, Direction::Down) {
+            return Ok(self.pairs.to_string());
+        }
+        let judged =
+            rows(engine, &format!("SELECT DISTINCT trajectory_id FROM judgments WHERE event_id {list}")).await?;
+        let judged = texts(judged.iter().filter_map(|row| text(row, "trajectory_id")));
+        Ok(format!("{} AND j.trajectory_id IN {judged}", self.pairs))
     }
 }
 

@@ -155,6 +155,19 @@ fn questions(invented: Option<u64>, count: usize) -> Vec<Question> {
     found
 }
 
+#[test]
+fn a_policy_has_the_name_that_it_is_given_and_acts_as_before() {
+    let named = |policy: Scripted| policy.named("scripted:terse,0.5");
+    let questions = questions(Some(1), 4);
+    let (plain, other) = (expert(&questions, MistakeRates::each(0.05)), expert(&questions, MistakeRates::each(0.05)));
+    let other = named(other).terse();
+    assert_eq!((plain.name(), other.name()), ("scripted", "scripted:terse,0.5"));
+    for seed in 0..20 {
+        let of = |policy: &Scripted| policy.mistake(&questions[0].text, Some(seed));
+        assert_eq!(of(&plain), of(&other));
+    }
+}
+
 fn expert(questions: &[Question], rates: MistakeRates) -> Scripted {
     Scripted::new(questions.iter().map(Task::from), rates, 0).unwrap()
 }

@@ -3,14 +3,11 @@
 use maud::{Markup, html};
 
 use super::lines::{axis_text, number};
-use super::scale::{self, Scale};
+use super::scale::{self, Beside, LABEL_MAX, Scale};
 use super::{Chart, Unit};
 use crate::dashboard::format;
 use crate::dashboard::table::{Cell, Column, Table};
 
-const WIDTH: f64 = 760.0;
-const LEFT: f64 = 230.0;
-const RIGHT: f64 = 640.0;
 const TOP: f64 = 10.0;
 const LINE: f64 = 26.0;
 
@@ -34,7 +31,15 @@ pub struct Bar {
 impl Chart {
     /// Bars from left to right, one below the other. The steps of a waterfall are bars that begin where others end.
     pub fn bars(id: &str, caption: &str, unit: Unit, bars: &[Bar]) -> Chart {
-        let x = Scale::new(scale::ends(unit, bars.iter().flat_map(|bar| [0.0, bar.from, bar.to])), (LEFT, RIGHT));
+        let labels: Vec<String> = bars.iter().map(|bar| format::clipped(&bar.label, LABEL_MAX)).collect();
+        let mut figures: Vec<String> = bars.iter().map(|bar| unit.shown(bar.to - bar.from)).collect();
+        // The unit stands below the figures.
+        figures.push(unit.name().to_string());
+        let beside = Beside::of(&labels, &figures);
+        let x = Scale::new(
+            scale::ends(unit, bars.iter().flat_map(|bar| [0.0, bar.from, bar.to])),
+            (beside.left, beside.right),
+        );
         let bottom = TOP + LINE * bars.len() as f64;
         let svg = html! {
             g.axis {
@@ -42,11 +47,13 @@ impl Chart {
                     line x1=(x.at(tick)) x2=(x.at(tick)) y1=(TOP) y2=(bottom) {}
                     text x=(x.at(tick)) y=(bottom + 16.0) text-anchor="middle" { (axis_text(unit, tick)) }
                 }
-                text x=(RIGHT + 12.0) y=(bottom + 16.0) { (unit.name()) }
+                text x=(beside.figures) y=(bottom + 16.0) { (unit.name()) }
             }
-            @for (at, bar) in bars.iter().enumerate() { (line(bar, unit, &x, TOP + LINE * at as f64)) }
+            @for (at, ((bar, label), figure)) in bars.iter().zip(&labels).zip(&figures).enumerate() {
+                (line(bar, (label, figure), (unit, &beside), &x, TOP + LINE * at as f64))
+            }
         };
-        Chart::new(id, caption, (WIDTH, bottom + 26.0), svg, twin(id, caption, unit, bars))
+        Chart::new(id, caption, (beside.width, bottom + 26.0), svg, twin(id, caption, unit, bars))
     }
 
     /// How values are spread: how many lie in each of `bins` equal ranges. Values that are not finite are left out.
@@ -84,13 +91,12 @@ impl Chart {
     }
 }
 
-fn line(bar: &Bar, unit: Unit, x: &Scale, y: f64) -> Markup {
+fn line(bar: &Bar, (label, figure): (&str, &str), (unit, beside): (Unit, &Beside), x: &Scale, y: f64) -> Markup {
     let (from, to) = (x.at(bar.from.min(bar.to)), x.at(bar.from.max(bar.to)));
-    let figure = unit.shown(bar.to - bar.from);
     let drawn = html! {
-        text.label x=(LEFT - 10.0) y=(y + 17.0) text-anchor="end" { (format::clipped(&bar.label, 32)) }
+        text.label x=(beside.left - 10.0) y=(y + 17.0) text-anchor="end" { (label) }
         rect.bar x=(from) y=(y + 4.0) width=((to - from).max(0.5)) height=(LINE - 8.0) {}
-        text.figure x=(RIGHT + 12.0) y=(y + 17.0) { (figure) }
+        text.figure x=(beside.figures) y=(y + 17.0) { (figure) }
     };
     html! {
         g class={ "series " (bar.class) } {

@@ -3,17 +3,13 @@
 use maud::{Markup, html};
 
 use super::lines::{axis_text, number};
-use super::scale::{self, Scale};
+use super::scale::{self, Beside, LABEL_MAX, Scale};
 use super::{Chart, Unit, spot};
 use crate::dashboard::format;
 use crate::dashboard::table::{Cell, Column, Table};
 
-const WIDTH: f64 = 760.0;
-const LEFT: f64 = 230.0;
-const RIGHT: f64 = 640.0;
 const TOP: f64 = 14.0;
 const LINE: f64 = 24.0;
-const LABEL_MAX: usize = 32;
 
 /// One estimate.
 #[derive(Debug, Clone)]
@@ -39,7 +35,10 @@ impl Chart {
             let (low, high) = dot.interval.map_or((dot.value, dot.value), |(low, high)| (Some(low), Some(high)));
             [dot.value, low, high].into_iter().flatten()
         });
-        let x = Scale::new(scale::ends(unit, values), (LEFT, RIGHT));
+        let labels: Vec<String> = dots.iter().map(|dot| format::clipped(&dot.label, LABEL_MAX)).collect();
+        let figures: Vec<String> = dots.iter().map(|dot| figure(unit, dot)).collect();
+        let beside = Beside::of(&labels, &figures);
+        let x = Scale::new(scale::ends(unit, values), (beside.left, beside.right));
         let bottom = TOP + LINE * dots.len() as f64;
         let svg = html! {
             g.axis {
@@ -47,23 +46,24 @@ impl Chart {
                     line class=(if tick == 0.0 { "zero" } else { "" }) x1=(x.at(tick)) x2=(x.at(tick)) y1=(TOP) y2=(bottom) {}
                     text x=(x.at(tick)) y=(bottom + 16.0) text-anchor="middle" { (axis_text(unit, tick)) }
                 }
-                text x=(RIGHT + 40.0) y=(bottom + 16.0) { (unit.name()) }
+                text x=(beside.width - 6.0) y=(bottom + 16.0) text-anchor="end" { (unit.name()) }
             }
-            @for (at, dot) in dots.iter().enumerate() { (line(dot, unit, &x, TOP + LINE * (at as f64 + 0.5))) }
+            @for (at, ((dot, label), figure)) in dots.iter().zip(&labels).zip(&figures).enumerate() {
+                (line(dot, (label, figure), &beside, &x, TOP + LINE * (at as f64 + 0.5)))
+            }
         };
-        Chart::new(id, caption, (WIDTH, bottom + 26.0), svg, twin(id, caption, unit, dots))
+        Chart::new(id, caption, (beside.width, bottom + 26.0), svg, twin(id, caption, unit, dots))
     }
 }
 
-fn line(dot: &Dot, unit: Unit, x: &Scale, y: f64) -> Markup {
-    let figure = dot.value.map_or_else(|| format::MISSING.to_string(), |value| figure(unit, value, dot.interval));
+fn line(dot: &Dot, (label, figure): (&str, &str), beside: &Beside, x: &Scale, y: f64) -> Markup {
     let drawn = html! {
-        text.label x=(LEFT - 10.0) y=(y + 4.0) text-anchor="end" { (format::clipped(&dot.label, LABEL_MAX)) }
+        text.label x=(beside.left - 10.0) y=(y + 4.0) text-anchor="end" { (label) }
         @if let Some((low, high)) = dot.interval {
             path.whisker d={ "M" (x.at(low)) " " (y) "H" (x.at(high)) "M" (x.at(low)) " " (y - 4.0) "v8M" (x.at(high)) " " (y - 4.0) "v8" } {}
         }
         @if let Some(value) = dot.value { (spot(dot.class, (x.at(value), y), 4.5)) }
-        text.figure x=(RIGHT + 12.0) y=(y + 4.0) { (figure) }
+        text.figure x=(beside.figures) y=(y + 4.0) { (figure) }
     };
     html! {
         g class={ "series " (dot.class) } {
@@ -73,8 +73,9 @@ fn line(dot: &Dot, unit: Unit, x: &Scale, y: f64) -> Markup {
     }
 }
 
-fn figure(unit: Unit, value: f64, interval: Option<(f64, f64)>) -> String {
-    match interval {
+fn figure(unit: Unit, dot: &Dot) -> String {
+    let Some(value) = dot.value else { return format::MISSING.to_string() };
+    match dot.interval {
         Some((low, high)) if unit == Unit::Points => {
             format!("{} [{}, {}]", unit.shown(value), unit.shown(low), unit.shown(high))
         }

@@ -3,10 +3,11 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::scale::{self, Scale};
+use super::scale::{self, FONT, Scale};
 use super::{Chart, Unit, spot};
 use crate::dashboard::format;
 use crate::dashboard::table::{Cell, Column, Table};
+use crate::render::text_width;
 
 const SIZE: (f64, f64) = (760.0, 300.0);
 const LEFT: f64 = 56.0;
@@ -17,6 +18,8 @@ const BOTTOM: f64 = 250.0;
 const POINTS_MAX: usize = 600;
 /// Points of a series up to which each is marked, hovers and leads somewhere.
 const DOTS_MAX: usize = 120;
+/// Characters of a name in the legend.
+const NAME_MAX: usize = 28;
 
 /// A point of a line.
 #[derive(Debug, Clone, Default)]
@@ -100,12 +103,18 @@ fn axes(lines: &Lines, x: &Scale, y: &Scale) -> Markup {
                 text x=(LEFT - 6.0) y=(y.at(tick) + 4.0) text-anchor="end" { (axis_text(lines.unit, tick)) }
             }
             @for (tick, label) in across {
-                text x=(x.at(tick)) y=(BOTTOM + 18.0) text-anchor="middle" { (label) }
+                text x=(inside(x.at(tick), &label)) y=(BOTTOM + 18.0) text-anchor="middle" { (label) }
             }
-            text x=(LEFT - 6.0) y=(TOP - 12.0) text-anchor="end" { (lines.unit.name()) }
+            text x="4" y=(TOP - 12.0) { (lines.unit.name()) }
             @if let Some(name) = lines.x { text x=(RIGHT) y=(BOTTOM + 18.0) text-anchor="end" { (name) } }
         }
     }
+}
+
+/// Where a text that is centred at `x` stands so that nothing of it is cut.
+fn inside(x: f64, text: &str) -> f64 {
+    let half = (text_width(text, FONT) / 2.0).ceil();
+    x.min(SIZE.0 - half).max(half)
 }
 
 /// An axis has no decimals that say nothing.
@@ -180,10 +189,12 @@ fn legend(series: &[Series]) -> Markup {
         .iter()
         .map(|series| {
             let here = at;
-            at += 26.0 + 7.0 * series.name.chars().count().min(28) as f64;
-            (here, series)
+            at += 26.0 + text_width(&format::clipped(&series.name, NAME_MAX), FONT).ceil();
+            (here, at, series)
         })
-        .take_while(|(here, _)| *here < RIGHT - 60.0)
+        // Behind them is room to say how many more there are.
+        .take_while(|(_, end, _)| *end <= RIGHT - 80.0)
+        .map(|(here, _, series)| (here, series))
         .collect();
     html! {
         g.legend {
@@ -191,7 +202,7 @@ fn legend(series: &[Series]) -> Markup {
                 g class=(series.class) {
                     line.line x1=(at) x2=(at + 14.0) y1="284" y2="284" {}
                     (spot(series.class, (at + 7.0, 284.0), 3.0))
-                    text x=(at + 18.0) y="288" { (format::clipped(&series.name, 28)) }
+                    text x=(at + 18.0) y="288" { (format::clipped(&series.name, NAME_MAX)) }
                 }
             }
             @if named.len() < series.len() { text x=(RIGHT) y="288" text-anchor="end" { "and " (series.len() - named.len()) " more" } }
@@ -232,4 +243,25 @@ fn twin(id: &str, caption: &str, lines: &Lines) -> Table {
 
 pub(super) fn number(value: f64) -> Value {
     serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_below_the_axis_is_moved_in_from_the_edge() {
+        // Eleven characters, of which one is a blank and one a colon: 12 · (9 · 0.66 + 2 · 0.4) / 2 = 40.4.
+        assert_eq!(inside(736.0, "11-22 12:38"), 719.0);
+        assert_eq!(inside(400.0, "11-22 12:38"), 400.0);
+        assert_eq!(inside(8.0, "11-22 12:38"), 41.0);
+    }
+
+    #[test]
+    fn names_that_do_not_fit_the_legend_are_counted() {
+        let series = |name: &str| Series { name: name.to_string(), class: "k0", points: Vec::new() };
+        // 26 and 12 · 28 · 0.66 = 222 each: two of them end at 552, a third one at 800.
+        let shown = legend(&[series(&"a".repeat(28)), series(&"b".repeat(28)), series(&"c".repeat(28))]).into_string();
+        assert_eq!((shown.matches("<line").count(), shown.contains(">and 1 more<")), (2, true), "{shown}");
+    }
 }

@@ -1,8 +1,42 @@
-//! From values to places, and the lines that an axis has.
+//! From values to places, the lines that an axis has, and the room that texts beside a plot need.
 
 use chrono::{DateTime, Utc};
 
 use super::Unit;
+use crate::render::text_width;
+
+/// The size of letters in charts, as their style has it.
+pub(super) const FONT: f64 = 12.0;
+/// Characters of a label before a line.
+pub(super) const LABEL_MAX: usize = 32;
+
+/// Where a chart of lines one below the other has what: labels, the plot, figures. Labels and figures are never cut: the chart
+/// is wider where they need it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Beside {
+    /// Where the plot begins; labels end before it.
+    pub(super) left: f64,
+    /// Where it ends.
+    pub(super) right: f64,
+    /// Where figures begin.
+    pub(super) figures: f64,
+    /// The whole.
+    pub(super) width: f64,
+}
+
+impl Beside {
+    /// Room for these labels and figures, in the order of their lines.
+    pub(super) fn of(labels: &[String], figures: &[String]) -> Beside {
+        const WIDTH: f64 = 760.0;
+        const LEFT: f64 = 230.0;
+        const PLOT_WIDTH: f64 = 410.0;
+        let widest = |texts: &[String]| texts.iter().map(|text| text_width(text, FONT)).fold(0.0, f64::max);
+        let left = LEFT.max(widest(labels) + 16.0).ceil();
+        let right = left + PLOT_WIDTH;
+        let begin = right + 12.0;
+        Beside { left, right, figures: begin, width: WIDTH.max(begin + widest(figures) + 6.0).ceil() }
+    }
+}
 
 /// Where values stand between two ends.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +140,18 @@ fn step(least: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_beside_a_plot_is_never_cut() {
+        let of = |label: &str, figure: &str| Beside::of(&[label.to_string()], &[figure.to_string()]);
+        let usual = Beside { left: 230.0, right: 640.0, figures: 652.0, width: 760.0 };
+        assert_eq!(of("all questions", "40.7 ± 9.3"), usual);
+        // Eleven digits, three signs, eight others: 12 · (11 · 0.66 + 3 + 8 · 0.4) = 161.5 from 652 on, and 6.
+        assert_eq!(of("all", "+13.34 [+18.67, +18.6]"), Beside { width: 820.0, ..usual });
+        // 32 capitals: 12 · 25.6, and 16.
+        let long = of(&"A".repeat(32), "1");
+        assert_eq!((long.left, long.right, long.figures, long.width), (324.0, 734.0, 746.0, 760.0));
+    }
 
     #[test]
     fn axes_have_round_lines() {

@@ -1,5 +1,7 @@
 //! Two runs over the same questions: whether one is better, and which questions made it so.
 
+use std::cmp::Ordering;
+
 use maud::{Markup, html};
 use serde_json::json;
 
@@ -98,11 +100,11 @@ fn link(run: &str) -> Markup {
 fn decision(comparison: &Comparison) -> String {
     let needs = || match comparison.minimum_detectable {
         Some(least) => format!("can't tell (needs ≥ {} points)", format::percent(least)),
-        None => "can't tell (too few questions)".to_string(),
+        None => format!("can't tell ({})", comparison.unestimated().unwrap_or("too few questions")),
     };
-    match comparison.difference.interval {
-        Some(ends) if ends.low > 0.0 => "▲ better".to_string(),
-        Some(ends) if ends.high < 0.0 => "▼ worse".to_string(),
+    match comparison.difference.side(comparison.confidence) {
+        Some(Ordering::Greater) => "▲ better".to_string(),
+        Some(Ordering::Less) => "▼ worse".to_string(),
         _ => needs(),
     }
 }

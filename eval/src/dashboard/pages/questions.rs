@@ -144,11 +144,6 @@ pub(super) async fn question(asked: Asked) -> Result<Answer, Fault> {
          WHERE q.qa_id = {id_text} ORDER BY q.event_time DESC, q.event_id DESC LIMIT 1",
         gated::joined_to("q")
     );
-    let found: Option<Question> = first(app, &one).await?;
-    let question = found.ok_or_else(|| Fault::Missing(format!("there is no question {qa_id}")))?;
-    if question.restricted && !app.settings().restricted {
-        return Err(Fault::restricted(format!("question {qa_id}")));
-    }
     let rewritings = format!(
         "SELECT DISTINCT step, entity, description, new_question, invariant FROM rewrites WHERE qa_id = {id_text} \
          ORDER BY step LIMIT {ROWS_MAX}"
@@ -158,17 +153,27 @@ pub(super) async fn question(asked: Asked) -> Result<Answer, Fault> {
          ORDER BY qa_id LIMIT {ROWS_MAX}",
         and_shown(app)
     );
+    let tried = format!(
+        "SELECT DISTINCT trajectory_id, run_id, attempt FROM trajectories WHERE qa_id = {id_text} \
+         ORDER BY run_id, attempt, trajectory_id LIMIT {ROWS_MAX}"
+    );
+    let (found, rewritings, children, tried) = futures::try_join!(
+        first::<Question>(app, &one),
+        all::<Rewriting>(app, &rewritings),
+        all::<Child>(app, &children),
+        app.rows(&tried),
+    )?;
+    let question = found.ok_or_else(|| Fault::Missing(format!("there is no question {qa_id}")))?;
+    if question.restricted && !app.settings().restricted {
+        return Err(Fault::restricted(format!("question {qa_id}")));
+    }
     let digests = sql::texts(question.evidence_page_digests.iter().take(ROWS_MAX).map(String::as_str));
     let evidence = format!(
         "SELECT digest, min(url) AS url, min(title) AS title FROM pages WHERE digest IN {digests} GROUP BY digest ORDER BY digest"
     );
-    let attempts = attempts_sql(qa_id, app.settings().restricted);
-    let (rewritings, children, evidence, rows) = futures::try_join!(
-        all::<Rewriting>(app, &rewritings),
-        all::<Child>(app, &children),
-        all::<Evidence>(app, &evidence),
-        app.rows(&attempts),
-    )?;
+    let tried = sql::texts(tried.iter().filter_map(|row| text(row, "trajectory_id")));
+    let attempts = attempts_sql(qa_id, &tried, app.settings().restricted);
+    let (evidence, rows) = futures::try_join!(all::<Evidence>(app, &evidence), app.rows(&attempts),)?;
     let mut page = Page::new(format!("Question {}", short_id(qa_id)), Nav::Data)
         .crumb("Data", "/data")
         .crumb("Questions", "/questions");
@@ -233,7 +238,9 @@ fn origin(question: &Question) -> maud::Markup {
     }
 }
 
-fn attempts_sql(qa_id: &str, restricted: bool) -> String {
+/// The attempts at a question among the trajectories `tried`. Named one by one they are looked up before views rank what was
+/// recorded again; by their question alone every trajectory of the lake would be ranked.
+fn attempts_sql(qa_id: &str, tried: &str, restricted: bool) -> String {
     let id = sql::text(qa_id);
     // An attempt may be gated where its question is not: another benchmark asks the same.
     let answer = match restricted {
@@ -242,9 +249,9 @@ fn attempts_sql(qa_id: &str, restricted: bool) -> String {
     };
     format!(
         "SELECT t.trajectory_id, t.event_time, t.run_id, t.policy_model, t.attempt, t.termination, t.n_turns, {answer}, j.verdict \
-         FROM (SELECT * FROM current_trajectories WHERE qa_id = {id}) AS t \
-         LEFT JOIN (SELECT trajectory_id, verdict FROM current_judgments WHERE stage = 'correctness' AND trajectory_id IN \
-           (SELECT trajectory_id FROM trajectories WHERE qa_id = {id})) AS j ON j.trajectory_id = t.trajectory_id \
+         FROM (SELECT * FROM current_trajectories WHERE trajectory_id IN {tried} AND qa_id = {id}) AS t \
+         LEFT JOIN (SELECT trajectory_id, verdict FROM current_judgments WHERE stage = 'correctness' \
+           AND trajectory_id IN {tried}) AS j ON j.trajectory_id = t.trajectory_id \
          ORDER BY t.run_id, t.attempt, t.trajectory_id LIMIT {ROWS_MAX}"
     )
 }
@@ -284,4 +291,19 @@ fn attempts_table(rows: &[Map<String, Value>], sql: &str) -> Table {
         table.row(Some(format!("/trajectories/{}", path_part(id))), cells);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_named_before_a_view_ranks_them() {
+        let sql = attempts_sql("q'1", "('t1', 't2')", true);
+        assert!(
+            sql.contains("FROM current_trajectories WHERE trajectory_id IN ('t1', 't2') AND qa_id = 'q''1'"),
+            "{sql}"
+        );
+        assert!(sql.contains("WHERE stage = 'correctness' AND trajectory_id IN ('t1', 't2')) AS j"), "{sql}");
+    }
 }

@@ -55,20 +55,28 @@ pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
             None => Ok(None),
         }
     };
-    let (question, run, attempts, verdicts, rewards) = try_join!(
+    let turns = usize::try_from(head.turns).unwrap_or(0);
+    let number = number(&asked, turns)?;
+    let visible = async {
+        if turns == 0 || (head.restricted && !app.settings().restricted) {
+            return Ok::<_, Fault>(None);
+        }
+        let (from, to) = rail::window(number, turns);
+        try_join!(row::steps(app, id, from, to), row::turn(app, id, number)).map(Some)
+    };
+    let (question, run, attempts, verdicts, rewards, visible) = try_join!(
         row::question(app, &head.qa_id),
         run,
         row::attempts(app, &head.qa_id),
         row::verdicts(app, id),
         row::rewards(app, id),
+        visible,
     )?;
     let gated = head.restricted || question.as_ref().is_some_and(|question| question.restricted);
     let shown = !gated || app.settings().restricted;
-    let turns = usize::try_from(head.turns).unwrap_or(0);
-    let number = number(&asked, turns)?;
-    let opened = match shown && turns > 0 {
-        true => Some(open(&asked, (&head, &verdicts), number, turns, view).await?),
-        false => None,
+    let opened = match visible.filter(|_| shown) {
+        Some(visible) => Some(open(&asked, (&head, &verdicts), number, visible, view).await?),
+        None => None,
     };
 
     let mut page =
@@ -135,13 +143,11 @@ async fn open(
     asked: &Asked,
     attempt: (&Head, &[Verdict]),
     number: usize,
-    turns: usize,
+    (steps, turn): (Vec<Step>, Turn),
     view: View,
 ) -> Result<Opened, Fault> {
     let (head, _) = attempt;
     let (app, id) = (&asked.app, head.trajectory_id.as_str());
-    let (from, to) = rail::window(number, turns);
-    let (steps, turn) = try_join!(row::steps(app, id, from, to), row::turn(app, id, number))?;
     let against = match asked.query.get("against") {
         Some(other) => Some(against(asked, attempt, number, &turn, other).await?),
         None => None,
