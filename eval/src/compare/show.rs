@@ -76,7 +76,7 @@ impl Comparison {
 
     /// Why the questions do not tell which difference they would show, where there are enough of them.
     pub(crate) fn unestimated(&self) -> Option<&'static str> {
-        self.difference.is_alike().then(|| match self.difference.p_value {
+        self.difference.is_alike().then_some(match self.difference.p_value {
             Some(1.0) => "no paired difference in the data, so that the least that would be seen cannot be estimated",
             _ => {
                 "all questions differ alike, so that neither an interval nor the least that would be seen can be estimated"

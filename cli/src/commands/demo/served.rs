@@ -12,6 +12,8 @@ use crate::failure::Failure;
 
 /// How long a model may take to be read.
 const START: Duration = Duration::from_secs(120);
+/// How many threads libtorch computes by, where it is not said.
+const THREADS: &str = "OMP_NUM_THREADS";
 /// How long a server may take to end when it is told to.
 const END: Duration = Duration::from_secs(10);
 
@@ -31,7 +33,13 @@ impl Served {
     /// The server does not start.
     pub(super) async fn start(trainer: &Path, checkpoint: &Path, sequences: usize) -> Result<Served, Failure> {
         let failed = |what: String| Failure::failed(format!("serving {}: {what}", checkpoint.display()));
-        let mut child = Command::new(trainer)
+        let mut command = Command::new(trainer);
+        // Who asks needs a core, too: threads of a small model that wait for one another for want of it take longer than one.
+        if std::env::var_os(THREADS).is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            command.env(THREADS, cores.saturating_sub(1).max(1).to_string());
+        }
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--until-input-ends", "--sequences-max"])
             .arg(sequences.to_string())
             .arg("--checkpoint")
