@@ -94,7 +94,7 @@ impl Chart {
 fn axes(lines: &Lines, x: &Scale, y: &Scale) -> Markup {
     let across: Vec<(f64, String)> = match lines.x {
         None => x.times(6),
-        Some(_) => x.ticks(8).into_iter().map(|tick| (tick, format::quantity(tick))).collect(),
+        Some(name) => counts(x, name),
     };
     html! {
         g.axis {
@@ -109,6 +109,14 @@ fn axes(lines: &Lines, x: &Scale, y: &Scale) -> Markup {
             @if let Some(name) = lines.x { text x=(RIGHT) y=(BOTTOM + 18.0) text-anchor="end" { (name) } }
         }
     }
+}
+
+/// Whole numbers along an axis of counts, as far as its name at the end leaves room.
+fn counts(x: &Scale, name: &str) -> Vec<(f64, String)> {
+    let room = RIGHT - text_width(name, FONT) - 6.0;
+    let ticks = x.ticks(8).into_iter().filter(|tick| (tick - tick.round()).abs() < 1e-9);
+    let labelled = ticks.map(|tick| (tick, format::quantity(tick.round())));
+    labelled.filter(|(tick, label)| x.at(*tick) + text_width(label, FONT) / 2.0 <= room).collect()
 }
 
 /// Where a text that is centred at `x` stands so that nothing of it is cut.
@@ -255,6 +263,15 @@ mod tests {
         assert_eq!(inside(736.0, "11-22 12:38"), 719.0);
         assert_eq!(inside(400.0, "11-22 12:38"), 400.0);
         assert_eq!(inside(8.0, "11-22 12:38"), 41.0);
+    }
+
+    #[test]
+    fn steps_are_whole_and_leave_room_for_their_name() {
+        let steps = |ends| counts(&Scale::new(ends, (64.0, 728.0)), "step").into_iter().map(|(_, label)| label);
+        // 20 stands at the end, where "step" is.
+        assert_eq!(steps((1.0, 20.0)).collect::<Vec<_>>(), ["5", "10", "15"]);
+        // Halves and fifths of a step are none.
+        assert_eq!(steps((20.0, 20.0)).collect::<Vec<_>>(), ["20"]);
     }
 
     #[test]

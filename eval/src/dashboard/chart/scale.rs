@@ -122,7 +122,8 @@ pub(super) fn ends(unit: Unit, values: impl Iterator<Item = f64>) -> (f64, f64) 
         }
         Unit::Number(_) => (low.min(0.0), if high > 0.0 { high * 1.05 } else { 1.0 }),
         Unit::Level(_) => {
-            let room = (high - low).max(high.abs() * 1e-3).max(1e-9) * 0.05;
+            // A hundredth of the value at least: less would be lines that read alike.
+            let room = ((high - low) * 0.05).max(high.abs() * 0.005).max(1e-9);
             (low - room, high + room)
         }
     }
@@ -175,7 +176,8 @@ mod tests {
         assert_eq!(ends(Unit::Share, [0.2, 0.31].into_iter()), (0.0, 0.4));
         assert_eq!(ends(Unit::Share, [0.2, 0.6].into_iter()), (0.0, 1.0));
         assert_eq!(ends(Unit::Number("rows"), [10.0].into_iter()), (0.0, 10.5));
-        assert!(ends(Unit::Level(""), [2.0, 3.0].into_iter()).0 > 1.9);
+        assert_eq!(ends(Unit::Level(""), [2.0, 3.0].into_iter()), (1.95, 3.05));
+        assert_eq!(ends(Unit::Level(""), [200.0].into_iter()), (199.0, 201.0));
         assert_eq!(ends(Unit::Points, [0.12].into_iter()), (-0.15, 0.15));
         assert_eq!(ends(Unit::Share, std::iter::empty()), (0.0, 1.0));
     }
