@@ -77,7 +77,9 @@ extern "C" bool webdancer_sdp_order(int64_t *order, std::size_t count, char *mes
   return guarded(message, capacity, [&] {
     TORCH_CHECK(count == at::num_sdp_backends, "SDPA has ", at::num_sdp_backends, " kinds of kernels, not ", count);
     at::globalContext().setSDPPriorityOrder({order, order + count});
-    for (const auto backend : at::globalContext().sDPPriorityOrder()) {
+    const auto kept = at::globalContext().sDPPriorityOrder();
+    TORCH_CHECK(kept.size() == count, "SDPA has ", kept.size(), " kinds of kernels, not ", count);
+    for (const auto backend : kept) {
       *order++ = static_cast<int64_t>(backend);
     }
   });

@@ -34,7 +34,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) pin: Option<String>,
     /// The run's configuration, TOML; `preset = "demo"` and the like in it give defaults. Settings of the command are given
-    /// before it: `webdancer --config webdancer.toml train sft --config sft.toml`. `dapo` has a default for everything
+    /// before it: `webdancer --config webdancer.toml train sft --config sft.toml`. `sft` needs
+    /// it, `dapo` has a default for everything
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub(crate) config: Option<PathBuf>,
     /// The run's folder on this machine [default: runs/RUN in the lake]

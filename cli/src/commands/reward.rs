@@ -139,7 +139,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn reward(&mut self, engine: &QueryEngine, digest: &str, bar: &ProgressBar) -> Result<(), Failure> {
-        let mut due = engine.query(&due(digest), &QueryOptions::default()).await?;
+        let mut due = engine.query(&due(digest, self.parameters), &QueryOptions::default()).await?;
         while let Some(batch) = due.next().await {
             let done = reward_all(&[batch?], self.parameters, &self.run)?;
             if !self.is_told && !done.events.is_empty() {
@@ -191,9 +191,10 @@ fn word(why: Withheld) -> &'static str {
     }
 }
 
-/// Trajectories without a reward by these parameters for their current judgment; those that the trainer rewarded by its
-/// own have one. Rollouts of one question by one policy in one run are a group.
-fn due(digest: &str) -> String {
+/// Trajectories without a reward by these parameters for their current judgment, given here or by the trainer. Rollouts of
+/// one question by one policy in one run are a group.
+fn due(digest: &str, parameters: &RewardParameters) -> String {
+    let parameters = literal::text(&json!(parameters).to_string());
     let columns = COLUMNS.map(|column| format!("t.{column}")).join(", ");
     format!(
         "WITH due AS (
@@ -207,7 +208,8 @@ fn due(digest: &str) -> String {
         given AS (
             SELECT trajectory_id, coalesce(json_get_str(criteria, 'judgment'), '') AS judgment_id
             FROM rewards
-            WHERE json_get_str(criteria, 'digest') = '{digest}' OR source = '{TRAINER}'
+            WHERE json_get_str(criteria, 'digest') = '{digest}'
+                OR (source = '{TRAINER}' AND json_get_json(criteria, 'parameters') = {parameters})
         ),
         missing AS (
             SELECT d.* FROM due AS d

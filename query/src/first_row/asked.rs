@@ -5,8 +5,8 @@
 //! row are found first, in the columns of key and condition alone, and only their rows are gone through, every one of them:
 //! the lists of one run's trajectories are read and kept, not those of all runs.
 //!
-//! The table is read twice for that. It is worth it where lists are read, the largest columns that there are; of others the
-//! second reading is most of the work.
+//! The table is read twice for that. It is worth it where lists are read, the largest columns that there are, and where a
+//! condition names the values that it asks for; elsewhere the second reading is most of the work.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::WindowFunctionParams;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Expr, Filter, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Window,
+    BinaryExpr, Expr, Filter, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Window,
 };
 
 /// Names of the keys that are asked for.
@@ -60,6 +60,10 @@ pub(super) fn rows(
             asked.push(condition);
         }
     }
+    // Others may hold of nearly all keys, which are kept in memory, and the table would be read twice for nothing.
+    if !asked.iter().any(names_few) {
+        return Ok(None);
+    }
     let Some(asked) = conjunction(asked) else { return Ok(None) };
     if !is_repeatable(&window.input)? {
         return Ok(None);
@@ -89,6 +93,20 @@ pub(super) fn rows(
 
 fn is_list(schema: &DFSchema, column: &Column) -> bool {
     schema.data_type(column).is_ok_and(|data_type| data_type.is_nested())
+}
+
+/// Whether a condition names what it asks for: `run_id = 'x'`, `qa_id IN ('a', 'b')`.
+fn names_few(condition: &Expr) -> bool {
+    match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
+            Operator::Eq => true,
+            Operator::And => names_few(left) || names_few(right),
+            Operator::Or => names_few(left) && names_few(right),
+            _ => false,
+        },
+        Expr::InList(list) => !list.negated,
+        _ => false,
+    }
 }
 
 /// A condition over the columns that the projection shows, over those that it reads.
