@@ -24,6 +24,8 @@ WORK = [("0.9M", 16, 8, 256, 64, 3), ("22M", 4, 8, 256, 64, 1)]
 RUN_ROUNDS = int(os.environ.get("BENCH_RUN_ROUNDS", 6))
 CONFIG = f"""preset = "demo"
 seed = 7
+[groups]
+temperature = 0.6
 [checkpoints]
 every_steps = 0
 [schedule]
