@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -37,10 +38,11 @@ fn add(folder: &Path, settings: &str) {
 }
 
 /// A server that takes one request, and its body.
-fn receiver() -> (String, JoinHandle<String>) {
+fn receiver() -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hooks/T0P-SECRET", listener.local_addr().unwrap());
-    let taken = std::thread::spawn(move || {
+    let (tell, taken) = mpsc::channel();
+    std::thread::spawn(move || {
         let mut stream = BufReader::new(listener.accept().unwrap().0);
         let mut length = 0;
         loop {
@@ -55,7 +57,7 @@ fn receiver() -> (String, JoinHandle<String>) {
         let mut body = vec![0; length];
         stream.read_exact(&mut body).unwrap();
         stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-        String::from_utf8(body).unwrap()
+        tell.send(String::from_utf8(body).unwrap()).unwrap();
     });
     (url, taken)
 }
@@ -67,11 +69,17 @@ fn a_slot_that_is_asked_for_is_run_and_one_that_is_worse_is_told_to_the_webhook(
     let model = models(&runtime, has_forgotten.clone());
     let folder = site(&model);
     let folder = folder.path();
+    // Six, since fewer that all change alike could do so by chance.
+    let rows = PLACES[..3].iter().flat_map(|(place, designer, _)| {
+        [format!("Who designed the bridge at {place}?"), format!("Whose design is the bridge at {place}?")]
+            .map(|question| json!({"q": question, "gold": designer, "level": 1}).to_string())
+    });
+    std::fs::write(folder.join("bridges.jsonl"), rows.collect::<Vec<_>>().join("\n")).unwrap();
     add(folder, SCHEDULE);
     let first = document(folder, 0, &["eval", "schedule", "run-now", "yearly"]);
     assert_eq!((&first[0]["state"], &first[0]["schedule"]), (&json!("finished"), &json!("yearly")));
-    // One attempt at one question, then the five others of the same run.
-    assert_eq!(model.asked().len(), 6);
+    // One attempt at one question, then the eleven others of the same run.
+    assert_eq!(model.asked().len(), 12);
     let runs =
         "SELECT kind, state, json_get_int(config, 'attempts') AS attempts, seed FROM run_state WHERE kind = 'eval'";
     assert_eq!(sql(folder, runs), json!([{"kind": "eval", "state": "finished", "attempts": 2, "seed": 0}]));
@@ -91,14 +99,14 @@ fn a_slot_that_is_asked_for_is_run_and_one_that_is_worse_is_told_to_the_webhook(
         ),
     );
     let second = document(folder, 0, &["eval", "schedule", "run-now", "yearly"]);
-    let alert: Value = serde_json::from_str(&taken.join().unwrap()).unwrap();
+    let alert: Value = serde_json::from_str(&taken.recv_timeout(Duration::from_secs(120)).unwrap()).unwrap();
     assert_eq!((&alert["id"], &alert["cells_compared"]), (&second[0]["slot_id"], &json!(1)));
     let worse = &alert["regressions"][0];
-    assert_eq!((&worse["before"], &worse["after"], &worse["broken_count"]), (&json!(1.0), &json!(0.0), &json!(3)));
+    assert_eq!((&worse["before"], &worse["after"], &worse["broken_count"]), (&json!(1.0), &json!(0.0), &json!(6)));
     // The benchmark is gated.
     assert_eq!(worse["broken"][0]["question"], Value::Null);
     assert!(alert["text"].as_str().unwrap().contains("endpoint:stub × bridges: 100.0 % → 0.0 %"), "{alert}");
-    assert!(!alert.to_string().contains("Who designed"), "{alert}");
+    assert!(!alert.to_string().contains("the bridge at"), "{alert}");
 
     let shown = document(folder, 0, &["eval", "schedule", "show", "yearly", "--slots", "1"]);
     let states: Vec<&str> =
