@@ -63,8 +63,8 @@ def run_rows():
     """Means over the rounds of a run but the first."""
     config = common.SCRATCH / "dapo.toml"
     config.write_text(CONFIG)
-    sft = webdancer("sql", "SELECT c.digest FROM checkpoints c JOIN run_state r ON r.run_id = c.run_id "
-                           "WHERE r.kind = 'sft' ORDER BY r.event_time, c.step DESC LIMIT 1")[0]["digest"]
+    sft = webdancer("sql", "SELECT c.digest, c.run_id, c.step FROM checkpoints c JOIN run_state r ON r.run_id = c.run_id "
+                           "WHERE r.kind = 'sft' ORDER BY c.run_id, c.step DESC LIMIT 1")[0]["digest"]
     run = webdancer("train", "dapo", "--pin", "demo-rl", "--web", "closed:demo-pages-rl", "--init", sft, "--config", config)
     names = ", ".join(f"'{name}'" for name in METRICS)
     found = webdancer("sql", f"SELECT name, sum(value) AS total FROM metrics WHERE run_id = '{run['run_id']}' AND step > 1 "
