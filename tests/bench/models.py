@@ -100,6 +100,15 @@ def rows_of(results, at):
     return common.median([row["tokens_per_second"] for row in rows]), max(row["peak_memory"] for row in rows)
 
 
+def beside_ours(results, contestants, at):
+    """Of each contestant at the sizes of this place: name, key, what `rows_of` says, and how far ours is ahead of it."""
+    ours = rows_of(results["webdancer-train"], at)
+    for name, contestant in contestants.items():
+        found = rows_of(results[name], at)
+        has_ratio = contestant != "ours" and not isinstance(ours, str) and not isinstance(found, str)
+        yield name, contestant, found, common.ratio(ours[0] / found[0]) if has_ratio else "–"
+
+
 def tell(name, title, text, head, rows):
     """Writes the page of a GPU. A trial on a processor is no page: its table is printed."""
     table = common.table(head, rows)

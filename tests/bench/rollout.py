@@ -61,14 +61,12 @@ def rows_at(shape):
         written = {row["check"] for result in of for row in result["rows"] if "check" in row} if not isinstance(of, str) else ()
         if any(count != tokens() for count in written):
             results[name] = f"failed: wrote {sorted(written)} tokens, not {tokens()}"
-    ours, most, rows = models.rows_of(results["webdancer-train"], 0), ideal(shape), []
-    for name, contestant in CONTESTANTS.items():
-        found = models.rows_of(results[name], 0)
+    most, rows = ideal(shape), []
+    for name, _, found, ahead in models.beside_ours(results, CONTESTANTS, 0):
         if isinstance(found, str):
             rows.append((shape, name, found, "–", "–", "–"))
             continue
         rate, memory = found
-        ahead = "–" if contestant == "ours" or isinstance(ours, str) else common.ratio(ours[0] / rate)
         share = f"{100 * rate / most:.1f} %" if most else "–"
         rows.append((shape, name, f"{rate:,.0f}", share, f"{memory / 2**30:.1f} GiB", ahead))
     for row in rows:

@@ -82,9 +82,7 @@ def rows_at(shape, others):
     rows = []
     for at, sizes in enumerate(SIZES):
         documents, length, _ = map(int, sizes.split("x"))
-        ours = models.rows_of(mine, at)
-        for name, contestant in CONTESTANTS.items():
-            found = models.rows_of(results[name], at)
+        for name, contestant, found, ahead in models.beside_ours(results, CONTESTANTS, at):
             work = f"{shape}, {documents} × {length:,}"
             if isinstance(found, str):
                 rows.append((work, name, found, "–", "–", "–", "–"))
@@ -92,7 +90,6 @@ def rows_at(shape, others):
             rate, memory = found
             speed = rate * flops(shape, contestant, length)
             share = lambda of: f"{100 * speed / of:.1f} %" if of else "–"
-            ahead = "–" if contestant == "ours" or isinstance(ours, str) else common.ratio(ours[0] / rate)
             goal = f" (goal {GOALS[shape]})" if contestant == "ours" and shape in GOALS else ""
             rows.append((work, name, f"{rate:,.0f}", share(peak) + goal, share(matmul), f"{memory / 2**30:.1f} GiB", ahead))
     for row in rows:

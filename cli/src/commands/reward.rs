@@ -224,7 +224,10 @@ fn due(digest: &str, parameters: &RewardParameters) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use webdancer_schemas::column::JsonText;
+    use webdancer_schemas::event::Event;
     use webdancer_schemas::kind::Kind;
+    use webdancer_schemas::rows::Reward;
 
     use super::*;
     use crate::args::{Args, Command};
@@ -247,10 +250,9 @@ mod tests {
         context.drain_embedded().await.unwrap();
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_a_killed_run_rewarded_is_put_in_force_by_the_next_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let lake = folder.path().display().to_string();
+    /// A lake of judged trajectories.
+    async fn judged(folder: &std::path::Path) -> Context {
+        let lake = folder.display().to_string();
         let args = Args::parse_from(["webdancer", "--quiet", "--lake", &lake, "filter"]);
         let context = Context::new(&args).unwrap();
         let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo/demo_trajectories.jsonl");
@@ -258,7 +260,49 @@ mod tests {
         crate::commands::import::import(log, &sample, Kind::Trajectory, true).await.unwrap();
         let Command::Filter(filter) = &args.command else { panic!("{args:?}") };
         crate::commands::filter::judging::judge(&context, &filter.judging).await.unwrap();
+        context
+    }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_trainer_rewarded_by_the_same_parameters_is_not_rewarded_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut context = judged(folder.path()).await;
+        let judgments = "SELECT trajectory_id, event_id FROM current_judgments WHERE stage = 'correctness' \
+                         AND verdict <> 'error' ORDER BY trajectory_id LIMIT 1";
+        let batches = query(&context, judgments).await.unwrap();
+        let first = |column: &str| strings(&batches[0], column).unwrap().value(0).to_string();
+        let (id, judgment) = (first("trajectory_id"), first("event_id"));
+        let ours = context.config.reward.clone();
+        let row = Reward {
+            trajectory_id: id.clone(),
+            group_id: Some("run/1/0".to_string()),
+            format: Some(1.0),
+            answer: Some(1.0),
+            overlong_penalty: None,
+            reward: 0.625,
+            advantage: None,
+            policy_version: Some(0),
+            criteria: Some(JsonText(json!({"judgment": judgment, "parameters": ours}))),
+        };
+        let told = vec![Event::new(TRAINER, &row).unwrap()];
+        context.event_log().await.unwrap().append(told).await.unwrap();
+        reward(&context).await.unwrap();
+        let given = async |context: &Context| {
+            let rows =
+                query(context, &format!("SELECT reward FROM rewards WHERE trajectory_id = '{id}'")).await.unwrap();
+            rows.iter().map(|batch| batch.num_rows()).sum::<usize>()
+        };
+        assert_eq!(given(&context).await, 1);
+        // By others it is: two scales are never mixed.
+        context.config.reward = RewardParameters { format_weight: 0.25, answer_weight: 0.75, ..ours };
+        reward(&context).await.unwrap();
+        assert_eq!(given(&context).await, 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_killed_run_rewarded_is_put_in_force_by_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = judged(folder.path()).await;
         let ours = context.config.reward.clone();
         killed(&context, &ours).await;
         assert_eq!(past_digests(&context).await.unwrap(), [""; 0]);

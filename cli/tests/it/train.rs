@@ -245,6 +245,12 @@ fn what_cannot_be_started_is_one_line() {
             2,
             "--out s3://bucket/runs: give a folder of this machine",
         ),
+        (&["train", "sft", "--pin", "train"], 2, "give --pin and --config, or --resume"),
+        (
+            &["train", "dapo", "--pin", "train", "--web", "closed:p", "--init", "c", "--trainer", "./trainer"],
+            2,
+            "give --pin and --config, or --resume",
+        ),
         (&["train", "sft", "--resume", "x"], 2, "\"x\" is no id of a run"),
         (&["train", "sft", "--resume", "0190a6b2-7c3d-7e4f-8a1b-2c3d4e5f6071"], 2, "there is no sft run 0190a6b2"),
         (

@@ -99,7 +99,7 @@ fn is_list(schema: &DFSchema, column: &Column) -> bool {
 fn names_few(condition: &Expr) -> bool {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
-            Operator::Eq => true,
+            Operator::Eq => [left, right].iter().any(|side| matches!(side.as_ref(), Expr::Literal(..))),
             Operator::And => names_few(left) || names_few(right),
             Operator::Or => names_few(left) && names_few(right),
             _ => false,

@@ -365,6 +365,7 @@ fn a_run_tells_what_it_tried_and_comes_through_kills_and_replay_to_the_same_weig
     for (spoilt, line) in [
         (text.replace(&own, &"0".repeat(64)), "has another tokenizer than the recorded episodes"),
         (restricted, "holds no episode with token ids, log-probabilities, a reward and a group"),
+        (text.repeat(2), " twice: it has several rewards, of which the run's own is the one to pin"),
     ] {
         let file = folder.path().join("spoilt.ndjson");
         fs::write(&file, spoilt).unwrap();
@@ -435,6 +436,17 @@ fn every_round_is_sampled_by_the_weights_that_are_trained() {
     assert_eq!(code, 0, "{said}");
     let apart = metric(&events, "mismatch.max");
     assert!(apart.len() >= 3 && apart.values().all(|apart| *apart < 1e-4), "{apart:?}");
+    // A reward says which judgment it is for, by which it holds in the lake.
+    let judgments: BTreeMap<&str, &str> = events
+        .iter()
+        .filter(|event| event["type"] == "webdancer.judgment.v1")
+        .map(|event| (event["data"]["trajectory_id"].as_str().unwrap(), event["id"].as_str().unwrap()))
+        .collect();
+    assert!(!judgments.is_empty());
+    for reward in of_kind(&events, "reward") {
+        let judgment = judgments.get(reward["trajectory_id"].as_str().unwrap()).copied();
+        assert_eq!(reward["criteria"]["judgment"].as_str(), judgment);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -16,9 +17,10 @@ use webdancer_schemas::rows::Trajectory;
 use webdancer_train::batch::PackedBatch;
 use webdancer_train::config::ScratchModel;
 use webdancer_train::episode::Episode;
-use webdancer_train::generate::{Decode as _, Engine, EngineConfig};
+use webdancer_train::error::TrainError;
+use webdancer_train::generate::{Decode as _, Engine, EngineConfig, Refusal, Request, RequestId, Written};
 use webdancer_train::model::{ModelConfig, Parameters, Qwen};
-use webdancer_train::rollout::{Finished, Renderer};
+use webdancer_train::rollout::{Finished, Generator, Renderer};
 use webdancer_train::tokenizer::ChatTokenizer;
 
 use crate::policies::{Answers, Listed, Play, Played, Stage, attempt, says};
@@ -308,6 +310,52 @@ fn a_failure_that_is_not_the_policys_gives_no_reward() {
     let (found, finished) = rewarded(&stage, says("a page"), &play);
     assert_eq!(found, Err(Withheld::JudgeFailed));
     assert_eq!(finished.decision.unwrap().rationale, "no connection");
+}
+
+/// An engine that comes to the end of no turn: it writes a token of each at a step, or is busy with others.
+struct Endless {
+    is_busy: bool,
+    asked: Vec<RequestId>,
+}
+
+impl Generator for Endless {
+    fn submit(&mut self, _: Request) -> Result<RequestId, Refusal> {
+        self.asked.push(RequestId(0));
+        Ok(RequestId(0))
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        self.asked.retain(|asked| *asked != id);
+    }
+
+    fn step(&mut self) -> Result<Vec<Written>, TrainError> {
+        std::thread::sleep(Duration::from_millis(1));
+        let written = |request: &RequestId| Written {
+            request: *request,
+            id: 0,
+            log_prob: -1.0,
+            piece: String::new(),
+            text: String::new(),
+            finish: None,
+            stop: None,
+            prompt_cached: 0,
+        };
+        Ok(if self.is_busy { Vec::new() } else { self.asked.iter().map(written).collect() })
+    }
+}
+
+#[test]
+fn time_that_runs_out_is_the_policys_only_where_the_engine_had_begun_its_turn() {
+    let mut stage = Stage::new(&TOKENIZERS[0]);
+    stage.react.time_ms_max = 300;
+    for (is_busy, due) in [(false, Ok(0.0)), (true, Err(Withheld::AttemptFailed))] {
+        let mut attempts = Listed::new([attempt(0, "Where?", "Rome")]);
+        stage.run(&mut Endless { is_busy, asked: Vec::new() }, says("a page"), &mut attempts);
+        let (_, finished) = attempts.ended.pop().unwrap();
+        assert_eq!(finished.reward.map(|parts| parts.reward), due, "{:?}", finished.failure);
+        let busy = finished.failure.is_some_and(|failure| failure.contains("nothing was written within the "));
+        assert_eq!(busy, is_busy);
+    }
 }
 
 fn small_model(tokenizer: &ChatTokenizer) -> Qwen {

@@ -387,6 +387,9 @@ mod tests {
             assert_eq!((&config["seed"], &config["batch"]["tokens"]), (&json!(3), &json!(99)));
             assert_eq!(read(&file, &text, Training::Sft).unwrap(), config);
         }
+        // Of reinforcement everything has a default.
+        let (config, text) = native(None, Training::Dapo, &TrainArgs::default()).unwrap();
+        assert_eq!((&config["groups"]["size"], text.as_str()), (&json!(16), ""));
         // What need not be changed stays as it was written.
         let text = "preset = 'demo' # ours\n";
         std::fs::write(&file, text).unwrap();
