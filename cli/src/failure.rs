@@ -31,6 +31,11 @@ impl Failure {
         Failure { message: message.into(), code: 3 }
     }
 
+    /// Exit code 4: another process is at it, and nothing was done.
+    pub(crate) fn busy(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), code: 4 }
+    }
+
     /// The same, with what it is about.
     pub(crate) fn about(self, what: &str) -> Failure {
         Failure { message: format!("{what}: {}", self.message), ..self }

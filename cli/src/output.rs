@@ -5,17 +5,23 @@ use std::fs::{File, Permissions};
 use std::io::{BufWriter, ErrorKind, IsTerminal as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tempfile::NamedTempFile;
 use webdancer_query::QueryError;
 
 use crate::failure::Failure;
 
-/// A line for people, on standard error.
+/// What moves on the terminal: one bar below another, where several things are under way.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// A line for people, on standard error; above the bars, if there are any.
 pub(crate) fn note(text: &str) {
     // When nobody can read it there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    BARS.suspend(|| {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    });
 }
 
 /// A line of the result, on standard output. When whoever read it has gone, as `head` does, it wants no more: what the
@@ -102,13 +108,16 @@ pub(crate) fn spinner(quiet: bool) -> ProgressBar {
 
 /// A bar towards a known end.
 pub(crate) fn bar(total: u64, quiet: bool) -> ProgressBar {
-    progress(ProgressBar::new(total), quiet, "{bar:30} {pos}/{len} {msg} {per_sec} eta {eta}")
+    progress(ProgressBar::new(total), quiet, "{prefix}{bar:30} {pos}/{len} {msg} {per_sec} eta {eta}")
 }
 
 fn progress(bar: ProgressBar, quiet: bool, template: &str) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
-    } else if let Ok(style) = ProgressStyle::with_template(template) {
+        return bar;
+    }
+    let bar = BARS.add(bar);
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
         bar.enable_steady_tick(std::time::Duration::from_millis(120));
     }

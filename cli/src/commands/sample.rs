@@ -154,7 +154,7 @@ async fn carry_on(context: &Context, args: &SampleArgs, part: Part, plan: Plan) 
         Some(shared) => shared.clone(),
         None => Arc::new(Listed::new(work.listed)),
     };
-    let watch = Watch::new(work.total, context.quiet);
+    let watch = Watch::new(None, work.total, context.quiet);
     let go_on = format!("`webdancer sample --run {}` goes on", plan.run.id);
     let limits = args.limits.over(&context.config.sample);
     let report = sample(acting.agent, &plan.run, limits, log.clone(), source, watch, &go_on).await;
@@ -257,10 +257,10 @@ pub(super) async fn sample(
     watch: Arc<Watch>,
     go_on: &str,
 ) -> Result<SampleReport, Failure> {
-    let (told, grace_ms) = (watch.clone(), config.grace_ms);
+    let grace_ms = config.grace_ms;
     let asked = async {
         super::ingest::stopped().await;
-        told.note(&format!("finishing what is under way, {} s at most; once more ends it now", grace_ms / 1000));
+        output::note(&format!("finishing what is under way, {} s at most; once more ends it now", grace_ms / 1000));
     };
     let shown = watch.clone();
     let sampling = Sampler::new(agent, run.clone(), config).run(log, source, move |tally| shown.show(tally), asked);

@@ -109,4 +109,7 @@ pub enum RunnerError {
     /// Try again.
     #[error("{0}")]
     Failed(String),
+    /// Wait: another process works on the run, and leaves it when it ends. Nothing was tried.
+    #[error("{0}")]
+    Busy(String),
 }

@@ -251,10 +251,11 @@ impl Steps<'_> {
         Ok(end)
     }
 
-    /// Passes over a cell until it is complete, nothing is left to spend, or it failed too often.
+    /// Passes over a cell until it is complete, nothing is left to spend, or it failed too often. While another process
+    /// works on its run it waits for that one.
     async fn persist(&self, cell: &Cell, canary: Option<u32>, begun: DateTime<Utc>) -> Result<CellEnd, Broken> {
         let retry = self.schedule().retry;
-        let mut tried = 0;
+        let (mut tried, mut has_waited) = (0, false);
         loop {
             let left = self.left(begun).await?;
             let mut last = match self.left_out(&left) {
@@ -276,20 +277,31 @@ impl Steps<'_> {
                     pass.stopped.clone().unwrap_or(lacking)
                 }
                 Err(RunnerError::Settings(reason)) => return Ok(Err(reason.clone())),
-                Err(RunnerError::Failed(reason)) => reason.clone(),
+                Err(RunnerError::Failed(reason) | RunnerError::Busy(reason)) => reason.clone(),
             };
-            if tried >= retry.max {
+            let is_busy = matches!(last, Err(RunnerError::Busy(_)));
+            if tried >= retry.max && !is_busy {
                 return Ok(last.map_err(|error| error.to_string()));
             }
-            let delay = retry.delay_s.saturating_mul(1 << tried.min(30)).min(retry.delay_s_max);
-            tried += 1;
+            // Waiting for another process is no repetition, and is told once.
+            let (step, delay, next) = match is_busy {
+                true => (0, retry.delay_s, format!("looked at again every {} s", retry.delay_s)),
+                false => {
+                    let delay = retry.delay_s.saturating_mul(1 << tried.min(30)).min(retry.delay_s_max);
+                    tried += 1;
+                    (tried, delay, format!("repetition {tried} of {} in {delay} s", retry.max))
+                }
+            };
             let told = Told {
                 cell: Some(cell),
-                reason: Some(format!("{reason}; repetition {tried} of {} in {delay} s", retry.max)),
-                step: self.generation * 1_000_000 + u64::from(canary.is_some()) * 1_000 + u64::from(tried),
+                reason: Some(format!("{reason}; {next}")),
+                step: self.generation * 1_000_000 + u64::from(canary.is_some()) * 1_000 + u64::from(step),
                 ..Told::of("retrying")
             };
-            self.shared.tell(self.slot, told).await.map_err(Broken)?;
+            if !(is_busy && has_waited) {
+                self.shared.tell(self.slot, told).await.map_err(Broken)?;
+            }
+            has_waited |= is_busy;
             self.shared.pause(Duration::from_secs(delay)).await;
             if self.shared.is_stopping() {
                 return Err(Broken("the process was asked to end".to_string()));

@@ -331,6 +331,30 @@ async fn a_run_that_does_not_end_well_is_repeated_less_and_less_often_and_then_g
 }
 
 #[tokio::test]
+async fn a_run_that_another_process_works_on_is_waited_for() {
+    let settings = minutely("overlap = \"skip\"\nretry = { max = 1, delay_s = 10, delay_s_max = 25 }");
+    let world = World::new(|_, number| {
+        let came_to = match number {
+            0..4 => Err(RunnerError::Busy("the run is held".to_string())),
+            4 => Err(RunnerError::Failed("the log is out".to_string())),
+            _ => return (Duration::from_secs(1), complete()),
+        };
+        (Duration::ZERO, came_to)
+    });
+    let _server = world.start("a", &settings).await;
+    world.pass(119).await;
+    assert_eq!(
+        world.told_of_cells(),
+        [
+            "00:01:00 p × b started",
+            "00:01:00 p × b retrying: the run is held; looked at again every 10 s",
+            "00:01:40 p × b retrying: the log is out; repetition 1 of 1 in 10 s",
+            "00:01:51 p × b finished",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn what_was_asked_wrongly_is_not_tried_again() {
     let world = World::new(|_, _| (Duration::ZERO, Err(RunnerError::Settings("b needs its file".to_string()))));
     let _server = world.start("a", MINUTELY).await;

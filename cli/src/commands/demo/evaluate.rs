@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use webdancer_agent::chat::{EndpointConfig, Sampling, TokenIds};
 use webdancer_agent::react::ReactConfig;
@@ -38,7 +39,9 @@ attributes = { type = "type", entity = "entity" }
 "#;
 /// Attempts at each.
 const ATTEMPTS: u32 = 3;
-/// Attempts under way at a time, which is how many answers the server writes at a time.
+/// Policies under way at a time. More threads make a model as small as the demo's hardly faster; a process beside it does.
+const POLICIES: usize = 2;
+/// Attempts of a policy under way at a time, which is how many answers its server writes at a time.
 const SEQUENCES: usize = 64;
 /// Model calls of an attempt; two hops take five.
 const CALLS_MAX: u32 = 5;
@@ -62,17 +65,17 @@ impl Demo<'_> {
     pub(super) async fn evaluate(&mut self, trainer: &Path, policies: &Policies) -> Result<Value, Failure> {
         self.set_questions().await?;
         let contender = |name, checkpoint, has_web| Contender { name, checkpoint, has_web };
+        // Those that take longest come first, so that none is left over to be alone.
         let contenders = [
-            contender("base", &policies.base, true),
-            contender("closed_book", &policies.sft, false),
-            contender("sft", &policies.sft, true),
-            contender("sft_more", &policies.sft_more, true),
             contender("dapo", &policies.dapo, true),
+            contender("sft_more", &policies.sft_more, true),
+            contender("sft", &policies.sft, true),
+            contender("closed_book", &policies.sft, false),
+            contender("base", &policies.base, true),
         ];
-        let mut arms = Vec::new();
-        for contender in contenders {
-            arms.push(self.attempt(trainer, &contender).await?);
-        }
+        let attempted = stream::iter(contenders).map(async |contender| self.attempt(trainer, &contender).await);
+        let mut arms: Vec<Arm> = attempted.buffered(POLICIES).try_collect().await?;
+        arms.reverse();
         let scores = self.tell_scores(&arms).await?;
         self.check_gain(&arms, &scores).await?;
         let runs: serde_json::Map<String, Value> =
@@ -104,14 +107,14 @@ impl Demo<'_> {
     }
 
     /// A policy's attempts: its checkpoint is served and asked like any other model.
-    async fn attempt(&mut self, trainer: &Path, contender: &Contender<'_>) -> Result<Arm, Failure> {
+    async fn attempt(&self, trainer: &Path, contender: &Contender<'_>) -> Result<Arm, Failure> {
         let Contender { name, checkpoint, has_web } = *contender;
         let folder = folder_of(checkpoint);
-        let served = Served::start(trainer, &folder, SEQUENCES).await?;
+        let served = Served::start(trainer, &folder, SEQUENCES, POLICIES).await?;
         self.tell(&format!("{name}: {} serves {}", served.url, folder.display()));
-        let config = &mut self.context.config;
-        config.endpoints.insert(name.to_string(), endpoint(name, &served, checkpoint));
-        config.agent = ReactConfig {
+        let mut context = self.context.clone();
+        context.config.endpoints.insert(name.to_string(), endpoint(name, &served, checkpoint));
+        context.config.agent = ReactConfig {
             // Without tools it may find out that it has none, and is then asked for the answer.
             calls_max: if has_web { CALLS_MAX } else { 1 },
             context_tokens_max: Some(CONTEXT_TOKENS_MAX),
@@ -131,7 +134,7 @@ impl Demo<'_> {
             limits: LimitArgs { concurrency: Some(SEQUENCES), ..LimitArgs::default() },
             ..EvalRunArgs::default()
         };
-        let attempted = eval::attempt(&self.context, &args).await;
+        let attempted = eval::attempt(&context, &args).await;
         served.stop().await;
         let report = attempted?;
         let ends: Vec<String> = report.by_termination.iter().map(|(end, count)| format!("{count} {end}")).collect();

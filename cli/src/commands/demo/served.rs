@@ -27,17 +27,22 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Serves a checkpoint, so many answers at a time.
+    /// Serves a checkpoint, so many answers at a time, by one server's share of the cores.
     ///
     /// # Errors
     /// The server does not start.
-    pub(super) async fn start(trainer: &Path, checkpoint: &Path, sequences: usize) -> Result<Served, Failure> {
+    pub(super) async fn start(
+        trainer: &Path,
+        checkpoint: &Path,
+        sequences: usize,
+        servers: usize,
+    ) -> Result<Served, Failure> {
         let failed = |what: String| Failure::failed(format!("serving {}: {what}", checkpoint.display()));
         let mut command = Command::new(trainer);
-        // Who asks needs a core, too: threads of a small model that wait for one another for want of it take longer than one.
+        // Threads of a small model that wait for one another for want of a core take longer than one.
         if std::env::var_os(THREADS).is_none() {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            command.env(THREADS, cores.saturating_sub(1).max(1).to_string());
+            command.env(THREADS, (cores / servers.max(1)).max(1).to_string());
         }
         let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--until-input-ends", "--sequences-max"])

@@ -71,7 +71,7 @@ pub(super) async fn hold(context: &Context, run: &str) -> Result<Hold, Failure> 
         () = crate::commands::ingest::stopped() => return Err(Failure::partly("stopped before anything was asked")),
     };
     held.map_err(|error| match error {
-        HoldError::Held(holder) => Failure::failed(format!(
+        HoldError::Held(holder) => Failure::busy(format!(
             "{}, and renews its claim of {} s: nothing was asked. Let it end, or end it there; then \
              `webdancer eval run --run {run}` goes on",
             held_by(run, &holder),

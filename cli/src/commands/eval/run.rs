@@ -278,7 +278,7 @@ impl Work<'_> {
         listed: Vec<Attempt>,
         unscored: Vec<Answered>,
     ) -> (Result<SampleReport, Failure>, Result<ScoreTally, Failure>) {
-        let watch = Watch::new(Some(listed.len() as u64), context.quiet);
+        let watch = Watch::new(Some(&self.plan.acting.policy), Some(listed.len() as u64), context.quiet);
         let go_on = format!("`webdancer eval run --run {}` goes on", self.plan.run.id);
         let grace = Duration::from_millis(config.grace_ms);
         let restricted = self.plan.benchmark.restricted;

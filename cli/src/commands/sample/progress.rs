@@ -16,6 +16,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(in crate::commands) struct Watch {
     bar: ProgressBar,
+    /// What each line begins with.
+    prefix: String,
     /// Attempts in all, where that is known.
     total: Option<u64>,
     begun: Instant,
@@ -28,11 +30,14 @@ pub(in crate::commands) struct Watch {
 }
 
 impl Watch {
-    pub(in crate::commands) fn new(total: Option<u64>, quiet: bool) -> Arc<Watch> {
+    /// Of the attempts of a policy, named where another's may be under way beside them.
+    pub(in crate::commands) fn new(policy: Option<&str>, total: Option<u64>, quiet: bool) -> Arc<Watch> {
+        let prefix = policy.map(|policy| format!("{policy}: ")).unwrap_or_default();
         let bar = total.map_or_else(|| output::spinner(quiet), |total| output::bar(total, quiet));
+        bar.set_prefix(prefix.clone());
         let begun = Instant::now();
         let line = (!quiet && !std::io::stderr().is_terminal()).then(|| Mutex::new(begun));
-        Arc::new(Watch { bar, total, begun, line, beside: Mutex::default(), tally: Mutex::default() })
+        Arc::new(Watch { bar, prefix, total, begun, line, beside: Mutex::default(), tally: Mutex::default() })
     }
 
     /// What is told beside the tally from now on, such as a score; shown at once, since it may change when no more attempts
@@ -52,13 +57,8 @@ impl Watch {
         let mut last = line.lock().unwrap_or_else(PoisonError::into_inner);
         if last.elapsed() >= LINE_EVERY {
             *last = Instant::now();
-            output::note(&format!("{}{beside}", line_of(tally, self.total, self.begun.elapsed())));
+            output::note(&format!("{}{}{beside}", self.prefix, line_of(tally, self.total, self.begun.elapsed())));
         }
-    }
-
-    /// A line beside the bar.
-    pub(in crate::commands) fn note(&self, text: &str) {
-        self.bar.suspend(|| output::note(text));
     }
 
     pub(in crate::commands) fn clear(&self) {

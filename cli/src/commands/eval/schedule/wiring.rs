@@ -77,10 +77,11 @@ fn args(work: &Work) -> EvalRunArgs {
     }
 }
 
-/// What was asked wrongly is so the next time, too.
+/// What was asked wrongly is so the next time, too; what another process is at is free again in time.
 fn failed(failure: Failure) -> RunnerError {
     match failure.exit_code() {
         2 => RunnerError::Settings(failure.to_string()),
+        4 => RunnerError::Busy(failure.to_string()),
         _ => RunnerError::Failed(failure.to_string()),
     }
 }
