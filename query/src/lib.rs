@@ -7,6 +7,7 @@
 //!
 //! Tables and pins come in through one trait, [`Catalog`], which the lake implements.
 
+mod apart;
 mod canonical;
 mod catalog;
 mod complete;

@@ -33,6 +33,7 @@ use webdancer_lake::lake::At;
 use webdancer_lake::pins::PinnedTable;
 use webdancer_schemas::kind::Kind;
 
+use crate::apart::TextApart;
 use crate::canonical::{canonical_batch, canonical_schema};
 use crate::catalog::Catalog;
 use crate::complete::Completer;
@@ -358,6 +359,7 @@ fn base_state(catalog: &dyn Catalog, limits: &Limits) -> Result<SessionState> {
         .with_runtime_env(runtime)
         .with_default_features()
         .with_optimizer_rule(Arc::new(FirstRowPerKey))
+        .with_physical_optimizer_rule(Arc::new(TextApart))
         .build();
     datafusion_functions_json::register_all(&mut state)?;
     for function in functions::all() {

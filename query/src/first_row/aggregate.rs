@@ -13,6 +13,7 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
 
+use crate::apart::apart;
 use crate::functions::one_group::OneGroup;
 
 /// Name of the aggregate.
@@ -227,7 +228,7 @@ impl FirstRows {
         (0..self.types.len())
             .map(|index| {
                 let arrays: Vec<&dyn Array> = self.chunks.iter().map(|chunk| chunk.columns[index].as_ref()).collect();
-                Ok(apart(interleave(&arrays, &places)?))
+                Ok(apart(&interleave(&arrays, &places)?))
             })
             .collect()
     }
@@ -247,14 +248,6 @@ impl FirstRows {
         }
         Ok(columns)
     }
-}
-
-/// The same text in a buffer of its own, where the buffers that it lies in are much larger: those of a file's page are in
-/// every batch that was read of it, and would count once for each.
-fn apart(column: ArrayRef) -> ArrayRef {
-    let Some(views) = column.as_string_view_opt() else { return column };
-    let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
-    if held > 2 * views.total_buffer_bytes_used() { Arc::new(views.gc()) } else { column }
 }
 
 /// Bytes that the values take: text that several batches share counts where it is used.
@@ -302,26 +295,5 @@ impl GroupsAccumulator for FirstRows {
 
     fn size(&self) -> usize {
         size_of_val(self) + self.held_bytes + self.best.capacity() * size_of::<Option<(u32, u32)>>()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use datafusion::arrow::array::StringViewArray;
-
-    use super::*;
-
-    #[test]
-    fn text_of_many_batches_of_one_page_takes_the_bytes_that_it_has() {
-        let page = StringViewArray::from_iter_values((0..1_000).map(|row| format!("a text of twenty {row:03}")));
-        let batches: Vec<StringViewArray> = (0..100).map(|batch| page.slice(batch * 10, 10)).collect();
-        let batches: Vec<&dyn Array> = batches.iter().map(|batch| batch as &dyn Array).collect();
-        let places: Vec<(usize, usize)> = (0..1_000).map(|row| (row / 10, row % 10)).collect();
-        let shared = interleave(&batches, &places).unwrap();
-        let bytes = |column: &ArrayRef| column.as_string_view().data_buffers().iter().map(|b| b.len()).sum::<usize>();
-        assert!(bytes(&shared) > 50 * 20_000, "{}", bytes(&shared));
-        let text = apart(shared);
-        assert_eq!(text.as_string_view(), &page);
-        assert_eq!(bytes(&text), 20_000);
     }
 }

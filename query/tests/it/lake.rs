@@ -208,3 +208,21 @@ async fn a_version_whose_files_were_vacuumed_is_said_to_be_gone() {
     let whole = message.split("; version ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     assert_eq!(count(whole.parse().unwrap()).await.unwrap(), ["40,true"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_of_joins_holds_text_once_however_many_batches_it_came_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder, &[960]).await;
+    // Without, each text refers to 240 buffers behind the first join, and to 240³ behind the third.
+    let limits = Limits { target_partitions: 1, batch_rows: 4, ..Limits::default() };
+    let engine = QueryEngine::new(Arc::new(lake), limits).unwrap();
+    let sql = "SELECT count(*), sum(length(a.event_id) + length(d.event_id)) FROM metrics a
+        JOIN metrics b ON b.event_id = a.event_id JOIN metrics c ON c.event_id = b.event_id
+        LEFT JOIN metrics d ON d.event_id = c.event_id AND d.name = 'loss'";
+    let plan = csv(&engine, &format!("EXPLAIN {sql}")).await.join("\n");
+    let joins: Vec<&str> =
+        plan.lines().map(str::trim).filter(|line| line.contains("Join") || line.contains("Apart")).collect();
+    let is_apart = |pair: &[&str]| pair[0].ends_with("ApartExec") && pair[1].contains("JoinExec");
+    assert!(joins.len() >= 6 && joins[joins.len() - 6..].chunks(2).all(is_apart), "{plan}");
+    assert_eq!(csv(&engine, sql).await, [format!("960,{}", 960 * 72)]);
+}
