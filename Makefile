@@ -49,7 +49,7 @@ demo: build build-train ## From pages to a trained policy and its scores; no key
 demo-quick: build build-train ## The same with less of everything, in two minutes: every stage, and a loss that falls
 	./webdancer demo --quick --folder demo-lake
 
-demo-report: build build-train ## The demo with three seeds, and its table and plot in docs/results (BENCH_SEEDS); about 40 minutes
+demo-report: build build-train ## The demo with three seeds, and its table and plot in docs/results (BENCH_SEEDS); about 35 minutes
 	python3 tests/bench/demo_report.py
 
 experiment-pins: build ## The pins that experiments/*.toml name, in experiment-lake (EXPERIMENT_ARGS=--quick: small ones)

@@ -85,7 +85,7 @@ fn init_tracing(verbose: u8, quiet: bool) {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| output::AboveBars)
         .with_target(false)
         .with_ansi(colours)
         .finish()

@@ -24,6 +24,19 @@ pub(crate) fn note(text: &str) {
     });
 }
 
+/// Standard error for what is written line by line: above the bars, as a [`note`] is.
+pub(crate) struct AboveBars;
+
+impl std::io::Write for AboveBars {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        BARS.suspend(|| std::io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
 /// A line of the result, on standard output. When whoever read it has gone, as `head` does, it wants no more: what the
 /// command does, and its exit code, do not hang on that.
 ///

@@ -3,7 +3,8 @@
 //! A view of text refers to a buffer, a page of a file often, and a column to all buffers that its batch may refer to. A join
 //! puts the batches of one side together, and with them their lists of buffers, as often as one is in several batches; a batch
 //! that it gives has the whole list. What follows from it as one side of another join has that list for every batch: with N
-//! batches the list of the third join has N³ entries. So text is copied behind a join where its buffers are much larger than it is.
+//! batches the list of the third join has N³ entries. So text is copied behind a join where its buffers are much larger than it is;
+//! once a row, also where rows share it. Text within lists is left as it is.
 
 use std::fmt;
 use std::sync::Arc;

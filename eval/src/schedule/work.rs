@@ -285,7 +285,7 @@ impl Steps<'_> {
             }
             // Waiting for another process is no repetition, and is told once.
             let (step, delay, next) = match is_busy {
-                true => (0, retry.delay_s, format!("looked at again every {} s", retry.delay_s)),
+                true => (0, retry.delay_s.max(1), format!("looked at again after {} s each", retry.delay_s.max(1))),
                 false => {
                     let delay = retry.delay_s.saturating_mul(1 << tried.min(30)).min(retry.delay_s_max);
                     tried += 1;

@@ -4,8 +4,9 @@
 //! scores them, and the dashboard has a row for each policy.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, future, stream};
 use serde_json::{Value, json};
 use webdancer_agent::chat::{EndpointConfig, Sampling, TokenIds};
 use webdancer_agent::react::ReactConfig;
@@ -73,8 +74,17 @@ impl Demo<'_> {
             contender("closed_book", &policies.sft, false),
             contender("base", &policies.base, true),
         ];
-        let attempted = stream::iter(contenders).map(async |contender| self.attempt(trainer, &contender).await);
-        let mut arms: Vec<Arm> = attempted.buffered(POLICIES).try_collect().await?;
+        // Where one fails no other is begun; what is under way beside it comes to its end.
+        let has_failed = AtomicBool::new(false);
+        let attempted = stream::iter(contenders)
+            .take_while(|_| future::ready(!has_failed.load(Ordering::Relaxed)))
+            .map(async |contender| {
+                let arm = self.attempt(trainer, &contender).await;
+                has_failed.fetch_or(arm.is_err(), Ordering::Relaxed);
+                arm
+            });
+        let arms: Vec<Result<Arm, Failure>> = attempted.buffered(POLICIES).collect().await;
+        let mut arms = arms.into_iter().collect::<Result<Vec<Arm>, Failure>>()?;
         arms.reverse();
         let scores = self.tell_scores(&arms).await?;
         self.check_gain(&arms, &scores).await?;
@@ -137,6 +147,9 @@ impl Demo<'_> {
         let attempted = eval::attempt(&context, &args).await;
         served.stop().await;
         let report = attempted?;
+        if let Some(why) = report.stopped {
+            return Err(Failure::partly(format!("evaluating {name}: {why}")));
+        }
         let ends: Vec<String> = report.by_termination.iter().map(|(end, count)| format!("{count} {end}")).collect();
         self.tell(&format!("{name}: {} trajectories: {}", report.trajectories, ends.join(", ")));
         Ok(Arm { name, run: report.run_id })

@@ -37,7 +37,7 @@ pub(super) const QUERIES: &[(&str, &str)] = &[
 /// The query and its rows, on standard error.
 pub(super) async fn show(engine: &QueryEngine, title: &str, query: &str, quiet: bool) -> Result<(), Failure> {
     let shown: Box<dyn std::io::Write + Send> =
-        if quiet { Box::new(std::io::sink()) } else { Box::new(std::io::stderr()) };
+        if quiet { Box::new(std::io::sink()) } else { Box::new(output::AboveBars) };
     if !quiet {
         output::note(&format!("\n   {title}\n   {}", query.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
