@@ -184,7 +184,8 @@ def main():
         common.table(("", ""), facts).replace("---:", "---"),
         "![Scores and differences](demo.svg)",
         arms, claims,
-        f"That DAPO helps more than as much further fine-tuning, {100 * mean:+.1f} points in Pass@1, {verdict}.",
+        f"That DAPO helps more than as much further fine-tuning, {100 * mean:+.1f} points in Pass@1, {verdict}. "
+        "Runs of one seed differ, too: [The demo's learner](../training.md#the-demos-learner) has two more.",
         "## By type of question, and by seed", by_type, of_seed,
         "## The query", "Of one seed's lake; `webdancer demo` prints the runs of its arms.",
         f"```sql\n{QUERY.strip()}\n```",
