@@ -342,7 +342,7 @@ async fn a_run_that_another_process_works_on_is_waited_for() {
         (Duration::ZERO, came_to)
     });
     let _server = world.start("a", &settings).await;
-    world.pass(119).await;
+    world.pass(85).await;
     assert_eq!(
         world.told_of_cells(),
         [
