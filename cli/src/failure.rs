@@ -31,7 +31,7 @@ impl Failure {
         Failure { message: message.into(), code: 3 }
     }
 
-    /// Exit code 4: another process is at it, and nothing was done.
+    /// Exit code 4: another process works on the run, and nothing was done.
     pub(crate) fn busy(message: impl Into<String>) -> Failure {
         Failure { message: message.into(), code: 4 }
     }

@@ -19,12 +19,10 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 /// A line for people, on standard error; above the bars, if there are any.
 pub(crate) fn note(text: &str) {
     // When nobody can read it there is nobody to tell.
-    BARS.suspend(|| {
-        let _ = writeln!(std::io::stderr(), "{text}");
-    });
+    let _ = AboveBars.write_all(format!("{text}\n").as_bytes());
 }
 
-/// Standard error for what is written line by line: above the bars, as a [`note`] is.
+/// Standard error, above the bars: for whole lines.
 pub(crate) struct AboveBars;
 
 impl std::io::Write for AboveBars {

@@ -185,7 +185,7 @@ def main():
         "![Scores and differences](demo.svg)",
         arms, claims,
         f"That DAPO helps more than as much further fine-tuning, {100 * mean:+.1f} points in Pass@1, {verdict}. "
-        "Runs of one seed differ, too: [The demo's learner](../training.md#the-demos-learner) has two more.",
+        "Runs of one seed differ, too: see [The demo's learner](../training.md#the-demos-learner).",
         "## By type of question, and by seed", by_type, of_seed,
         "## The query", "Of one seed's lake; `webdancer demo` prints the runs of its arms.",
         f"```sql\n{QUERY.strip()}\n```",

@@ -206,7 +206,7 @@ fn an_interrupt_is_passed_on_and_the_run_is_stopped() {
     let run = ready().unwrap().file_name().into_string().unwrap();
     // While it works, no other process may.
     let (code, _, message) = train(folder, &["train", "sft", "--resume", &run]);
-    assert!(code == Some(2) && message.contains("another process works in "), "{code:?}: {message}");
+    assert!(code == Some(4) && message.contains("another process works in "), "{code:?}: {message}");
     let killed = Command::new("sh").args(["-c", "kill -INT $0", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();

@@ -277,35 +277,50 @@ impl Steps<'_> {
                     pass.stopped.clone().unwrap_or(lacking)
                 }
                 Err(RunnerError::Settings(reason)) => return Ok(Err(reason.clone())),
-                Err(RunnerError::Failed(reason) | RunnerError::Busy(reason)) => reason.clone(),
-            };
-            let is_busy = matches!(last, Err(RunnerError::Busy(_)));
-            if tried >= retry.max && !is_busy {
-                return Ok(last.map_err(|error| error.to_string()));
-            }
-            // Waiting for another process is no repetition, and is told once.
-            let (step, delay, next) = match is_busy {
-                true => (0, retry.delay_s.max(1), format!("looked at again after {} s each", retry.delay_s.max(1))),
-                false => {
-                    let delay = retry.delay_s.saturating_mul(1 << tried.min(30)).min(retry.delay_s_max);
-                    tried += 1;
-                    (tried, delay, format!("repetition {tried} of {} in {delay} s", retry.max))
+                Err(RunnerError::Failed(reason)) => reason.clone(),
+                // Waiting is no repetition, and is told once.
+                Err(RunnerError::Busy(reason)) => {
+                    if !has_waited {
+                        self.tell_retry(cell, canary, 0, format!("{reason}; waiting for it")).await?;
+                        has_waited = true;
+                    }
+                    self.pause(retry.delay_s.max(1)).await?;
+                    continue;
                 }
             };
-            let told = Told {
-                cell: Some(cell),
-                reason: Some(format!("{reason}; {next}")),
-                step: self.generation * 1_000_000 + u64::from(canary.is_some()) * 1_000 + u64::from(step),
-                ..Told::of("retrying")
-            };
-            if !(is_busy && has_waited) {
-                self.shared.tell(self.slot, told).await.map_err(Broken)?;
+            if tried >= retry.max {
+                return Ok(last.map_err(|error| error.to_string()));
             }
-            has_waited |= is_busy;
-            self.shared.pause(Duration::from_secs(delay)).await;
-            if self.shared.is_stopping() {
-                return Err(Broken("the process was asked to end".to_string()));
-            }
+            let delay = retry.delay_s.saturating_mul(1 << tried.min(30)).min(retry.delay_s_max);
+            tried += 1;
+            let told = format!("{reason}; repetition {tried} of {} in {delay} s", retry.max);
+            self.tell_retry(cell, canary, tried, told).await?;
+            self.pause(delay).await?;
+        }
+    }
+
+    /// Tells that a cell will be tried again; 0 of waiting for another process, which is no repetition.
+    async fn tell_retry(
+        &self,
+        cell: &Cell,
+        canary: Option<u32>,
+        repetition: u32,
+        reason: String,
+    ) -> Result<(), Broken> {
+        let told = Told {
+            cell: Some(cell),
+            reason: Some(reason),
+            step: self.generation * 1_000_000 + u64::from(canary.is_some()) * 1_000 + u64::from(repetition),
+            ..Told::of("retrying")
+        };
+        self.shared.tell(self.slot, told).await.map_err(Broken)
+    }
+
+    async fn pause(&self, seconds: u64) -> Result<(), Broken> {
+        self.shared.pause(Duration::from_secs(seconds)).await;
+        match self.shared.is_stopping() {
+            true => Err(Broken("the process was asked to end".to_string())),
+            false => Ok(()),
         }
     }
 

@@ -347,7 +347,7 @@ async fn a_run_that_another_process_works_on_is_waited_for() {
         world.told_of_cells(),
         [
             "00:01:00 p × b started",
-            "00:01:00 p × b retrying: the run is held; looked at again after 10 s each",
+            "00:01:00 p × b retrying: the run is held; waiting for it",
             "00:01:40 p × b retrying: the log is out; repetition 1 of 1 in 10 s",
             "00:01:51 p × b finished",
         ]

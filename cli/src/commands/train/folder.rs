@@ -43,7 +43,7 @@ pub(super) async fn prepare(context: &Context, plan: &Plan) -> Result<RunFolder,
     match lock.try_lock() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
-            return Err(Failure::usage(format!("another process works in {}", folder.display())));
+            return Err(Failure::busy(format!("another process works in {}", folder.display())));
         }
         Err(std::fs::TryLockError::Error(error)) => return Err(fault(error)),
     }
