@@ -57,7 +57,7 @@ impl Budget {
         sft_steps: 1_000,
         // The temperature that it is evaluated at. At 1 much of what is learnt is to be surer, which 0.6 has anyway.
         dapo: "[groups]\ntemperature = 0.6\n",
-        more_steps: 880,
+        more_steps: 800,
         evaluated: Hops { one: 140, two: 60 },
         answers: true,
     };
