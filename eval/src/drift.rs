@@ -30,7 +30,7 @@ use crate::stats::CLUSTERS_FEW;
 use crate::stats::mean::Estimate;
 use crate::stats::paired::{self, Difference, Pair};
 
-/// How far the miss rates of the cells of a grid, or of two runs on one recording, may be apart.
+/// How far the miss rates of the cells of a grid, or of two runs where a recording takes part, may be apart.
 pub const MISS_RATE_SPREAD_MAX: f64 = 0.05;
 /// A change that is none but for rounding.
 const NOTHING: f64 = 1e-9;
@@ -69,8 +69,10 @@ pub enum Grid {
     Policy([Misses; 2]),
     /// The policy, on the same recording: that holds what was asked for when it was made.
     Recording([Misses; 2]),
-    /// The web: the same policy acted on both.
-    Web,
+    /// The web: the same policy acted on both, with these misses. What pages were taken away is a change of the web.
+    Web([Misses; 2]),
+    /// The web, one of them a recording: what that lacks is what nobody asked for when it was made, and no change of the web.
+    WebOfRecording([Misses; 2]),
     /// Both: each policy on each web, `cells[policy][web]`, the first run's before the second's, with their misses.
     Both(Box<[[(Judged, Misses); 2]; 2]>),
 }
@@ -262,7 +264,7 @@ impl Values {
         Some(match grid {
             Grid::Neither => Values { chance: rest, ..values },
             Grid::Policy(_) | Grid::Recording(_) => Values { model: rest, ..values },
-            Grid::Web => Values { web: rest, ..values },
+            Grid::Web(_) | Grid::WebOfRecording(_) => Values { web: rest, ..values },
             Grid::Both(cells) => {
                 let mean = |cell: &(Judged, Misses)| cell.0.means(qa_id).map(|[first, second]| (first + second) / 2.0);
                 let [[aa, ab], [ba, bb]] = cells.as_ref();
@@ -310,7 +312,9 @@ fn cells_of(grid: &Grid) -> Vec<(&'static str, &'static str, &(Judged, Misses))>
 fn check_misses(first: &Judged, second: &Judged, grid: &Grid) -> Result<(), DriftError> {
     let rate = |judged: &Judged, misses: &Misses| (judged.by_first.run_id.clone(), misses.rate());
     let mut rates: Vec<(String, f64)> = match grid {
-        Grid::Recording([of_first, of_second]) => vec![rate(first, of_first), rate(second, of_second)],
+        Grid::Recording([of_first, of_second]) | Grid::WebOfRecording([of_first, of_second]) => {
+            vec![rate(first, of_first), rate(second, of_second)]
+        }
         _ => cells_of(grid).into_iter().map(|(_, _, (judged, misses))| rate(judged, misses)).collect(),
     };
     rates.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -354,7 +358,7 @@ fn causes(grid: &Grid) -> Vec<Cause> {
     let rest: &[Cause] = match grid {
         Grid::Neither => &[Cause::Chance],
         Grid::Policy(_) | Grid::Recording(_) => &[Cause::Model],
-        Grid::Web => &[Cause::Web],
+        Grid::Web(_) | Grid::WebOfRecording(_) => &[Cause::Web],
         Grid::Both(_) => &[Cause::Model, Cause::Web, Cause::Serving],
     };
     [Cause::Judge].iter().chain(rest).copied().collect()
@@ -403,8 +407,10 @@ fn cells(first: &Judged, second: &Judged, grid: &Grid, complete: &BTreeSet<&str>
         }
     };
     let [of_first, of_second] = match grid {
-        Grid::Policy(misses) | Grid::Recording(misses) => misses.map(Some),
-        Grid::Neither | Grid::Web | Grid::Both(_) => [None, None],
+        Grid::Policy(misses) | Grid::Recording(misses) | Grid::Web(misses) | Grid::WebOfRecording(misses) => {
+            misses.map(Some)
+        }
+        Grid::Neither | Grid::Both(_) => [None, None],
     };
     let mut all = vec![cell("first", "first", first, of_first), cell("second", "second", second, of_second)];
     for (policy, web, (judged, misses)) in cells_of(grid) {

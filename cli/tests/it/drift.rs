@@ -127,6 +127,12 @@ fn a_changed_score_is_the_webs_the_models_or_the_judges() {
         assert_eq!((parts(&drift), &drift["attributed_to"]), (vec![("judge", 0.8)], &json!(["judge"])));
     }
     assert_eq!(document(folder, 0, &["eval", "drift", &bold, &lenient, "--plan"])["judgments"], 0);
+    // Both judges have judged both runs by now.
+    let compared = document(folder, 0, &["eval", "compare", &bold, &lenient]);
+    let by_judge = &compared["split"]["parts"]["parts"][0];
+    assert_eq!((&by_judge["cause"], &by_judge["difference"]["value"]), (&json!("judge"), &json!(0.8)));
+    assert!(compared["refused"].as_str().unwrap().contains("a difference would be the judges', too"), "{compared}");
+    assert_eq!(compared.get("difference"), None);
     assert_eq!(sql(folder, in_force), before, "another judge's verdicts do not count");
 }
 

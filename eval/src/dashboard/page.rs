@@ -157,6 +157,15 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// All rows of a statement, as a file named `of`: for a download that [`Asked::wants_rows`] found.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn rows_of(asked: &Asked, of: &str, sql: &str) -> Result<Answer, Fault> {
+        let rows = asked.app.query(sql, asked.app.settings().download_rows_max).await?;
+        Ok(Answer::Rows { name: of.to_string(), rows: Box::new(rows) })
+    }
+
     /// Another address.
     pub fn redirect(address: &str) -> Answer {
         let mut response = StatusCode::SEE_OTHER.into_response();

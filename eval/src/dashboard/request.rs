@@ -33,6 +33,16 @@ impl Asked {
         self.parts.get(name).map_or("", String::as_str)
     }
 
+    /// Whether all rows of what `of` names are asked for, as a file. In JSON it has to be named: else the twin is meant.
+    pub fn wants_rows(&self, of: &str) -> bool {
+        let named = self.query.get("of");
+        match self.form {
+            Form::Csv | Form::Parquet => named.is_none_or(|named| named == of),
+            Form::Json => named == Some(of),
+            Form::Html | Form::Svg => false,
+        }
+    }
+
     /// A link to this page with one parameter changed, or left out.
     pub fn with(&self, name: &str, value: Option<&str>) -> String {
         format!("{}{}", self.address, self.query.with(name, value))

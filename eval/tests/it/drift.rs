@@ -43,7 +43,11 @@ fn another_judge_another_policy_or_another_web_alone_is_all_of_the_change() {
     assert_eq!(parts(&by_judge), [(Cause::Judge, 12.0), (Cause::Chance, 0.0)]);
     assert_eq!((by_judge.attributed_to.as_slice(), by_judge.parts[0].share), (&[Cause::Judge][..], Some(1.0)));
     let policy = Grid::Policy([Misses::default(); 2]);
-    for (grid, cause) in [(policy.clone(), Cause::Model), (Grid::Web, Cause::Web), (Grid::Neither, Cause::Chance)] {
+    for (grid, cause) in [
+        (policy.clone(), Cause::Model),
+        (Grid::Web([Misses::default(); 2]), Cause::Web),
+        (Grid::Neither, Cause::Chance),
+    ] {
         let apart = taken_apart(&judged("a", 32, 32), &judged("b", 20, 20), &grid);
         assert_eq!(parts(&apart), [(Cause::Judge, 0.0), (cause, -12.0)]);
         assert_eq!((apart.attributed_to.as_slice(), apart.interaction), (&[cause][..], None));
@@ -123,6 +127,21 @@ fn what_a_recording_lacks_for_one_policy_is_not_its_models() {
     // Of a web that holds whole pages the same is the policy's: it asks for what there is not.
     let apart = taken_apart(&first, &second, &Grid::Policy(missed(4)));
     assert_eq!((apart.attributed_to.as_slice(), apart.cells.len()), (&[Cause::Model][..], 2));
+    assert_eq!(apart.cells.iter().map(|cell| cell.misses).collect::<Vec<_>>(), missed(4).map(Some));
+}
+
+#[test]
+fn what_a_recording_lacks_is_no_change_of_the_web() {
+    // One policy on a live web and on its recording, where it asks for other things.
+    let (first, second) = (judged("a", 32, 32), judged("b", 20, 20));
+    let missed = |missed| [Misses { calls: 100, missed: 1 }, Misses { calls: 50, missed }];
+    let apart = taken_apart(&first, &second, &Grid::WebOfRecording(missed(3)));
+    assert_eq!(parts(&apart), [(Cause::Judge, 0.0), (Cause::Web, -12.0)]);
+    let refused = drift(&first, &second, &Grid::WebOfRecording(missed(4)), &Options::default()).unwrap_err();
+    assert!(matches!(&refused, DriftError::Misses { worst, .. } if worst == "b"), "{refused}");
+    // Pages that somebody took out of a closed web are what changed.
+    let apart = taken_apart(&first, &second, &Grid::Web(missed(4)));
+    assert_eq!(apart.attributed_to, [Cause::Web]);
     assert_eq!(apart.cells.iter().map(|cell| cell.misses).collect::<Vec<_>>(), missed(4).map(Some));
 }
 

@@ -20,13 +20,26 @@ struct Summary {
     split: Split,
 }
 
+/// Of two runs that two judges judged.
+#[derive(Debug, Serialize)]
+struct ByJudge {
+    /// Why there is no more.
+    refused: String,
+    /// Why the score changed.
+    split: Split,
+}
+
 pub(super) async fn run(context: &Context, args: &CompareArgs) -> Result<(), Failure> {
     let CompareArgs { before, after, view } = args;
     prepare(context, view).await?;
     let runs = runs_where(context, &of_runs([before.as_str(), after])).await?;
     let named =
         |id: &str| -> Result<&Run, Failure> { runs.iter().find(|run| run.run_id == id).ok_or_else(|| no_attempts(id)) };
-    let comparison = compare(named(before)?, named(after)?, &options(view))?;
+    let comparison = compare(named(before)?, named(after)?, &options(view));
+    if let Err(error @ CompareError::Judges(..)) = comparison {
+        return by_judge(context, args, error).await;
+    }
+    let comparison = comparison?;
     write_file(view.svg.as_deref(), || comparison.svg())?;
     let split = Split::of(context, [before, after], &options(view)).await;
     let both = |comparison: String, split: String| format!("{comparison}\n{}", split.trim_end());
@@ -34,6 +47,21 @@ pub(super) async fn run(context: &Context, args: &CompareArgs) -> Result<(), Fai
         (true, _) => output::json(&Summary { comparison, split }),
         (false, true) => output::line(&both(comparison.markdown(), split.markdown())),
         (false, false) => output::line(&both(comparison.text(), split.text())),
+    }
+}
+
+/// Scores by two judges are not a pair, but how much of their difference is the judge's can be told once each has judged the
+/// answers of both.
+async fn by_judge(context: &Context, args: &CompareArgs, refused: CompareError) -> Result<(), Failure> {
+    let CompareArgs { before, after, view } = args;
+    let split = Split::of(context, [before, after], &options(view)).await;
+    if !matches!(split, Split::Parts(_)) || view.svg.is_some() {
+        return Err(refused.into());
+    }
+    match (context.json, view.markdown) {
+        (true, _) => output::json(&ByJudge { refused: refused.to_string(), split }),
+        (false, true) => output::line(split.markdown().trim_end()),
+        (false, false) => output::line(split.text().trim_end()),
     }
 }
 

@@ -218,13 +218,19 @@ async fn judged(context: &Context, sides: &[Side; 2], plan: &EvalPlan) -> Result
 async fn grid(context: &Context, cells: &Cells, sides: &[Side; 2], made: &[EvalPlan]) -> Result<Grid, Failure> {
     match cells.shape {
         Shape::Neither => return Ok(Grid::Neither),
-        Shape::Policy => {
+        Shape::Policy | Shape::Web => {
             let [first, second] = sides.each_ref().map(|side| &side.plan);
             let of = async |plan: &EvalPlan| cells::misses(context, &plan.run.id).await;
             let misses = [of(first).await?, of(second).await?];
-            return Ok(if cells::is_recording(first) { Grid::Recording(misses) } else { Grid::Policy(misses) });
+            let is_recorded = cells::is_recording(first) || cells::is_recording(second);
+            let grid = match (cells.shape == Shape::Web, is_recorded) {
+                (true, true) => Grid::WebOfRecording,
+                (true, false) => Grid::Web,
+                (false, true) => Grid::Recording,
+                (false, false) => Grid::Policy,
+            };
+            return Ok(grid(misses));
         }
-        Shape::Web => return Ok(Grid::Web),
         Shape::Both => {}
     }
     let mut tried = Vec::with_capacity(4);

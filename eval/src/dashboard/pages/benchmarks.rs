@@ -143,6 +143,11 @@ fn changes(runs: &[&Arc<Entry>]) -> Vec<Marker> {
                 "questions",
                 after.about.benchmark_digest.as_deref().map(format::short_id).unwrap_or_default(),
             ),
+            (
+                before.about.questions != after.about.questions,
+                "number of questions",
+                after.about.questions.map(format::count).unwrap_or_default(),
+            ),
         ];
         let what: Vec<String> =
             what.into_iter().filter(|(changed, ..)| *changed).map(|(_, what, to)| format!("{what}: {to}")).collect();

@@ -125,7 +125,7 @@ fn twin(asked: &Asked, shown: &Shown) -> Value {
 fn body(asked: &Asked, shown: &Shown, board: &Board, page: &mut Page) -> Result<Markup, Fault> {
     let scores = match &shown.scored {
         Some(scored) => scores(asked, scored, page)?,
-        None => unscored(shown),
+        None => unscored(asked, shown, page)?,
     };
     Ok(html! {
         (about(shown))
@@ -195,15 +195,29 @@ fn ways(asked: &Asked, shown: &Shown, board: &Board) -> Markup {
     }
 }
 
-fn unscored(shown: &Shown) -> Markup {
-    let too_many = shown.entry.as_ref().map(|entry| entry.report.coverage.attempts);
-    match too_many {
-        Some(attempts) => html! {
-            p.note { (format::count(attempts)) " attempts are more than this page goes through one by one. "
-                (command(&format!("webdancer eval report --run {}", shown.id))) }
-        },
-        None => html! {},
+/// Of a run of more attempts than are gone through one by one: what the leaderboard has of it.
+fn unscored(asked: &Asked, shown: &Shown, page: &mut Page) -> Result<Markup, Fault> {
+    let Some(entry) = &shown.entry else { return Ok(html! {}) };
+    let report = &entry.report;
+    let attempts = report.coverage.attempts;
+    if attempts == 0 {
+        return Ok(html! { p.empty { "No attempt has been recorded yet." } });
     }
+    let summary = page.table(figures::scores(report), asked)?;
+    let ends = page.chart(figures::terminations(report), asked);
+    let mut others = Vec::new();
+    for table in figures::others(report) {
+        others.push(page.table(table, asked)?);
+    }
+    Ok(html! {
+        p.note {
+            (format::count(attempts)) " attempts are more than this page goes through one by one: the kinds of questions and what came of \
+            each are left out. " (command(&format!("webdancer eval report --run {}", shown.id)))
+        }
+        h2 { "Scores" } (summary)
+        h2 { "Why attempts ended" } (ends)
+        h2 { "What it took" } @for table in &others { (table) }
+    })
 }
 
 fn scores(asked: &Asked, scored: &Scored, page: &mut Page) -> Result<Markup, Fault> {
@@ -248,7 +262,11 @@ fn settings(shown: &Shown) -> Markup {
 
 fn report_file(asked: &Asked, shown: &Shown) -> Result<Answer, Fault> {
     let Some(scored) = shown.scored.as_ref().filter(|_| asked.form == Form::Html) else {
-        return Err(Fault::Missing("this run has no attempts to report on".to_string()));
+        let attempts = shown.entry.as_ref().map_or(0, |entry| entry.report.coverage.attempts);
+        return Err(Fault::Missing(match attempts {
+            0 => "this run has no attempts to report on".to_string(),
+            _ => format!("a report goes through all attempts: `webdancer eval report --run {} --html FILE`", shown.id),
+        }));
     };
     let file = export::reports(std::slice::from_ref(&scored.report), (asked.app.settings().now)());
     Ok(Answer::file(&format!("report-{}.html", shown.id), "text/html; charset=utf-8", file.into_bytes()))

@@ -21,6 +21,8 @@ const LINKS_MAX: usize = 200;
 const BESIDE_MAX: usize = 50;
 const TITLE_CHARS: usize = 80;
 const URL_CHARS: usize = 90;
+/// The download of every fetch of a page's text.
+const FETCHES: &str = "fetches";
 
 /// `/pages`; `?url=…` leads to what is stored of an address.
 pub(super) async fn pages(asked: Asked) -> Result<Answer, Fault> {
@@ -113,6 +115,10 @@ pub(super) async fn page(asked: Asked) -> Result<Answer, Fault> {
     let (app, digest) = (&asked.app, asked.part("digest"));
     let stored = stored(&asked).await?;
     let of = sql::text(digest);
+    if asked.wants_rows(FETCHES) {
+        let fetches = format!("SELECT * FROM pages WHERE digest = {of} ORDER BY event_time, event_id");
+        return Answer::rows_of(&asked, FETCHES, &fetches).await;
+    }
     let others = format!(
         "SELECT DISTINCT url AS id, CAST(event_time AS VARCHAR) AS text FROM pages WHERE digest = {of} ORDER BY text DESC LIMIT {BESIDE_MAX}"
     );
@@ -178,7 +184,8 @@ fn about(stored: &Stored) -> maud::Markup {
         ("fetched", html! { (moment(&stored.event_time)) @if let Some(ms) = stored.fetch_ms { " in " (duration_ms(ms as f64)) } }),
         ("run", html! { @match &stored.run_id { Some(run) => a href={ "/runs/" (path_part(run)) } { code { (short_id(run)) } }, None => (MISSING) } }),
     ]);
-    html! { (facts(rows)) p { a href={ "/lineage/" (path_part(&stored.digest)) } { "Lineage" } } }
+    let of = path_part(&stored.digest);
+    html! { (facts(rows)) p { a href={ "/lineage/" (of) } { "Lineage" } " · " a href={ "/pages/" (of) "?format=csv" } { "CSV" } } }
 }
 
 /// `/pages/{digest}/text`: the whole text, as plain text.

@@ -23,7 +23,11 @@ use row::{Head, Step, Turn, Verdict};
 use crate::dashboard::fault::Fault;
 use crate::dashboard::format::{count, short_id};
 use crate::dashboard::page::{Answer, Nav, Page};
-use crate::dashboard::request::{Asked, Form};
+use crate::dashboard::request::{Asked, Form, query_of};
+use crate::dashboard::sql;
+
+/// The download of all turns.
+const TURNS: &str = "turns";
 
 /// What the middle shows of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +78,13 @@ pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
     )?;
     let gated = head.restricted || question.as_ref().is_some_and(|question| question.restricted);
     let shown = !gated || app.settings().restricted;
+    if asked.wants_rows(TURNS) {
+        return if shown {
+            turns_file(&asked, &head).await
+        } else {
+            Err(Fault::restricted(format!("trajectory {id}")))
+        };
+    }
     let opened = match visible.filter(|_| shown) {
         Some(visible) => Some(open(&asked, (&head, &verdicts), number, visible, view).await?),
         None => None,
@@ -128,6 +139,17 @@ pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
         }
     });
     Ok(page.into())
+}
+
+/// All turns with their texts, a row each.
+async fn turns_file(asked: &Asked, head: &Head) -> Result<Answer, Fault> {
+    // An attempt that was made twice has the turns of the row that is shown.
+    let of = format!(
+        "SELECT * FROM turns WHERE trajectory_id = {} AND event_time = {} ORDER BY turn",
+        sql::text(&head.trajectory_id),
+        sql::text(&head.event_time)
+    );
+    Answer::rows_of(asked, TURNS, &of).await
 }
 
 /// What is read of the open turn.
@@ -217,6 +239,7 @@ async fn there(asked: &Asked, beside: &Head, number: usize) -> Result<Markup, Fa
 
 fn middle(asked: &Asked, head: &Head, number: usize, turns: usize, view: View, opened: &Opened) -> Markup {
     let at = |turn: usize| asked.with("turn", Some(&(turn + 1).to_string()));
+    let file = |form: &str| format!("{}{}", asked.address, query_of([("format", form), ("of", TURNS)]));
     html! {
         article.turn aria-label="Turn" {
             header {
@@ -236,6 +259,7 @@ fn middle(asked: &Asked, head: &Head, number: usize, turns: usize, view: View, o
             @if let Some(against) = &opened.against { (against) }
             (opened.body)
         }
+        p { "All turns as " a href=(file("csv")) { "CSV" } ", " a href=(file("json")) { "JSON" } ", " a href=(file("parquet")) { "Parquet" } }
         @if head.turns > head.n_turns { p.remark { "The lists of this trajectory have more turns than it says." } }
     }
 }

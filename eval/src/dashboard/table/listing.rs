@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::super::fault::Fault;
 use super::super::page::{Answer, Page};
-use super::super::request::{Asked, Form};
+use super::super::request::Asked;
 use super::view::View;
 use super::{Row, Table};
 
@@ -26,19 +26,12 @@ impl Listing {
     /// # Errors
     /// See [`Fault`].
     pub async fn download(&self, asked: &Asked) -> Result<Option<Answer>, Fault> {
-        let of = asked.query.get("of").unwrap_or(&self.table.id);
-        let is_download = match asked.form {
-            Form::Csv | Form::Parquet => of == self.table.id,
-            Form::Json => asked.query.get("of") == Some(self.table.id.as_str()),
-            Form::Html | Form::Svg => false,
-        };
-        if !is_download {
+        if !asked.wants_rows(&self.table.id) {
             return Ok(None);
         }
         let view = self.view(asked)?;
         let sql = format!("{}{}", self.matching(&view), view.order_clause(&self.table.columns, self.order));
-        let rows = asked.app.query(&sql, asked.app.settings().download_rows_max).await?;
-        Ok(Some(Answer::Rows { name: self.table.id.clone(), rows: Box::new(rows) }))
+        Ok(Some(Answer::rows_of(asked, &self.table.id, &sql).await?))
     }
 
     /// Reads a page of rows and shows it on `page`. `row` makes cells of a row's values, as many as there are columns, and

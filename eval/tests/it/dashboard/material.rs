@@ -91,6 +91,8 @@ async fn a_stored_page_is_text_and_its_links_are_not_live() {
         (text.text.as_str(), &text.headers["content-type"]),
         (HOSTILE, &"text/plain; charset=utf-8".parse().unwrap())
     );
+    let csv = browser.page("/pages/d1?format=csv").await;
+    assert!(csv.contains("http://a.example/") && !csv.contains("http://b.example/,"), "{csv}");
     let led = browser.get("/pages?url=http://a.example/").await;
     assert_eq!(led.headers["location"], "/pages?f.url=%3Dhttp%3A%2F%2Fa.example%2F");
     assert_eq!(browser.get("/pages/d9").await.status, StatusCode::NOT_FOUND);

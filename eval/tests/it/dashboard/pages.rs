@@ -41,6 +41,21 @@ async fn a_trend_has_a_point_for_each_run_and_a_mark_where_something_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_trend_has_a_mark_where_another_number_of_questions_was_asked() {
+    let mut lake = two_runs().await;
+    let mut first = started("r3", "small", "endpoint:a", "closed:pages");
+    let mut config: Value = serde_json::from_str(first["config"].as_str().unwrap()).unwrap();
+    config["qa_ids"] = json!(["q1"]);
+    first["config"] = json!(config.to_string());
+    lake.append(Kind::Run, &[first]).await;
+    lake.append(Kind::Trajectory, &[attempt("r3", "q1", 0, "beta"), attempt("r3", "q1", 1, "beta")]).await;
+    lake.append(Kind::Judgment, &[verdict("r3", "q1", 0, true), verdict("r3", "q1", 1, true)]).await;
+    lake.append(Kind::Run, &[ended("r3", "finished")]).await;
+    let page = lake.browser().page("/benchmarks/small").await;
+    assert!(page.contains("number of questions: 1"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_under_way_stands_for_no_policy_and_is_no_point_of_a_trend() {
     let mut lake = two_runs().await;
     lake.append(Kind::Run, &[started("r3", "small", "endpoint:a", "live")]).await;
@@ -85,6 +100,30 @@ async fn a_run_has_scores_breakdowns_and_every_attempt() {
     let matrix = browser.page("/runs/r1?format=csv&of=questions&sort=-correct").await;
     let first: Vec<&str> = matrix.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
     assert_eq!(first, ["q1", "q2", "q3", "q4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_many_attempts_has_its_scores_but_no_matrix() {
+    let browser = two_runs().await.browser_with(Settings { attempts_max: 7, ..settings() });
+    let page = browser.page("/runs/r1").await;
+    for figure in ["8 attempts are more than this page goes through", "37.5 ± ", "Why attempts ended", "3.0 s"] {
+        assert!(page.contains(figure), "{figure} is not in {page}");
+    }
+    assert!(!page.contains("/trajectories/r1-q2-1"), "{page}");
+    let refused = browser.get("/runs/r1?download=report").await;
+    assert!(refused.text.contains("webdancer eval report --run r1 --html FILE"), "{}", refused.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_beyond_the_sixteenth_are_counted_on_the_page_and_in_downloads() {
+    let mut lake = two_runs().await;
+    let more: Vec<Value> = (2..18).map(|number| attempt("r1", "q1", number, "alpha")).collect();
+    lake.append(Kind::Trajectory, &more).await;
+    let browser = lake.browser();
+    let page = browser.page("/runs/r1").await;
+    assert_eq!(page.matches(", the first 16 of 18").count(), 2, "{page}");
+    let csv = browser.page("/runs/r1?format=csv&of=questions").await;
+    assert!(csv.lines().next().unwrap().contains(",attempt_15,attempt_16,attempt_17,"), "{csv}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

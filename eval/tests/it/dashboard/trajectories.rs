@@ -77,6 +77,20 @@ async fn a_turn_is_shown_as_it_was_written_and_as_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_turns_are_a_file() {
+    let browser = one(250).await.browser();
+    let csv = browser.page("/trajectories/t1?format=csv").await;
+    assert_eq!(csv.matches("Thought ").count(), 250);
+    assert!(csv.starts_with("trajectory_id,qa_id,run_id,"), "{csv}");
+    let rows = browser.json("/trajectories/t1?format=json&of=turns").await;
+    let rows = rows.as_array().unwrap();
+    assert_eq!((rows.len(), &rows[249]["turn"], &rows[249]["thought"]), (250, &json!(249), &json!("Thought 249")));
+    assert_eq!(browser.json("/trajectories/t1?format=json").await["turns"].as_array().unwrap().len(), 100);
+    let page = browser.page("/trajectories/t1").await;
+    assert!(page.contains("/trajectories/t1?format=csv&amp;of=turns"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_whole_text_is_plain_text() {
     let mut lake = one(2).await;
     let mut hostile = long("t2", 2);
@@ -209,6 +223,8 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
     for address in [
         "/trajectories/t1/turns/1/thought",
         "/trajectories/t4/turns/1/thought",
+        "/trajectories/t1?format=csv",
+        "/trajectories/t4?format=json&of=turns",
         "/questions/q1",
         "/trajectories/t2?against=t1",
     ] {

@@ -11,9 +11,9 @@ use crate::dashboard::table::{Cell, Column, Table};
 use crate::dashboard::{figures, format};
 use crate::run::{Question, Run};
 
-/// Attempts of a question that have a column each.
+/// Attempts of a question that have a column each on the page: downloads have all of them.
 const COLUMNS_MAX: usize = 16;
-/// Attempts that are drawn; the table has all.
+/// Attempts that are drawn; downloads of the table have all.
 const DRAWN_MAX: usize = 3_000;
 /// What questions differ in and the table has a column for, if any question has it.
 const FACETS: [&str; 6] = ["level", "difficulty", "type", "language", "domain", "hops"];
@@ -39,20 +39,24 @@ pub(super) fn table(asked: &Asked, run: &Run) -> Table {
     let questions: Vec<&Question> = open(asked, run).collect();
     let facets: Vec<&str> =
         FACETS.into_iter().filter(|name| questions.iter().any(|q| q.facet(name).is_some())).collect();
-    let attempts = questions.iter().map(|question| question.attempts.len()).max().unwrap_or(0).min(COLUMNS_MAX);
+    let attempts = questions.iter().map(|question| question.attempts.len()).max().unwrap_or(0);
     let mut columns = vec![
         Column::text("qa_id", "Question"),
         Column::text("question", "Text"),
         Column::number("correct", "Correct", "%"),
     ];
-    columns.extend((0..attempts).map(|at| Column::text(format!("attempt_{at}"), format!("{at}"))));
+    columns.extend((0..attempts).map(|at| {
+        let column = Column::text(format!("attempt_{at}"), format!("{at}"));
+        if at < COLUMNS_MAX { column } else { column.hidden() }
+    }));
     columns.extend(facets.iter().map(|name| Column::text(*name, *name)));
     columns.extend([
         Column::number("calls", "Calls", "a try"),
         Column::number("tokens", "Tokens", "a try"),
         Column::number("seconds", "Time", "a try"),
     ]);
-    let mut table = Table::new("questions", "Questions by attempt: ✓ right, ✗ wrong, ! no verdict", columns).main();
+    let caption = format!("Questions by attempt{}: ✓ right, ✗ wrong, ! no verdict", first_of(attempts));
+    let mut table = Table::new("questions", caption, columns).main();
     for question in questions {
         let mut cells = vec![Cell::id(&question.qa_id), Cell::long(&question.text, 90), Cell::percent(question.mean())];
         cells.extend((0..attempts).map(|at| question.attempts.get(at).map_or_else(Cell::missing, attempt)));
@@ -74,7 +78,8 @@ pub(super) fn table(asked: &Asked, run: &Run) -> Table {
 /// The same as a heat map, the questions that are answered best first; None where no question may be shown.
 pub(super) fn heat(asked: &Asked, run: &Run) -> Option<Chart> {
     let mut questions: Vec<&Question> = open(asked, run).collect();
-    let attempts = questions.iter().map(|question| question.attempts.len()).max()?.min(COLUMNS_MAX);
+    let made = questions.iter().map(|question| question.attempts.len()).max()?;
+    let attempts = made.min(COLUMNS_MAX);
     // Those that nobody judged come last; of equal ones the order is that of the table.
     questions.sort_by(|a, b| b.mean().unwrap_or(-1.0).total_cmp(&a.mean().unwrap_or(-1.0)));
     let (all, drawn_max) = (questions.len(), DRAWN_MAX / attempts.max(1));
@@ -86,9 +91,16 @@ pub(super) fn heat(asked: &Asked, run: &Run) -> Option<Chart> {
         })
         .collect();
     let more = if all > drawn.len() { format!("; the first {} are drawn", drawn.len()) } else { String::new() };
-    let caption = format!("Questions across, attempts down, from best to worst answered, n = {all} questions{more}");
+    let rows = first_of(made);
+    let caption =
+        format!("Questions across, attempts down{rows}, from best to worst answered, n = {all} questions{more}");
     let names: Vec<String> = (0..attempts).map(|at| at.to_string()).collect();
     Some(Chart::heat("matrix", &caption, &names, &drawn).sql(figures::attempts_of([run.run_id.as_str()])))
+}
+
+/// That there are more attempts than are shown.
+fn first_of(attempts: usize) -> String {
+    if attempts > COLUMNS_MAX { format!(", the first {COLUMNS_MAX} of {attempts}") } else { String::new() }
 }
 
 fn square(attempt: &Attempt) -> Heat {
