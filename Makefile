@@ -16,13 +16,13 @@ WITH_TORCH = LIBTORCH=$$(deploy/libtorch) cargo
 TRAIN := --package webdancer-train --features torch
 PARITY := train/tests/fixtures/parity
 
-BENCHES := bench-append bench-crawl bench-dashboard bench-ingest bench-pin bench-sql
+BENCHES := bench-append bench-crawl bench-dashboard bench-eval bench-ingest bench-pin bench-sql
 
 # The crates named are optimised, on dependencies of the development build whose hot ones are in any case: minutes instead
 # of half an hour, where DataFusion takes no part. Checks of overflows and assertions stay.
 optimised = $(foreach crate,$(1),--config 'profile.dev.package.webdancer-$(crate).opt-level=3')
 
-.PHONY: help build build-train demo demo-quick demo-report experiment-pins experiment-report test test-build test-train parity parity-eval screenshots lint torture fuzz release $(BENCHES) bench-eval bench-funnel bench-train bench-sft bench-rollout bench-dapo clean
+.PHONY: help build build-train demo demo-quick demo-report experiment-pins experiment-report test test-build test-train parity parity-eval screenshots lint torture fuzz release $(BENCHES) bench-funnel bench-train bench-sft bench-rollout bench-dapo clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -124,6 +124,7 @@ release: ## The optimised command
 bench-append: ## Durable appends beside SQLite and Kafka
 bench-crawl: ## The crawler beside scrapy and wget (BENCH_COPIES)
 bench-dashboard: ## Every page over 200 runs beside a SELECT of its rows (BENCH_ROWS, BENCH_RUNS)
+bench-eval: ## Evaluation runs beside inspect_ai, on one stub model server (BENCH_QUESTIONS)
 bench-ingest: ## Kafka to table beside Spark, delta-rs and others (2 GB a topic; BENCH_GB)
 bench-pin: ## Pins beside DuckDB's COPY (BENCH_ROWS)
 bench-sql: ## SQL beside DuckDB and Polars (BENCH_ROWS)
@@ -133,11 +134,6 @@ $(BENCHES): bench-%:
 	@echo "building with optimisation (the first time takes about half an hour on two cores)"
 	cargo build --release --workspace --bins --examples
 	python3 tests/bench/$*.py
-
-bench-eval: ## Evaluation runs beside inspect_ai, on one stub model server (BENCH_QUESTIONS)
-	@deploy/setup test
-	cargo build --workspace --bins --example bench_model $(call optimised,schemas lake ingest query agent synth eval cli tests)
-	python3 tests/bench/eval.py
 
 bench-funnel: ## The funnel's rules over a million trajectories beside DuckDB (BENCH_ROWS)
 	@deploy/setup test

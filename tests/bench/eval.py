@@ -13,7 +13,6 @@ log file. Whether both scored every attempt, and alike, is checked before anythi
 
 import json
 import os
-import pathlib
 import subprocess
 
 import common
@@ -24,8 +23,7 @@ LATE_MS = int(os.environ.get("BENCH_LATE_MS", 200))
 GROWTH = int(os.environ.get("BENCH_GROWTH", 10))
 ATTEMPTS = 3
 CONNECTIONS = 64
-WEBDANCER = pathlib.Path(os.environ.get("WEBDANCER_BIN", common.TARGET / "debug" / "webdancer"))
-EXAMPLE = pathlib.Path(os.environ.get("BENCH_MODEL_BIN", common.TARGET / "debug" / "examples" / "bench_model"))
+EXAMPLE = common.TARGET / "release" / "examples" / "bench_model"
 WORK = common.SCRATCH / "eval-work"
 PEERS = "tests/bench/requirements-eval.txt"
 
@@ -68,7 +66,7 @@ def lake(url):
 
 def command(arguments, folder, stdin=None):
     state = {"XDG_STATE_HOME": str(folder / "state")}
-    argv = [WEBDANCER, "--quiet", "--json", "--lake", folder / "lake", *arguments]
+    argv = [common.WEBDANCER, "--quiet", "--json", "--lake", folder / "lake", *arguments]
     return common.measure(argv, env=state, stdin=stdin, cwd=folder)
 
 
@@ -145,7 +143,7 @@ def growth():
 def versions():
     code = "import importlib.metadata as m; print(m.version('inspect_ai'), m.version('openai'))"
     said = subprocess.check_output([common.python(PEERS), "-c", code], text=True).split()
-    return [("inspect_ai", said[0]), ("openai", said[1]), ("rounds", ROUNDS), common.BUILD]
+    return [("inspect_ai", said[0]), ("openai", said[1]), ("rounds", ROUNDS), ("build", "optimised")]
 
 
 def main():
