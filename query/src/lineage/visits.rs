@@ -7,11 +7,13 @@ use serde_json::Value;
 use super::relations::Link;
 use super::{NodeId, NodeKind, lists, literal, rows, text};
 use crate::error::Result;
+use crate::gated;
 use crate::session::QueryEngine;
 
 const VISITED: &str = "was visited in";
 
-/// The pages that trajectories visited: as the lake last had them before the attempt, by digest; by URL where it has none.
+/// The pages that trajectories visited: as the lake last had them before the attempt, by digest; by URL where it has none. Such
+/// a URL of a gated attempt is left out: a search has the words of the question in it.
 pub(super) async fn pages_of(engine: &QueryEngine, trajectories: &[&str], rows_max: u32) -> Result<Vec<Link>> {
     let mut visits: BTreeSet<(String, String)> = BTreeSet::new();
     for list in lists(trajectories) {
@@ -27,10 +29,15 @@ pub(super) async fn pages_of(engine: &QueryEngine, trajectories: &[&str], rows_m
     }
     let urls: BTreeSet<&str> = visits.iter().map(|(_, url)| url.as_str()).collect();
     let digests = digests(engine, &urls.into_iter().collect::<Vec<_>>()).await?;
+    let unstored = visits.iter().filter(|(_, url)| !digests.contains_key(url));
+    let unstored: BTreeSet<&str> = unstored.map(|(trajectory, _)| trajectory.as_str()).collect();
+    let gated = gated_among(engine, &unstored.into_iter().collect::<Vec<_>>()).await?;
     let mut pages: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (trajectory, url) in &visits {
-        let key = digests.get(url.as_str()).map_or(url.as_str(), String::as_str);
-        pages.entry(trajectory).or_default().insert(key);
+        let as_written = (!gated.contains(trajectory)).then_some(url);
+        if let Some(key) = digests.get(url).or(as_written) {
+            pages.entry(trajectory).or_default().insert(key);
+        }
     }
     let link = |(trajectory, pages): (&str, BTreeSet<&str>)| {
         let (near, total) = (NodeId::new(NodeKind::Trajectory, trajectory), pages.len() as u64);
@@ -76,6 +83,16 @@ pub(super) async fn trajectories_of(engine: &QueryEngine, pages: &[&str], rows_m
         }
     }
     Ok(links)
+}
+
+/// Those of these trajectories that are gated.
+async fn gated_among(engine: &QueryEngine, trajectories: &[&str]) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for list in lists(trajectories) {
+        let sql = format!("SELECT trajectory_id FROM ({}) WHERE trajectory_id {list}", gated::trajectories());
+        found.extend(rows(engine, &sql).await?.iter().filter_map(|row| text(row, "trajectory_id")).map(str::to_string));
+    }
+    Ok(found)
 }
 
 /// The digests of pages by URL, of the last fetch that got a text.
