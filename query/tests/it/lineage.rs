@@ -239,7 +239,8 @@ async fn every_state_of_every_run_is_an_event_that_the_published_schemas_allow()
     let failed = &events[7]["run"]["facets"]["errorMessage"]["message"];
     assert_eq!((failed, &events[7]["outputs"][0]["name"]), (&json!("no memory"), &json!("lake/tables/checkpoints")));
     let scored = &events[9];
-    assert_eq!(scored["run"]["facets"]["parent"]["run"]["runId"], TRAINED);
+    let parent = &scored["run"]["facets"]["parent"];
+    assert_eq!((&parent["run"]["runId"], &parent["job"]["name"]), (&json!(TRAINED), &json!("sft")));
     assert_eq!(scored["job"]["name"], "eval.gaia");
     let names = |side: &str| -> Vec<&str> {
         scored[side].as_array().unwrap().iter().map(|set| set["name"].as_str().unwrap()).collect()
@@ -254,4 +255,25 @@ async fn every_state_of_every_run_is_an_event_that_the_published_schemas_allow()
     assert_eq!(one, events[6..8]);
     let since = "2026-01-01T00:00:08Z".parse().unwrap();
     assert_eq!(run_events(&engine, &naming, None, Some(since)).await.unwrap(), events[6..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parent_of_a_run_is_of_the_job_that_its_own_events_name() {
+    let config = json!({"benchmark": {"benchmark": "gaia", "digest": "bb"}}).to_string();
+    let run = |id: &str, kind: &str, more: Value| {
+        let mut row = json!({"event_id": id, "run_id": id, "kind": kind, "state": "started"});
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let runs = [
+        run(SCORED, "eval", json!({"config": config})),
+        run(SAMPLED, "rescore", json!({"parent_run": SCORED})),
+        run(TRAINED, "eval", json!({"parent_run": "gone"})),
+    ];
+    let engine = Memory::default().with(Kind::Run, &runs).engine();
+    let naming = Naming::of(Url::parse("s3://bucket/lake/").unwrap());
+    let events = run_events(&engine, &naming, None, None).await.unwrap();
+    let parents: Vec<&Value> = events.iter().map(|event| &event["run"]["facets"]["parent"]["job"]["name"]).collect();
+    assert_eq!(events[0]["job"]["name"], "eval.gaia");
+    assert_eq!(parents, [&Value::Null, &json!("eval.gaia"), &json!("run")]);
 }
