@@ -40,7 +40,7 @@ pub fn is_open(alias: &str) -> String {
 }
 
 /// The trajectories that are gated, as SQL over `trajectories` and `qa`: a column `trajectory_id`, each once.
-fn trajectories() -> String {
+pub(crate) fn trajectories() -> String {
     let join = joined_to("t");
     format!("SELECT DISTINCT t.trajectory_id FROM trajectories AS t {join} WHERE t.restricted OR g.qa_id IS NOT NULL")
 }

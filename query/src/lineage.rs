@@ -12,11 +12,12 @@
 //! ```
 //!
 //! A node has at most [`rows_max`](LineageLimits::rows_max) neighbours of a relation; how many there are is in
-//! [`Lineage::cut`]. The lists of turns are read for one relation only: which pages a trajectory visited.
+//! [`Lineage::cut`]. The lists of turns are read for one relation only: which pages a trajectory visited, each as it was then.
 
 mod facts;
 mod find;
 pub mod openlineage;
+mod read;
 mod relations;
 mod show;
 mod visits;

@@ -95,7 +95,8 @@ pub async fn run_events(
     }));
     let sql = format!(
         "SELECT r.run_id, r.event_time, r.kind, r.state, r.error, s.code_version, s.pin_id, s.seed, s.parent_run, \
-           p.kind AS parent_kind, json_get_str(s.config, 'policy') AS policy, json_get_str(s.config, 'policy_digest') AS \
+           p.kind AS parent_kind, json_get_str(p.config, 'benchmark', 'benchmark') AS parent_benchmark, \
+           json_get_str(s.config, 'policy') AS policy, json_get_str(s.config, 'policy_digest') AS \
            policy_digest, json_get_str(s.config, 'web') AS web, coalesce(json_get_str(s.config, 'pages_id'), \
            json_get_str(s.config, 'pages', 'pin')) AS pages_id, json_get_str(s.config, 'benchmark', 'benchmark') AS \
            benchmark, json_get_str(s.config, 'benchmark', 'digest') AS benchmark_digest, \
@@ -180,7 +181,7 @@ impl Telling<'_> {
         let facet = json!({"processingType": "BATCH", "integration": "WEBDANCER", "jobType": kind.to_uppercase()});
         json!({
             "namespace": self.naming.jobs,
-            "name": benchmark.map_or_else(|| kind.to_string(), |benchmark| format!("{kind}.{benchmark}")),
+            "name": job_name(kind, benchmark),
             "facets": {"jobType": self.naming.facet("2-0-4/JobTypeJobFacet.json", facet)},
         })
     }
@@ -193,7 +194,8 @@ impl Telling<'_> {
             facets.insert("processing_engine".into(), naming.facet("1-1-1/ProcessingEngineRunFacet.json", engine));
         }
         if let Some(parent) = text(row, "parent_run") {
-            let job = json!({"namespace": naming.jobs, "name": text(row, "parent_kind").unwrap_or("run")});
+            let name = job_name(text(row, "parent_kind").unwrap_or("run"), text(row, "parent_benchmark"));
+            let job = json!({"namespace": naming.jobs, "name": name});
             let parent = json!({"run": {"runId": run_id(parent)}, "job": job});
             facets.insert("parent".into(), naming.facet("1-2-0/ParentRunFacet.json", parent));
         }
@@ -299,6 +301,11 @@ fn event_type(row: &Map<String, Value>) -> &'static str {
         "stopped" => "ABORT",
         _ => "OTHER",
     }
+}
+
+/// What the job of runs of this kind over this benchmark is called.
+fn job_name(kind: &str, benchmark: Option<&str>) -> String {
+    benchmark.map_or_else(|| kind.to_string(), |benchmark| format!("{kind}.{benchmark}"))
 }
 
 /// A run's id as a UUID: its own, or one derived from it.

@@ -262,9 +262,15 @@ pub(super) async fn pin(engine: &QueryEngine, digest: &str) -> Result<Option<Pin
     }
 }
 
+/// The names of a pin's columns.
+pub(super) fn columns(manifest: &PinManifest) -> Vec<&str> {
+    let columns = manifest.schema.as_array().into_iter().flatten();
+    columns.filter_map(|column| column["name"].as_str()).collect()
+}
+
 /// What the rows of a pin are, and the expression that gives their keys; None where they are none of ours.
-fn rows_of(manifest: &PinManifest) -> Option<(NodeKind, &'static str)> {
-    let columns: Vec<&str> = manifest.schema.as_array()?.iter().filter_map(|column| column["name"].as_str()).collect();
+pub(super) fn rows_of(manifest: &PinManifest) -> Option<(NodeKind, &'static str)> {
+    let columns = columns(manifest);
     let has = |name: &str| columns.contains(&name);
     if has("trajectory_id") {
         Some((Trajectory, "trajectory_id"))

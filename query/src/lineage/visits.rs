@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
 
+use super::read::{Visit, keys_read};
 use super::relations::Link;
 use super::{NodeId, NodeKind, lists, literal, rows, text};
 use crate::error::Result;
@@ -11,26 +13,16 @@ use crate::session::QueryEngine;
 
 const VISITED: &str = "was visited in";
 
-/// The pages that trajectories visited: as the lake last had them before the attempt, by digest; by URL where it has none.
+/// The pages that trajectories read.
 pub(super) async fn pages_of(engine: &QueryEngine, trajectories: &[&str], rows_max: u32) -> Result<Vec<Link>> {
-    let mut visits: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut visited = BTreeSet::new();
     for list in lists(trajectories) {
-        let sql = format!(
-            "SELECT trajectory_id, unnest(turn_tool) AS tool, unnest(turn_arguments) AS arguments \
-             FROM trajectories WHERE trajectory_id {list}"
-        );
-        for row in rows(engine, &sql).await?.iter().filter(|row| text(row, "tool") == Some("visit")) {
-            let Some(trajectory) = text(row, "trajectory_id") else { continue };
-            let urls = urls(text(row, "arguments").unwrap_or_default());
-            visits.extend(urls.into_iter().map(|url| (trajectory.to_string(), url)));
-        }
+        visited.extend(visits(engine, &format!("trajectory_id {list}"), "true").await?);
     }
-    let urls: BTreeSet<&str> = visits.iter().map(|(_, url)| url.as_str()).collect();
-    let digests = digests(engine, &urls.into_iter().collect::<Vec<_>>()).await?;
+    let read = keys_read(engine, &visited).await?;
     let mut pages: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (trajectory, url) in &visits {
-        let key = digests.get(url.as_str()).map_or(url.as_str(), String::as_str);
-        pages.entry(trajectory).or_default().insert(key);
+    for (trajectory, page) in &read {
+        pages.entry(trajectory).or_default().insert(page);
     }
     let link = |(trajectory, pages): (&str, BTreeSet<&str>)| {
         let (near, total) = (NodeId::new(NodeKind::Trajectory, trajectory), pages.len() as u64);
@@ -41,13 +33,17 @@ pub(super) async fn pages_of(engine: &QueryEngine, trajectories: &[&str], rows_m
     Ok(pages.into_iter().flat_map(link).collect())
 }
 
-/// The trajectories that visited pages. Every call of the lake is looked at, so few pages are asked for at a time.
+/// The trajectories that read pages. Every call of the lake is looked at, so few pages are asked for at a time.
 pub(super) async fn trajectories_of(engine: &QueryEngine, pages: &[&str], rows_max: u32) -> Result<Vec<Link>> {
     let mut links = Vec::new();
     for page in pages.iter().take(rows_max as usize) {
-        let known = format!("SELECT DISTINCT url FROM pages WHERE coalesce(digest, url) = {} LIMIT 10", literal(page));
-        let mut urls: BTreeSet<String> =
-            rows(engine, &known).await?.iter().filter_map(|row| text(row, "url")).map(str::to_string).collect();
+        let known = format!(
+            "SELECT DISTINCT url, final_url FROM pages WHERE coalesce(digest, url) = {} ORDER BY url, final_url LIMIT 10",
+            literal(page)
+        );
+        let known = rows(engine, &known).await?;
+        let known = known.iter().flat_map(|row| [text(row, "url"), text(row, "final_url")]).flatten();
+        let mut urls: BTreeSet<String> = known.map(str::to_string).collect();
         if page.contains("://") {
             urls.insert((*page).to_string());
         }
@@ -56,45 +52,40 @@ pub(super) async fn trajectories_of(engine: &QueryEngine, pages: &[&str], rows_m
         }
         let quoted: Vec<String> = urls.iter().map(|url| literal(&Value::from(url.as_str()).to_string())).collect();
         let holds: Vec<String> = quoted.iter().map(|url| format!("strpos(arguments, {url}) > 0")).collect();
-        let sql = format!(
-            "SELECT trajectory_id, total FROM ( \
-               SELECT trajectory_id, count(*) OVER () AS total, row_number() OVER (ORDER BY trajectory_id) AS place \
-               FROM (SELECT DISTINCT trajectory_id FROM ( \
-                 SELECT trajectory_id, unnest(turn_tool) AS tool, unnest(turn_arguments) AS arguments FROM trajectories \
-               ) WHERE tool = 'visit' AND ({})) \
-             ) WHERE place <= {rows_max} ORDER BY trajectory_id",
-            holds.join(" OR ")
-        );
-        for row in rows(engine, &sql).await? {
-            let Some(trajectory) = text(&row, "trajectory_id") else { continue };
-            links.push(Link {
-                near: NodeId::new(NodeKind::Page, *page),
-                far: NodeId::new(NodeKind::Trajectory, trajectory),
-                relation: VISITED,
-                total: row.get("total").and_then(Value::as_u64).unwrap_or_default(),
-            });
-        }
+        let mut visited = visits(engine, "true", &format!("({})", holds.join(" OR "))).await?;
+        visited.retain(|visit| urls.contains(&visit.url));
+        let read = keys_read(engine, &visited).await?;
+        let readers = read.iter().filter(|(_, key)| key.as_str() == *page);
+        let readers: BTreeSet<&str> = readers.map(|(trajectory, _)| trajectory.as_str()).collect();
+        let total = readers.len() as u64;
+        links.extend(readers.into_iter().take(rows_max as usize).map(|trajectory| Link {
+            near: NodeId::new(NodeKind::Page, *page),
+            far: NodeId::new(NodeKind::Trajectory, trajectory),
+            relation: VISITED,
+            total,
+        }));
     }
     Ok(links)
 }
 
-/// The digests of pages by URL, of the last fetch that got a text.
-async fn digests(engine: &QueryEngine, urls: &[&str]) -> Result<BTreeMap<String, String>> {
-    let mut found = BTreeMap::new();
-    for list in lists(urls) {
-        for column in ["final_url", "url"] {
-            let sql = format!(
-                "SELECT {column} AS url, last_value(digest ORDER BY event_time, event_id) AS digest FROM pages \
-                 WHERE {column} {list} AND digest IS NOT NULL GROUP BY {column}"
-            );
-            for row in rows(engine, &sql).await? {
-                if let (Some(url), Some(digest)) = (text(&row, "url"), text(&row, "digest")) {
-                    found.insert(url.to_string(), digest.to_string());
-                }
-            }
-        }
-    }
-    Ok(found)
+/// The visits in those calls that meet a condition, of the trajectories that meet one.
+async fn visits(engine: &QueryEngine, trajectories: &str, calls: &str) -> Result<BTreeSet<Visit>> {
+    let sql = format!(
+        "SELECT trajectory_id, run_id, event_time, arguments FROM ( \
+           SELECT trajectory_id, run_id, event_time, unnest(turn_tool) AS tool, unnest(turn_arguments) AS arguments \
+           FROM trajectories WHERE {trajectories} \
+         ) WHERE tool = 'visit' AND {calls}"
+    );
+    Ok(rows(engine, &sql).await?.iter().flat_map(visits_of).collect())
+}
+
+/// The visits of a call.
+fn visits_of(row: &Map<String, Value>) -> Vec<Visit> {
+    let time: Option<DateTime<Utc>> = text(row, "event_time").and_then(|time| time.parse().ok());
+    let (Some(trajectory), Some(time)) = (text(row, "trajectory_id"), time) else { return Vec::new() };
+    let run = text(row, "run_id").map(str::to_string);
+    let visit = |url| Visit { trajectory: trajectory.to_string(), run: run.clone(), time, url };
+    urls(text(row, "arguments").unwrap_or_default()).into_iter().map(visit).collect()
 }
 
 /// The URLs of a call of `visit`, as written: one, or a list of them.

@@ -173,6 +173,80 @@ async fn what_is_beyond_the_limits_is_counted() {
     assert_eq!((few.nodes.len(), few.is_partial), (3, true));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visit_read_the_page_of_its_closed_web_or_what_was_fetched_last_before_the_attempt_ended() {
+    let (url, other) = ("https://a.example/1", "https://a.example/2");
+    let page = |hour: u32, asked: &str, arrived: &str, digest: Option<&str>, text: &str| {
+        json!({"event_id": format!("p{hour}"), "event_time": format!("2026-01-01T{hour:02}:00:00Z"), "url": asked,
+            "final_url": arrived, "digest": digest, "text": text})
+    };
+    let pages = [
+        page(2, url, url, Some("old"), "Before."),
+        page(3, other, other, Some("beside"), "Beside."),
+        page(4, url, url, Some("new"), "After."),
+        page(5, url, url, None, "The fetch failed."),
+        page(6, "https://b.example/", url, Some("moved"), "Elsewhere."),
+        page(8, url, url, Some("old"), "Before."),
+    ];
+    let pins = [
+        ("digests", "SELECT url, digest FROM pages WHERE event_id = 'p2'"),
+        ("texts", "SELECT url, text FROM pages WHERE event_id = 'p2'"),
+    ];
+    let alone = Memory::default().with(Kind::Page, &pages).engine();
+    let mut runs = vec![json!({"event_id": "live", "run_id": "live", "kind": "eval", "state": "started",
+        "config": json!({"web": "live"}).to_string()})];
+    for (name, sql) in pins {
+        let digest = pin::create(&alone, name, sql, Utc::now()).await.unwrap().manifest.digest;
+        runs.push(json!({"event_id": name, "run_id": name, "kind": "eval", "state": "started",
+            "config": json!({"web": format!("closed:{digest}")}).to_string()}));
+    }
+    runs.push(json!({"event_id": "gone", "run_id": "gone", "kind": "eval", "state": "started",
+        "config": json!({"web": format!("closed:{WEIGHTS}")}).to_string()}));
+    let attempt = |id: &str, run: Option<&str>, hour: u32, url: &str| {
+        json!({"event_id": id, "event_time": format!("2026-01-01T{hour:02}:30:00Z"), "trajectory_id": id, "run_id": run,
+            "qa_id": "q", "n_turns": 1, "turn_tool": ["visit"],
+            "turn_arguments": [json!({"url": [url], "goal": other}).to_string()]})
+    };
+    let read = [
+        ("t0", Some("live"), 1, url, url),
+        ("t1", Some("live"), 2, url, "old"),
+        ("t2", Some("live"), 5, url, "new"),
+        ("t3", None, 6, url, "moved"),
+        ("t4", Some("live"), 9, url, "old"),
+        ("t5", Some("digests"), 5, url, "old"),
+        ("t6", Some("digests"), 5, other, other),
+        ("t7", Some("texts"), 5, url, "3e6847a3"),
+        ("t8", Some("gone"), 5, url, "new"),
+    ];
+    let attempts: Vec<Value> = read.iter().map(|(id, run, hour, url, _)| attempt(id, *run, *hour, url)).collect();
+    let memory = Memory::default().with(Kind::Page, &pages).with(Kind::Run, &runs).with(Kind::Trajectory, &attempts);
+    let engine = memory.engine();
+    for (name, sql) in pins {
+        pin::create(&engine, name, sql, Utc::now()).await.unwrap();
+    }
+    let keys = |found: &Lineage, kind: NodeKind| -> Vec<String> {
+        found.nodes.iter().filter(|node| node.kind == kind).map(|node| node.id.key.clone()).collect()
+    };
+    for (id, _, _, _, due) in read {
+        let up = LineageLimits { up_max: 1, down_max: 0, ..LineageLimits::default() };
+        let found = keys(&lineage(&engine, id, &up).await.unwrap(), NodeKind::Page);
+        assert!(found.len() == 1 && found[0].starts_with(due), "{id}: {found:?}, not {due}");
+    }
+    let down = LineageLimits { up_max: 0, down_max: 1, ..LineageLimits::default() };
+    for (page, due) in [
+        ("page:old", vec!["t1", "t4", "t5"]),
+        ("page:new", vec!["t2", "t8"]),
+        ("page:moved", vec!["t3"]),
+        ("page:beside", vec![]),
+    ] {
+        let found = lineage(&engine, page, &down).await.unwrap();
+        assert_eq!(keys(&found, NodeKind::Trajectory), due, "{page}");
+    }
+    let one = lineage(&engine, "page:old", &LineageLimits { rows_max: 1, ..down }).await.unwrap();
+    let cut: Vec<_> = one.cut.iter().filter(|cut| cut.kind == NodeKind::Trajectory).collect();
+    assert_eq!((cut.len(), cut[0].shown, cut[0].total), (1, 1, 3));
+}
+
 /// The specification as its project publishes it (commit 8f02abf of OpenLineage/OpenLineage, Apache 2.0).
 fn specification() -> Vec<(String, Value)> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/openlineage");
@@ -239,7 +313,8 @@ async fn every_state_of_every_run_is_an_event_that_the_published_schemas_allow()
     let failed = &events[7]["run"]["facets"]["errorMessage"]["message"];
     assert_eq!((failed, &events[7]["outputs"][0]["name"]), (&json!("no memory"), &json!("lake/tables/checkpoints")));
     let scored = &events[9];
-    assert_eq!(scored["run"]["facets"]["parent"]["run"]["runId"], TRAINED);
+    let parent = &scored["run"]["facets"]["parent"];
+    assert_eq!((&parent["run"]["runId"], &parent["job"]["name"]), (&json!(TRAINED), &json!("sft")));
     assert_eq!(scored["job"]["name"], "eval.gaia");
     let names = |side: &str| -> Vec<&str> {
         scored[side].as_array().unwrap().iter().map(|set| set["name"].as_str().unwrap()).collect()
@@ -254,4 +329,25 @@ async fn every_state_of_every_run_is_an_event_that_the_published_schemas_allow()
     assert_eq!(one, events[6..8]);
     let since = "2026-01-01T00:00:08Z".parse().unwrap();
     assert_eq!(run_events(&engine, &naming, None, Some(since)).await.unwrap(), events[6..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parent_of_a_run_is_of_the_job_that_its_own_events_name() {
+    let config = json!({"benchmark": {"benchmark": "gaia", "digest": "bb"}}).to_string();
+    let run = |id: &str, kind: &str, more: Value| {
+        let mut row = json!({"event_id": id, "run_id": id, "kind": kind, "state": "started"});
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let runs = [
+        run(SCORED, "eval", json!({"config": config})),
+        run(SAMPLED, "rescore", json!({"parent_run": SCORED})),
+        run(TRAINED, "eval", json!({"parent_run": "gone"})),
+    ];
+    let engine = Memory::default().with(Kind::Run, &runs).engine();
+    let naming = Naming::of(Url::parse("s3://bucket/lake/").unwrap());
+    let events = run_events(&engine, &naming, None, None).await.unwrap();
+    let parents: Vec<&Value> = events.iter().map(|event| &event["run"]["facets"]["parent"]["job"]["name"]).collect();
+    assert_eq!(events[0]["job"]["name"], "eval.gaia");
+    assert_eq!(parents, [&Value::Null, &json!("eval.gaia"), &json!("run")]);
 }

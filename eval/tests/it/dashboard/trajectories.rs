@@ -182,14 +182,21 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
     ] {
         gated[name] = value;
     }
+    let visit = |url: &str| json!({"url": [url, "http://a.example/"], "goal": "g"}).to_string();
+    (gated["turn_tool"], gated["turn_arguments"]) =
+        (json!(["visit", null]), json!([visit("https://find.example/?q=SECRETU"), null]));
     let mut free = long("t2", 2);
     free["qa_id"] = json!("q2");
+    (free["turn_tool"], free["turn_arguments"]) =
+        (json!(["visit", null]), json!([visit("https://find.example/?q=open"), null]));
     // Another benchmark, a gated one, asks the same as an open question.
     let mut twin = long("t3", 1);
     (twin["qa_id"], twin["restricted"], twin["answer"]) = (json!("q2"), json!(true), json!("SECRETB"));
     // It does not say itself that it is gated.
     let mut unsaid = long("t4", 1);
     (unsaid["question"], unsaid["answer"]) = (json!("SECRETQ"), json!("SECRETC"));
+    (unsaid["turn_tool"], unsaid["turn_arguments"]) =
+        (json!(["visit"]), json!([visit("https://find.example/?q=SECRETV")]));
     lake.append(Kind::Trajectory, &[gated, free, twin, unsaid]).await;
     lake.append(Kind::Qa, &[json!({"qa_id": "q2", "method": "crawlqa", "question": "Open?", "answer": "open"})]).await;
     lake.append(
@@ -209,7 +216,10 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
         "/questions?format=csv",
         "/questions/q2",
         "/questions/q2?format=json",
+        "/lineage/t1",
         "/lineage/t1?format=json",
+        "/lineage/t1?format=csv",
+        "/lineage/t4?format=json",
         "/lineage/q1?format=json",
         "/pages/d1",
         "/pages/d1?format=json",
@@ -219,6 +229,11 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
         // The search box repeats what was asked for.
         assert!(!page.replace("SECRETQ", "").contains("SECRET"), "{address}: {page}");
         assert!(address.starts_with("/search") || !page.contains("SECRETQ"), "{address}: {page}");
+    }
+    for (id, pages) in [("t1", vec!["d1"]), ("t4", vec!["d1"]), ("t2", vec!["d1", "https://find.example/?q=open"])] {
+        let graph = closed.json(&format!("/lineage/{id}?down=0&up=1")).await;
+        let nodes = graph["nodes"].as_array().unwrap().iter().filter_map(|node| node["id"].as_str());
+        assert_eq!(nodes.filter_map(|id| id.strip_prefix("page:")).collect::<Vec<_>>(), pages, "{id}");
     }
     for address in [
         "/trajectories/t1/turns/1/thought",

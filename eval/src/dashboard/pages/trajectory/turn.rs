@@ -131,10 +131,10 @@ fn argument(value: &Value, pages: &[(String, String)]) -> Markup {
     }
 }
 
-/// A link to what the lake has of an address; the address itself stays text.
+/// A link to what the lake has of an address now, which may be other than what the attempt read; the address stays text.
 fn stored(url: &str, pages: &[(String, String)]) -> Markup {
     let found = pages.iter().find(|(known, _)| known == url);
-    html! { @if let Some((_, digest)) = found { " " a href={ "/pages/" (path_part(digest)) } { "stored page" } } }
+    html! { @if let Some((_, digest)) = found { " " a href={ "/pages/" (path_part(digest)) } { "page as stored last" } } }
 }
 
 /// The addresses that a call names, as far as they are looked up.
@@ -162,10 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_stored_leads_to_the_stored_page() {
+    fn an_address_that_is_stored_leads_to_the_page_as_it_was_stored_last() {
         let pages = [("http://a/".to_string(), "d1".to_string())];
         let shown = arguments(r#"{"url":"http://a/"}"#, &pages).into_string();
-        assert!(shown.contains("http://a/</span> <a href=\"/pages/d1\">stored page</a>"), "{shown}");
+        assert!(shown.contains("http://a/</span> <a href=\"/pages/d1\">page as stored last</a>"), "{shown}");
     }
 
     #[test]
