@@ -84,7 +84,10 @@ fn a_run_is_scored_by_the_benchmarks_scorer_with_a_judge_beside_it() {
     let config = "SELECT kind, state, config->'benchmark'->>'digest' AS digest, config->>'policy' AS policy, \
         config->'scorers'->'beside'->>'rule_version' AS prompt, config->>'web' LIKE 'closed:%' AS closed, code_version, seed \
         FROM run_state WHERE kind = 'eval'";
-    let version = env!("CARGO_PKG_VERSION");
+    let version = match option_env!("WEBDANCER_COMMIT") {
+        Some(commit) if !commit.is_empty() => format!("0.1.0+{commit}"),
+        _ => "0.1.0".to_string(),
+    };
     assert_eq!(
         sql(folder.path(), config),
         json!([{"kind": "eval", "state": "finished", "digest": report["benchmark_digest"], "policy": "endpoint:stub",
