@@ -36,7 +36,11 @@ pub(super) struct EvalPlan {
     /// The model that acts, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) policy_model: Option<String>,
-    /// SHA-256 of policy, model, prompt and budgets, hex: equal for runs that act alike.
+    /// What the endpoint's settings add to a request, as [`settings_of`] writes it, where they add something. Plans of
+    /// before it was kept have nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) policy_settings: Option<String>,
+    /// SHA-256 of policy, model, the endpoint's settings, prompt and budgets, hex: equal for runs that act alike.
     pub(super) policy_digest: String,
     /// Policy, web, profile and budgets of an attempt.
     #[serde(flatten)]
@@ -47,6 +51,25 @@ pub(super) struct EvalPlan {
 pub(super) fn model_of(context: &Context, policy: &str) -> Option<String> {
     let name = policy.strip_prefix("endpoint:")?;
     context.config.endpoints.get(name).map(|endpoint| endpoint.model.clone())
+}
+
+/// What the settings of the policy's endpoint add to a request, as JSON text; nothing where they add nothing. Of `body`
+/// the SHA-256: it may hold what nobody else is to read.
+fn settings_of(context: &Context, policy: &str) -> Option<String> {
+    let endpoint = context.config.endpoints.get(policy.strip_prefix("endpoint:")?)?;
+    let mut settings = serde_json::Map::new();
+    if let Ok(serde_json::Value::Object(mut sampling)) = serde_json::to_value(endpoint.sampling) {
+        sampling.retain(|_, value| !value.is_null());
+        settings.extend(sampling);
+    }
+    settings.extend(endpoint.max_tokens.map(|max| ("max_tokens".to_string(), json!(max))));
+    if !endpoint.body.is_empty() {
+        settings.insert("body_sha256".to_string(), json!(sha256_hex(json!(endpoint.body).to_string().as_bytes())));
+    }
+    if !endpoint.omit.is_empty() {
+        settings.insert("omit".to_string(), json!(endpoint.omit));
+    }
+    (!settings.is_empty()).then(|| json!(settings).to_string())
 }
 
 impl EvalPlan {
@@ -65,7 +88,12 @@ impl EvalPlan {
         };
         let acting = ActingPlan::new(context, args.policy.as_deref(), Some(&web), args.profile.as_deref()).await?;
         let policy_model = model_of(context, &acting.policy);
-        let acts = json!([acting.policy, policy_model, acting.profile, acting.agent]);
+        let policy_settings = settings_of(context, &acting.policy);
+        // Without settings of the endpoint the digest is that of plans which did not keep them.
+        let acts = match &policy_settings {
+            Some(settings) => json!([acting.policy, policy_model, acting.profile, acting.agent, settings]),
+            None => json!([acting.policy, policy_model, acting.profile, acting.agent]),
+        };
         Ok(EvalPlan {
             run,
             attempts: args.attempts.unwrap_or(1),
@@ -73,6 +101,7 @@ impl EvalPlan {
             qa_ids: asked.iter().map(|question| question.qa_id.clone()).collect(),
             scorers,
             policy_model,
+            policy_settings,
             policy_digest: sha256_hex(acts.to_string().as_bytes()),
             acting,
         })
@@ -149,7 +178,13 @@ impl EvalPlan {
         let what = match (model_of(context, &self.acting.policy), &self.policy_model) {
             (None, _) => format!("there is no [endpoints.{name}]"),
             (Some(now), Some(then)) if now != *then => format!("endpoint {name} has the model {now:?} now"),
-            _ => return Ok(()),
+            _ => match (settings_of(context, &self.acting.policy), &self.policy_settings) {
+                (now, Some(then)) if now.as_ref() != Some(then) => {
+                    let now = now.unwrap_or_else(|| "nothing".to_string());
+                    format!("endpoint {name} adds {now} to a request now, and added {then}")
+                }
+                _ => return Ok(()),
+            },
         };
         let run = self.run.parent.as_deref().unwrap_or(&self.run.id);
         let then = self.policy_model.as_deref().unwrap_or_default();
