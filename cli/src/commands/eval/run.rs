@@ -161,7 +161,7 @@ async fn take_up(context: &Context, args: &EvalRunArgs, run: &str, models: &Mode
     plan.attempts = args.attempts.unwrap_or(plan.attempts);
     let questions = plan.questions(context).await?;
     if plan.lacks_attempts(context).await? {
-        plan.check_model(context).map_err(|failure| failure.followed_by("; begin another run"))?;
+        plan.check_settings(context).map_err(|failure| failure.followed_by("; begin another run"))?;
     }
     let scorers = scorers::of_plan(context, models, &plan.scorers).await?;
     Ok(Ready { plan, questions, scorers, goes_on: true, first: None })
