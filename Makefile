@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/webdancer/target
 export PATH := $(HOME)/.cargo/bin:$(PATH)
+# What runs and pins record as the code's version; only the command is built again when it changes.
+export WEBDANCER_COMMIT := $(shell git describe --always --dirty 2>/dev/null)
 BIN := $(CARGO_TARGET_DIR)/debug/webdancer
 # One feature set for everything: building a part alone would build dependencies a second time.
 CARGO_TEST := cargo test --workspace --lib --bins --tests

@@ -49,6 +49,11 @@ pub trait ChatModel: Send + Sync + std::fmt::Debug {
         tokio::time::timeout(limit, self.complete(request)).await.map_or(Ok(None), |completed| completed.map(Some))
     }
 
+    /// How it samples where a request does not say, and how many tokens it writes at most then.
+    fn defaults(&self) -> (Sampling, Option<u32>) {
+        (Sampling::default(), None)
+    }
+
     /// What is known of the weights that answer now.
     fn policy(&self) -> Policy {
         Policy::default()
@@ -106,6 +111,18 @@ pub struct Sampling {
 }
 
 impl Sampling {
+    /// These parameters, and `other` where they say nothing.
+    #[must_use]
+    pub fn or(self, other: Sampling) -> Sampling {
+        Sampling {
+            temperature: self.temperature.or(other.temperature),
+            top_p: self.top_p.or(other.top_p),
+            top_k: self.top_k.or(other.top_k),
+            repetition_penalty: self.repetition_penalty.or(other.repetition_penalty),
+            seed: self.seed.or(other.seed),
+        }
+    }
+
     /// The seed of a turn of the attempt whose seed this is: its own in the first turn, one derived from it in a later
     /// one. With one seed for all, every turn would begin with the same draws.
     pub fn seed_of_turn(&self, turn: u32) -> Option<i64> {

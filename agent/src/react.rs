@@ -220,7 +220,7 @@ impl React {
         trajectory.policy_checkpoint_digest = policy.checkpoint_digest;
         trajectory.tokenizer_digest = policy.tokenizer_digest;
         trajectory.policy_version = policy.version;
-        trajectory.sampling_parameters = Some(self.config.sampling_parameters(task.seed));
+        trajectory.sampling_parameters = Some(self.config.sampling_parameters(task.seed, self.model.defaults()));
         let failure = if let End::Failed(failure) = end { Some(failure) } else { None };
         Attempted { trajectory, failure }
     }
@@ -390,13 +390,17 @@ impl Episode<'_> {
 }
 
 impl ReactConfig {
-    /// What the endpoint was asked for, and whether it saw past thoughts.
-    fn sampling_parameters(&self, seed: Option<i64>) -> webdancer_schemas::column::JsonText {
-        let mut sampling = self.sampling;
+    /// What the endpoint was asked for, by this or by its own settings, and whether it saw past thoughts.
+    fn sampling_parameters(
+        &self,
+        seed: Option<i64>,
+        (own, own_max): (Sampling, Option<u32>),
+    ) -> webdancer_schemas::column::JsonText {
+        let mut sampling = self.sampling.or(own);
         sampling.seed = seed.or(sampling.seed);
         let mut json = serde_json::to_value(sampling).unwrap_or_default();
         if let Some(members) = json.as_object_mut() {
-            members.extend(self.turn_tokens_max.map(|max| ("max_tokens".to_string(), max.into())));
+            members.extend(self.turn_tokens_max.or(own_max).map(|max| ("max_tokens".to_string(), max.into())));
             let cot = if self.cot == Cot::Long { "long" } else { "short" };
             members.insert("cot".to_string(), cot.into());
         }

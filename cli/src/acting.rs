@@ -4,6 +4,7 @@
 //! and addresses of endpoints are not in it; they come from the settings of the machine that acts.
 
 mod again;
+mod settings;
 
 use std::fmt::Display;
 use std::path::Path;
@@ -30,6 +31,7 @@ use crate::fitting::{EVIDENCE, WebTexts};
 use crate::lake_pages::{LakePages, find_pin};
 
 pub(crate) use again::{Again, Changes};
+pub(crate) use settings::ActingSettings;
 
 /// The policy that needs no model.
 const SCRIPTED: &str = "scripted";
@@ -52,6 +54,9 @@ pub(crate) struct ActingPlan {
     pub(crate) profile: Profile,
     /// Budgets of an attempt, and how to sample.
     pub(crate) agent: ReactConfig,
+    /// What the settings decided beside it. Plans of before it was kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settings: Option<ActingSettings>,
 }
 
 /// An agent, ready.
@@ -90,7 +95,8 @@ impl ActingPlan {
             _ => None,
         };
         let profile = find_profile(context, profile.unwrap_or("standard")).await?;
-        Ok(ActingPlan { policy, web, pages, profile, agent: context.config.agent.clone() })
+        let settings = Some(ActingSettings::of(&context.config, &policy, &web));
+        Ok(ActingPlan { policy, web, pages, profile, agent: context.config.agent.clone(), settings })
     }
 
     /// Whether the policy can attempt only questions that have a plan.

@@ -2,6 +2,7 @@
 
 mod append;
 mod atlas;
+mod claims;
 mod crawl;
 mod dead_letters;
 mod demo;

@@ -26,6 +26,7 @@ use crate::failure::Failure;
 const STACK_BYTES: usize = 8 << 20;
 
 fn main() -> ExitCode {
+    webdancer_schemas::code::name_commit(option_env!("WEBDANCER_COMMIT"));
     let args = Args::of_process();
     init_tracing(args.verbose, args.quiet);
     keep_panics_of_queries();

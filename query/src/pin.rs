@@ -114,7 +114,7 @@ pub async fn create(engine: &QueryEngine, name: &str, sql: &str, now: DateTime<U
         rows: computed.rows,
         digest: computed.digest,
         created: now,
-        code_version: env!("CARGO_PKG_VERSION").to_string(),
+        code_version: webdancer_schemas::code::version(),
     };
     let new = store.commit_pin(&manifest).await?;
     // As stored: another process may have made the same pin at the same moment.

@@ -8,6 +8,7 @@
 //! This crate does no I/O.
 
 pub mod answer;
+pub mod code;
 pub mod column;
 pub mod compat;
 pub mod digest;

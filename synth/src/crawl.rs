@@ -219,7 +219,7 @@ impl Crawl {
             kind: "crawl".to_string(),
             state: state.to_string(),
             config: Some(JsonText(config)),
-            code_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+            code_version: Some(webdancer_schemas::code::version()),
             error,
             ..rows::Run::default()
         };

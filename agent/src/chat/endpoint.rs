@@ -22,7 +22,7 @@ use super::fault::{Fault, Kind, back_off, clip};
 use super::limit::{Gate, Place};
 use super::request;
 use super::wire::Media;
-use super::{ChatError, ChatModel, ChatRequest, Completion, Policy};
+use super::{ChatError, ChatModel, ChatRequest, Completion, Policy, Sampling};
 use crate::clock::Clock;
 use crate::secret::{Scrubber, Secret};
 
@@ -392,6 +392,10 @@ impl Endpoint {
 impl ChatModel for Endpoint {
     fn name(&self) -> &str {
         &self.config.model
+    }
+
+    fn defaults(&self) -> (Sampling, Option<u32>) {
+        (self.config.sampling, self.config.max_tokens)
     }
 
     fn policy(&self) -> Policy {

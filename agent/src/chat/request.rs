@@ -16,13 +16,13 @@ pub(super) fn body(config: &EndpointConfig, request: &ChatRequest) -> Map<String
     set("model", json!(config.model));
     let messages = request.messages.iter();
     set("messages", messages.map(|message| json!({"role": message.role.name(), "content": message.content})).collect());
-    let Sampling { temperature, top_p, top_k, repetition_penalty, .. } = request.sampling;
-    let own = &config.sampling;
-    set("temperature", json!(temperature.or(own.temperature)));
-    set("top_p", json!(top_p.or(own.top_p)));
-    set("top_k", json!(top_k.or(own.top_k)));
-    set("repetition_penalty", json!(repetition_penalty.or(own.repetition_penalty)));
-    set("seed", json!(request.sampling.seed_of_turn(request.turn).or(own.seed_of_turn(request.turn))));
+    let sampling = request.sampling.or(config.sampling);
+    let Sampling { temperature, top_p, top_k, repetition_penalty, .. } = sampling;
+    set("temperature", json!(temperature));
+    set("top_p", json!(top_p));
+    set("top_k", json!(top_k));
+    set("repetition_penalty", json!(repetition_penalty));
+    set("seed", json!(sampling.seed_of_turn(request.turn)));
     set(config.max_tokens_member.name(), json!(request.max_tokens.or(config.max_tokens)));
     if !request.stop.is_empty() {
         set("stop", json!(request.stop));

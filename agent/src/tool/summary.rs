@@ -13,6 +13,7 @@ use super::limits::shorten;
 use crate::chat::{ChatError, ChatModel, ChatRequest, Sampling};
 use crate::conversation::{Message, Role};
 use crate::index::passages::Ranked;
+use webdancer_schemas::digest::sha256_hex;
 
 /// Length of the lines that a page stands between.
 const FENCE_CHARS_MIN: usize = 10;
@@ -134,6 +135,11 @@ pub(super) async fn rank(page: String, goal: String) -> Ranked {
 /// What stands for a summary where no model makes one: the best sentence.
 pub(super) fn conclusion(ranked: &Ranked) -> &str {
     ranked.sentence.as_deref().unwrap_or("Nothing in the page matches the goal; this is how it begins.")
+}
+
+/// SHA-256 of the prompt without a page, hex: what tells that summaries were asked for in other words.
+pub fn prompt_digest() -> String {
+    sha256_hex(prompt("", "").as_bytes())
 }
 
 fn prompt(page: &str, goal: &str) -> String {

@@ -55,6 +55,7 @@ impl Again<'_> {
         if let Some(policy) = self.policy {
             acting.policy = policy.to_string();
         }
+        acting.keep_settings(&context.config);
         Ok(Changes { policy: [then.0, acting.policy.clone()], web: [then.1, acting.web.clone()] })
     }
 

@@ -3,7 +3,6 @@
 mod again;
 mod atlas;
 mod benchmarks;
-mod claims;
 mod compare;
 mod drift;
 mod fetch;

@@ -24,6 +24,7 @@ use webdancer_synth::sample::{
 
 use webdancer_query::literal;
 
+use super::claims;
 use crate::acting::{Again, Changes};
 use crate::args::SampleArgs;
 use crate::context::Context;
@@ -129,7 +130,25 @@ pub(super) async fn again(context: &Context, run: &str, how: &Again<'_>) -> Resu
     Ok((id, changes))
 }
 
+/// Works on a run, as the only process that does unless the run is shared: then each attempt is one machine's.
 async fn carry_on(context: &Context, args: &SampleArgs, part: Part, plan: Plan) -> Result<Summary, Failure> {
+    if args.share || part == Part::Joins {
+        return work_on(context, args, part, plan).await;
+    }
+    let run = plan.run.id.clone();
+    let hold = claims::hold(context, &run, "sample").await?;
+    if hold.is_taken_over() {
+        // Whoever held it may have made more since this process looked.
+        context.drain_embedded().await?;
+    }
+    hold.during(work_on(context, args, part, plan)).await.unwrap_or_else(|why| {
+        Err(Failure::partly(format!(
+            "run {run}: {why}; what was made is recorded, and `webdancer sample --run {run}` goes on"
+        )))
+    })
+}
+
+async fn work_on(context: &Context, args: &SampleArgs, part: Part, plan: Plan) -> Result<Summary, Failure> {
     let is_shared = args.share || part == Part::Joins;
     let tasks = if is_shared { Some(share::settings(context, &plan.run.id)?) } else { None };
     let models = context.config.models()?;

@@ -134,7 +134,7 @@ fn event(
         kind: plan.kind.name().to_string(),
         state: state.to_string(),
         config: config.map(JsonText),
-        code_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+        code_version: Some(webdancer_schemas::code::version()),
         pin_id: Some(plan.pin_id.clone()),
         seed: plan.seed,
         artifacts: told.checkpoints.clone(),

@@ -84,7 +84,10 @@ fn a_run_is_scored_by_the_benchmarks_scorer_with_a_judge_beside_it() {
     let config = "SELECT kind, state, config->'benchmark'->>'digest' AS digest, config->>'policy' AS policy, \
         config->'scorers'->'beside'->>'rule_version' AS prompt, config->>'web' LIKE 'closed:%' AS closed, code_version, seed \
         FROM run_state WHERE kind = 'eval'";
-    let version = env!("CARGO_PKG_VERSION");
+    let version = match option_env!("WEBDANCER_COMMIT") {
+        Some(commit) if !commit.is_empty() => format!("0.1.0+{commit}"),
+        _ => "0.1.0".to_string(),
+    };
     assert_eq!(
         sql(folder.path(), config),
         json!([{"kind": "eval", "state": "finished", "digest": report["benchmark_digest"], "policy": "endpoint:stub",
@@ -234,9 +237,11 @@ fn a_run_goes_on_with_the_model_that_began_it() {
     let model = models(&runtime);
     let site = site(&model);
     let folder = site.path();
+    let settings = std::fs::read_to_string(folder.join("webdancer.toml")).unwrap();
+    let settings = settings.replace("model = \"stub\"", "model = \"stub\"\nsampling.temperature = 0.5");
+    std::fs::write(folder.join("webdancer.toml"), &settings).unwrap();
     let stopped = document(folder, 3, &[&RUN[..], &["1", "--judge", "none", "--max-trajectories", "2"]].concat());
     let id = stopped["run_id"].as_str().unwrap();
-    let settings = std::fs::read_to_string(folder.join("webdancer.toml")).unwrap();
     let is_model = |name: &str| {
         let changed = settings.replace("model = \"stub\"", &format!("model = \"{name}\""));
         std::fs::write(folder.join("webdancer.toml"), changed).unwrap();
@@ -251,8 +256,17 @@ fn a_run_goes_on_with_the_model_that_began_it() {
     let told = text(&refused.stderr);
     assert!(refused.status.code() == Some(2) && told.contains(&due), "{told}");
     assert_eq!(model.asked().len(), asked);
+    std::fs::write(folder.join("webdancer.toml"), settings.replace("temperature = 0.5", "temperature = 1.0")).unwrap();
+    let told = text(&webdancer(folder, &["eval", "run", "--run", id], b"").stderr);
+    assert!(told.contains("endpoint adds {\"temperature\":1.0} now, {\"temperature\":0.5} before"), "{told}");
+    std::fs::write(folder.join("webdancer.toml"), settings.replace("judge = \"stub\"", "summariser = \"stub\""))
+        .unwrap();
+    let told = text(&webdancer(folder, &["eval", "run", "--run", id], b"").stderr);
+    assert!(told.contains("the summariser is {") && told.contains(" now, nothing before"), "{told}");
     is_model("stub");
     assert_eq!(document(folder, 0, &["eval", "run", "--run", id])["scores"]["attempts"], 3);
+    let sampled = "SELECT DISTINCT sampling_parameters->>'temperature' AS temperature FROM trajectories";
+    assert_eq!(sql(folder, sampled), json!([{"temperature": "0.5"}]));
     // Where nobody is to act, nobody need be there.
     is_model("other");
     assert_eq!(document(folder, 0, &["eval", "run", "--run", id])["scores"]["attempts"], 3);

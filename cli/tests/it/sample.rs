@@ -1,11 +1,15 @@
 //! `webdancer sample`: what a run makes, what stops it, and how it goes on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use webdancer_tests::stub_model::{Answer, StubModel};
 
 use crate::lake::{PLACES, append, bridges, document, event, sql};
-use crate::{text, webdancer};
+use crate::{start, text, webdancer};
 
 /// A model that searches once and then answers.
 fn model(runtime: &Runtime) -> StubModel {
@@ -86,6 +90,37 @@ fn a_run_that_was_stopped_goes_on_and_repeats_nothing() {
          FROM trajectories t JOIN qa q ON q.qa_id = t.qa_id",
     );
     assert_eq!(rows, json!([{"correct": true, "run_id": run, "policy_model": "stub", "n_tool_calls": 1}]));
+}
+
+#[test]
+fn a_run_that_a_process_works_on_is_left_alone_and_is_taken_over_when_that_one_is_dead() {
+    let runtime = Runtime::new().unwrap();
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let slow = is_slow.clone();
+    let model = runtime.block_on(StubModel::scripted(move |_, _| {
+        let answer = Answer::says("<think>\nI know.\n</think>\n<answer>\nIda Storm\n</answer>");
+        if slow.load(Ordering::Relaxed) { answer.late(Duration::from_secs(600)) } else { answer }
+    }));
+    let folder = site(&model, "[scheduler]\nlease_ms = 3000\n[sample]\nconcurrency = 1\n");
+    let folder = folder.path();
+    let mut first = start(folder, &["sample", "--web", "closed:pages", "--attempts", "1"]);
+    while model.asked().is_empty() {
+        assert_eq!(first.try_wait().unwrap(), None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let claimed = std::fs::read_dir(folder.join("lake/claims/run")).unwrap().next().unwrap().unwrap();
+    let run = claimed.file_name().into_string().unwrap();
+    let refused = webdancer(folder, &["--quiet", "sample", "--run", &run], b"");
+    let told = text(&refused.stderr);
+    assert_eq!((refused.status.code(), model.asked().len()), (Some(4), 1), "{told}");
+    let due = format!("`webdancer sample --run {run}` goes on");
+    assert!(told.starts_with(&format!("webdancer: run {run} is held: process {} on ", first.id())), "{told}");
+    assert!(told.contains(&due), "{told}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    is_slow.store(false, Ordering::Relaxed);
+    assert_eq!(document(folder, 0, &["sample", "--run", &run])["trajectories"], 3);
+    assert_eq!(sql(folder, ATTEMPTS), once(1));
 }
 
 #[test]

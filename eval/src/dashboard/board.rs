@@ -90,6 +90,12 @@ pub(super) struct About {
     /// The policy as the run was told it, such as `endpoint:qwen`.
     pub(super) policy: Option<String>,
     pub(super) web: Option<String>,
+    /// What the policy's endpoint added to requests, JSON.
+    pub(super) endpoint: Option<String>,
+    /// The model that summed up pages.
+    pub(super) summariser: Option<String>,
+    /// The live web's search engine and reader, JSON.
+    pub(super) services: Option<String>,
     pub(super) attempts: Option<u64>,
     /// Questions to be attempted.
     pub(super) questions: Option<u64>,
@@ -338,6 +344,8 @@ const ABOUTS: &str = "SELECT run_id, kind, state, started, updated, code_version
       json_get_str(config, 'benchmark', 'benchmark') AS benchmark, \
       json_get_str(config, 'benchmark', 'digest') AS benchmark_digest, \
       json_get_str(config, 'policy') AS policy, json_get_str(config, 'web') AS web, \
+      json_get_json(config, 'settings', 'endpoint') AS endpoint, json_get_json(config, 'settings', 'services') AS services, \
+      json_get_str(config, 'settings', 'summariser', 'model') AS summariser, \
       json_get_int(config, 'attempts') AS attempts, json_length(config, 'qa_ids') AS questions \
     FROM run_state WHERE kind NOT IN ('sft', 'dapo')";
 
@@ -360,6 +368,9 @@ fn about(row: &Map<String, Value>) -> About {
         benchmark_digest: maybe("benchmark_digest"),
         policy: maybe("policy"),
         web: maybe("web"),
+        endpoint: maybe("endpoint"),
+        summariser: maybe("summariser"),
+        services: maybe("services"),
         attempts: number(Some(row), "attempts"),
         questions: number(Some(row), "questions"),
         code_version: maybe("code_version"),

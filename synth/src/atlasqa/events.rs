@@ -59,7 +59,7 @@ impl Origin {
             kind: self.kind.to_string(),
             state: state.to_string(),
             config: Some(JsonText(self.config.clone())),
-            code_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+            code_version: Some(webdancer_schemas::code::version()),
             ..Run::default()
         };
         self.event(&row, &format!("{}/{state}", self.run_id), 0)

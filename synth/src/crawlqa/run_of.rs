@@ -50,7 +50,7 @@ impl RunOf {
             kind: kind.to_string(),
             state: state.to_string(),
             config: Some(JsonText(config.clone())),
-            code_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+            code_version: Some(webdancer_schemas::code::version()),
             error: reason,
             ..Run::default()
         };

@@ -109,7 +109,7 @@ impl Run {
             kind: kind.to_string(),
             state: state.name().to_string(),
             config: Some(JsonText(config)),
-            code_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+            code_version: Some(webdancer_schemas::code::version()),
             error,
             ..rows::Run::default()
         };

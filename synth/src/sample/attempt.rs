@@ -149,7 +149,7 @@ impl SampleRun {
             kind: kind.to_string(),
             state: state.to_string(),
             config: config.map(JsonText),
-            code_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+            code_version: Some(webdancer_schemas::code::version()),
             seed: i64::try_from(self.seed).ok(),
             parent_run: self.parent.clone(),
             error: reason,

@@ -2,7 +2,7 @@
 
 use webdancer_agent::chat::Models;
 
-use super::plan::{EvalPlan, KIND, model_of};
+use super::plan::{EvalPlan, KIND, model_of, policy_digest};
 use super::run::{Ready, carry_out};
 use super::scorers;
 use crate::acting::{Again, Changes};
@@ -20,6 +20,7 @@ pub(in crate::commands) async fn again(
     let mut plan = EvalPlan::of(context, run).await?;
     let changes = how.change(context, run, &mut plan.acting).await?;
     plan.policy_model = model_of(context, &plan.acting.policy);
+    plan.policy_digest = policy_digest(plan.policy_model.as_deref(), &plan.acting);
     plan.scorers = plan.scorers_in_force(context).await?;
     let (made_again, goes_on) = how.run(context, &plan.run, KIND).await?;
     plan.run = made_again;

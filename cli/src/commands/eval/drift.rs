@@ -179,6 +179,7 @@ async fn sides(context: &Context, ids: [&str; 2], policies: [Option<&str>; 2]) -
         if let Some(policy) = policy {
             plan.acting.policy = policy.to_string();
             plan.policy_model = None;
+            plan.acting.settings = None;
         }
         sides.push(Side { plan, run, judge });
     }

@@ -36,7 +36,7 @@ pub(super) struct EvalPlan {
     /// The model that acts, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) policy_model: Option<String>,
-    /// SHA-256 of policy, model, prompt and budgets, hex: equal for runs that act alike.
+    /// SHA-256 of policy, model, the endpoint's settings, prompt and budgets, hex: equal for runs that act alike.
     pub(super) policy_digest: String,
     /// Policy, web, profile and budgets of an attempt.
     #[serde(flatten)]
@@ -47,6 +47,13 @@ pub(super) struct EvalPlan {
 pub(super) fn model_of(context: &Context, policy: &str) -> Option<String> {
     let name = policy.strip_prefix("endpoint:")?;
     context.config.endpoints.get(name).map(|endpoint| endpoint.model.clone())
+}
+
+/// SHA-256 of what acts, hex. Where the endpoint's settings add nothing it is that of plans which did not keep them.
+pub(super) fn policy_digest(policy_model: Option<&str>, acting: &ActingPlan) -> String {
+    let mut acts = vec![json!(acting.policy), json!(policy_model), json!(acting.profile), json!(acting.agent)];
+    acts.extend(acting.settings.as_ref().and_then(|settings| settings.endpoint.clone()));
+    sha256_hex(json!(acts).to_string().as_bytes())
 }
 
 impl EvalPlan {
@@ -65,15 +72,14 @@ impl EvalPlan {
         };
         let acting = ActingPlan::new(context, args.policy.as_deref(), Some(&web), args.profile.as_deref()).await?;
         let policy_model = model_of(context, &acting.policy);
-        let acts = json!([acting.policy, policy_model, acting.profile, acting.agent]);
         Ok(EvalPlan {
             run,
             attempts: args.attempts.unwrap_or(1),
             benchmark: benchmark.manifest.clone(),
             qa_ids: asked.iter().map(|question| question.qa_id.clone()).collect(),
             scorers,
+            policy_digest: policy_digest(policy_model.as_deref(), &acting),
             policy_model,
-            policy_digest: sha256_hex(acts.to_string().as_bytes()),
             acting,
         })
     }
@@ -140,7 +146,8 @@ impl EvalPlan {
         Ok(!self.qa_ids.iter().all(is_there))
     }
 
-    /// The policy's endpoint must be there, and have the model that it had. Which weights it serves shows when it has acted.
+    /// The policy's endpoint must be there, have the model that it had, and add what it added. Which weights it serves shows
+    /// when it has acted.
     ///
     /// # Errors
     /// What it has now.
@@ -149,7 +156,10 @@ impl EvalPlan {
         let what = match (model_of(context, &self.acting.policy), &self.policy_model) {
             (None, _) => format!("there is no [endpoints.{name}]"),
             (Some(now), Some(then)) if now != *then => format!("endpoint {name} has the model {now:?} now"),
-            _ => return Ok(()),
+            _ => match self.acting.endpoint_changed(&context.config) {
+                Some(changed) => changed,
+                None => return Ok(()),
+            },
         };
         let run = self.run.parent.as_deref().unwrap_or(&self.run.id);
         let then = self.policy_model.as_deref().unwrap_or_default();
@@ -157,6 +167,17 @@ impl EvalPlan {
             "the policy of run {run}, {} with the model {then:?}, cannot act: {what}",
             self.acting.policy
         )))
+    }
+
+    /// What is left of the run must be made as the rest was.
+    ///
+    /// # Errors
+    /// What is another now.
+    pub(super) fn check_settings(&self, context: &Context) -> Result<(), Failure> {
+        self.check_model(context)?;
+        let run = &self.run.id;
+        let changed = self.acting.settings_changed(&context.config);
+        changed.map_or(Ok(()), |changed| Err(Failure::usage(format!("run {run} cannot go on as it began: {changed}"))))
     }
 
     /// The scoring that is part of the run.

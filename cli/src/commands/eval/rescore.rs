@@ -132,7 +132,7 @@ fn event(scoring: &Scoring, scorers: &Scorers, state: &str, error: Option<String
         kind: KIND.to_string(),
         state: state.to_string(),
         config: Some(JsonText(json!({"scoring": scoring, "scorers": scorers.plan}))),
-        code_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+        code_version: Some(webdancer_schemas::code::version()),
         parent_run: Some(scoring.run.clone()),
         error,
         ..rows::Run::default()

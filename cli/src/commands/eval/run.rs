@@ -21,9 +21,10 @@ use webdancer_synth::sample::{self, Attempt, Listed, SampleConfig, SampleReport,
 
 use super::plan::EvalPlan;
 use super::tables::{self, Scores, Standing};
-use super::{benchmarks, claims, fetch, scorers};
+use super::{benchmarks, fetch, scorers};
 use crate::acting::Acting;
 use crate::args::EvalRunArgs;
+use crate::commands::claims;
 use crate::commands::sample::{progress::Watch, questions, sample as make_attempts};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -160,7 +161,7 @@ async fn take_up(context: &Context, args: &EvalRunArgs, run: &str, models: &Mode
     plan.attempts = args.attempts.unwrap_or(plan.attempts);
     let questions = plan.questions(context).await?;
     if plan.lacks_attempts(context).await? {
-        plan.check_model(context).map_err(|failure| failure.followed_by("; begin another run"))?;
+        plan.check_settings(context).map_err(|failure| failure.followed_by("; begin another run"))?;
     }
     let scorers = scorers::of_plan(context, models, &plan.scorers).await?;
     Ok(Ready { plan, questions, scorers, goes_on: true, first: None })
@@ -196,7 +197,7 @@ pub(super) async fn carry_out(
     models: &Models,
 ) -> Result<Summary, Failure> {
     let run = ready.plan.run.id.clone();
-    let hold = claims::hold(context, &run).await?;
+    let hold = claims::hold(context, &run, "eval run").await?;
     // Whoever held it may have begun it after this process looked.
     ready.goes_on |= hold.is_taken_over();
     hold.during(make(context, args, ready, models)).await.unwrap_or_else(|why| {

@@ -18,8 +18,8 @@ use webdancer_eval::schedule::{Ended, Hook, Parts, ScheduleError, Scheduler, Web
 use webdancer_schemas::rows;
 
 use self::wiring::EvalRunner;
-use super::claims::{LakeClaims, holder};
 use crate::args::ScheduleCommand;
+use crate::commands::claims::{LakeClaims, holder};
 use crate::commands::ingest::stopped;
 use crate::config::Config;
 use crate::context::Context;

@@ -51,10 +51,10 @@ pub(super) async fn settle(context: &Context, args: &SampleArgs) -> Result<(Part
     if let Some(run) = &args.join {
         let settings = share::settings(context, known(run)?)?;
         let plan = read_plan(&settings, JOIN_PATIENCE).await?;
-        return Ok((Part::Joins, parse(run, plan.get())?));
+        return Ok((Part::Joins, as_it_began(context, parse(run, plan.get())?)?));
     }
     if let Some(run) = &args.run {
-        let mut plan = of(context, run).await?;
+        let mut plan = as_it_began(context, of(context, run).await?)?;
         plan.attempts = args.attempts.unwrap_or(plan.attempts);
         return Ok((Part::GoesOn, plan));
     }
@@ -69,6 +69,19 @@ pub(super) async fn settle(context: &Context, args: &SampleArgs) -> Result<(Part
     let acting = ActingPlan::new(context, args.policy.as_deref(), args.web.as_deref(), args.profile.as_deref()).await?;
     let run = SampleRun::new(args.seed.unwrap_or(0).into(), Utc::now());
     Ok((Part::Begins, Plan { run, attempts: args.attempts.unwrap_or(ATTEMPTS), questions, acting }))
+}
+
+/// A plan that goes on as it began.
+///
+/// # Errors
+/// What of the settings is another.
+fn as_it_began(context: &Context, plan: Plan) -> Result<Plan, Failure> {
+    match plan.acting.settings_changed(&context.config) {
+        Some(changed) => {
+            Err(Failure::usage(format!("run {} cannot go on as it began: {changed}; begin another run", plan.run.id)))
+        }
+        None => Ok(plan),
+    }
 }
 
 /// The plan that a run was begun with.

@@ -17,6 +17,8 @@ use crate::published;
 
 /// Lines of a trend: those with most runs.
 const LINES_MAX: usize = 12;
+/// Characters of settings beside a mark.
+const SETTINGS_CHARS: usize = 80;
 
 pub(super) async fn list(asked: Asked) -> Result<Answer, Fault> {
     let board = asked.app.board().await?;
@@ -138,6 +140,9 @@ fn changes(runs: &[&Arc<Entry>]) -> Vec<Marker> {
             (before.policy() != after.policy(), "checkpoint", after.policy()),
             (before.judge() != after.judge(), "judge", after.judge()),
             (before.about.web != after.about.web, "web", after.about.web.clone().unwrap_or_default()),
+            (before.about.endpoint != after.about.endpoint, "endpoint adds", said(&after.about.endpoint)),
+            (before.about.summariser != after.about.summariser, "summariser", said(&after.about.summariser)),
+            (before.about.services != after.about.services, "services", said(&after.about.services)),
             (
                 before.about.benchmark_digest != after.about.benchmark_digest,
                 "questions",
@@ -156,6 +161,10 @@ fn changes(runs: &[&Arc<Entry>]) -> Vec<Marker> {
         }
     }
     markers
+}
+
+fn said(what: &Option<String>) -> String {
+    what.as_deref().map_or_else(|| "none".to_string(), |what| format::clipped(what, SETTINGS_CHARS))
 }
 
 /// The paper's scores as level lines.

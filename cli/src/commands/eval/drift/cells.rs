@@ -44,9 +44,11 @@ impl Shape {
     fn of(sides: &[Side; 2]) -> Shape {
         let [first, second] = sides;
         let acts = |side: &Side| (side.plan.policy_digest.clone(), side.run.policies.clone());
-        // Two runs on the live web are on two webs: it changes.
+        // Two runs on the live web are on two webs: it changes. Who sums up its pages writes what a policy sees of them.
         let web = &first.plan.acting.web;
-        let same_web = *web == second.plan.acting.web && web != "live";
+        let [then, now] = [first, second].map(|side| side.plan.acting.settings.as_ref());
+        let same_view = then.zip(now).is_none_or(|(then, now)| then.summariser == now.summariser);
+        let same_web = *web == second.plan.acting.web && web != "live" && same_view;
         match (acts(first) == acts(second), same_web) {
             (true, true) => Shape::Neither,
             (false, true) => Shape::Policy,
@@ -102,7 +104,11 @@ impl Cells {
                 let or = "; name one that is the same with --before-policy or --after-policy";
                 plan.check_model(context).map_err(|failure| failure.followed_by(or))?;
             }
-            let plan = begun.unwrap_or(plan);
+            let plan = begun.unwrap_or_else(|| {
+                let mut plan = plan;
+                plan.acting.keep_settings(&context.config);
+                plan
+            });
             let turns = mean_turns(context, &side.plan.run.id).await?;
             cells.planned.push(Planned {
                 policy: plan.acting.policy.clone(),

@@ -10,7 +10,7 @@ use webdancer_query::output::objects;
 
 use super::known;
 use crate::columns::query;
-use crate::commands::eval::claims::LakeClaims;
+use crate::commands::claims::LakeClaims;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;

@@ -51,11 +51,11 @@ fn told(error: LakeError) -> ClaimsError {
     ClaimsError(Failure::from(error).to_string())
 }
 
-/// A run for this process alone: two that made the same attempts would both pay for them.
+/// A run for this process alone: two that made the same attempts would both pay for them. `command` goes on with such runs.
 ///
 /// # Errors
 /// Another process works on it: which, since when, and what to do.
-pub(super) async fn hold(context: &Context, run: &str) -> Result<Hold, Failure> {
+pub(super) async fn hold(context: &Context, run: &str, command: &str) -> Result<Hold, Failure> {
     let lease = context.config.scheduler.lease()?;
     let (is_quiet, id) = (context.quiet, run.to_string());
     let watching = move |holder: &Holder| {
@@ -73,7 +73,7 @@ pub(super) async fn hold(context: &Context, run: &str) -> Result<Hold, Failure> 
     held.map_err(|error| match error {
         HoldError::Held(holder) => Failure::busy(format!(
             "{}, and renews its claim of {} s: nothing was asked. Let it end, or end it there; then \
-             `webdancer eval run --run {run}` goes on",
+             `webdancer {command} --run {run}` goes on",
             held_by(run, &holder),
             holder.lease.as_secs()
         )),
