@@ -19,7 +19,7 @@ ENGINES = ["ours", "DuckDB", "Polars", "scan"]
 
 
 class Ours:
-    """A session of our shell; times are those it prints after each answer."""
+    """A script that our command reads as it comes; times are those it logs after each answer."""
 
     def __init__(self, lake):
         self.before = data.judgments_before(lake)
@@ -27,7 +27,7 @@ class Ours:
         state.mkdir(parents=True, exist_ok=True)
         self.answers = open(state / f"answers-{os.getpid()}", "w+b")
         self.child = subprocess.Popen(
-            [common.WEBDANCER, "--quiet", "--lake", str(lake), "sql", "--format", "ndjson", "--max-rows", "1000000"],
+            [common.WEBDANCER, "-v", "--lake", str(lake), "sql", "--format", "ndjson", "--max-rows", "1000000"],
             env={**os.environ, "XDG_STATE_HOME": str(state)},
             stdin=subprocess.PIPE, stdout=self.answers, stderr=subprocess.PIPE, text=True,
         )
@@ -36,12 +36,14 @@ class Ours:
         start = self.answers.seek(0, os.SEEK_END)
         self.child.stdin.write(one_line(query, self.before) + "\n")
         self.child.stdin.flush()
-        said = self.child.stderr.readline().strip()
-        if " rows, " not in said:
-            raise RuntimeError(f"{query.name}: webdancer said: {said}")
+        told = []
+        while " answered rows=" not in (said := self.child.stderr.readline()):
+            told.append(said)
+            if not said:
+                raise RuntimeError(f"{query.name}: webdancer said: {''.join(told)}")
         self.answers.seek(start)
         rows = [tuple(json.loads(line).values()) for line in self.answers]
-        return float(said.split(" rows, ")[1].removesuffix(" s")), rows
+        return float(said.split("seconds=")[1]), rows
 
     def close(self):
         self.child.stdin.close()

@@ -88,6 +88,7 @@ impl Answering<'_> {
                 break;
             }
             self.document.results += 1;
+            tracing::info!(rows = answer.rows, seconds = answer.seconds, "answered");
             done.rows += answer.rows;
             if self.session.format == Format::Table && !self.context.quiet {
                 output::note(&format!("{} rows, {:.3} s", answer.rows, answer.seconds));
