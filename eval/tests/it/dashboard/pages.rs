@@ -108,7 +108,8 @@ async fn a_run_has_scores_breakdowns_and_every_attempt() {
 async fn a_run_of_many_attempts_has_its_scores_but_no_matrix() {
     let browser = two_runs().await.browser_with(Settings { attempts_max: 7, ..settings() });
     let page = browser.page("/runs/r1").await;
-    for figure in ["8 attempts are more than this page goes through", "37.5 ± ", "Why attempts ended", "What it took"] {
+    for figure in ["8 attempts are more than this page goes through", "37.5 ± ", "Why attempts ended", "What it took"]
+    {
         assert!(page.contains(figure), "{figure} is not in {page}");
     }
     assert!(!page.contains("/trajectories/r1-q2-1"), "{page}");
