@@ -236,8 +236,9 @@ def line(name, found):
 EQUAL = f"""
 *first* is the page when nobody asked for it before; the pages are asked in this order, and what one of them computed others
 find: the leaderboard's is that of a server just started. *page* is the median of {ROUNDS} after that, in turns with *SELECT*,
-the rows that the page rests on as the shell prints them. Scores are computed once for a state of the tables: a page that was
-seen before reads what was kept; lists are asked each time. The budget of a page that was seen is {BUDGET_MS} ms.
+the rows that the page rests on as the shell prints them. Scores, lineages and the lengths of lists are computed once for a
+state of the tables: a page that was seen before reads what was kept; rows of lists and single trajectories, questions and pages
+are read each time. The budget of a page that was seen is {BUDGET_MS} ms.
 """
 
 

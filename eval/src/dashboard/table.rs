@@ -53,6 +53,8 @@ pub struct Column {
     pub holds: Holds,
     /// Whether it is shown unless asked for otherwise.
     pub shown: bool,
+    /// Whether a listing reads it only where it is shown or downloaded.
+    pub on_demand: bool,
 }
 
 impl Holds {
@@ -65,7 +67,7 @@ impl Holds {
 impl Column {
     /// A column of text.
     pub fn text(key: impl Into<String>, title: impl Into<String>) -> Column {
-        Column { key: key.into(), title: title.into(), unit: "", holds: Holds::Text, shown: true }
+        Column { key: key.into(), title: title.into(), unit: "", holds: Holds::Text, shown: true, on_demand: false }
     }
 
     /// A column of numbers with their unit, which may be empty.
@@ -87,6 +89,12 @@ impl Column {
     #[must_use]
     pub fn hidden(self) -> Column {
         Column { shown: false, ..self }
+    }
+
+    /// The same of a column that nothing else on the page rests on: a listing does not read it for nothing.
+    #[must_use]
+    pub fn on_demand(self) -> Column {
+        Column { on_demand: true, ..self.hidden() }
     }
 }
 

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use maud::{Markup, html};
 use webdancer_query::lineage::{Lineage, LineageLimits, Node, NodeId, NodeKind, lineage};
+use webdancer_schemas::kind::Kind;
 
 use crate::dashboard::fault::Fault;
 use crate::dashboard::format::{clipped, short_id};
 use crate::dashboard::page::{Answer, Nav, Page, id};
 use crate::dashboard::request::{Asked, path_part};
+use crate::dashboard::state::Computed;
 use crate::dashboard::table::{Cell, Column, Table};
 use crate::dashboard::text::{Text, block};
 
@@ -34,11 +36,15 @@ pub(super) async fn page(asked: Asked) -> Result<Answer, Fault> {
     };
     let limits =
         LineageLimits { up_max: parsed("up", usual.up_max)?, down_max: parsed("down", usual.down_max)?, ..usual };
-    let found = asked.app.in_turn(lineage(asked.app.engine(), of, &limits)).await?;
+    let (app, id_of) = (asked.app.clone(), of.to_string());
+    let key = format!("lineage {} {} {of}", limits.up_max, limits.down_max);
+    let walk = async move { app.in_turn(lineage(app.engine(), &id_of, &limits)).await };
+    let Computed { value: found, behind } = asked.app.memo(&key, Kind::ALL, walk).await?;
     let mut page = Page::new(format!("Lineage of {}", short_id(of)), Nav::Data);
+    page.behind(behind);
     let table = page.table(table(&found), &asked)?;
-    let json =
-        serde_json::to_value(&found).map_err(|error| Fault::failed("the lineage cannot be told as JSON", &error))?;
+    let json = serde_json::to_value(found.as_ref())
+        .map_err(|error| Fault::failed("the lineage cannot be told as JSON", &error))?;
     page.data(json);
     let cut: u64 = found.cut.iter().map(|cut| cut.total - cut.shown).sum();
     page.body(html! {

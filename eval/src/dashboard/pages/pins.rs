@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use webdancer_query::PinManifest;
 use webdancer_schemas::digest::sha256_hex;
+use webdancer_schemas::kind::Kind;
 
 use super::read::{all, count, text};
 use crate::dashboard::fault::Fault;
@@ -33,6 +34,7 @@ pub(super) async fn pins(asked: Asked) -> Result<Answer, Fault> {
         table,
         sql: "SELECT name, max(digest) AS digest, max(rows) AS rows, max(event_time) AS created, max(sql) AS sql FROM pins GROUP BY name".to_string(),
         order: "\"created\" DESC",
+        over: &[Kind::Pin],
     };
     if let Some(rows) = listing.download(&asked).await? {
         return Ok(rows);

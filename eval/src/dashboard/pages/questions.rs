@@ -4,6 +4,7 @@ use maud::html;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use webdancer_query::gated;
+use webdancer_schemas::kind::Kind;
 
 use super::read::{all, and_shown, count, first, said, text};
 use super::trajectory::{moment, sign};
@@ -37,6 +38,7 @@ pub(super) async fn questions(asked: Asked) -> Result<Answer, Fault> {
             gated::joined_to("q"),
         ),
         order: "\"recorded\" DESC",
+        over: &[Kind::Qa],
     };
     if let Some(rows) = listing.download(&asked).await? {
         return Ok(rows);

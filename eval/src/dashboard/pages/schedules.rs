@@ -3,6 +3,7 @@
 use maud::html;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use webdancer_schemas::kind::Kind;
 
 use super::read::{all, count, first, said, text};
 use super::trajectory::moment;
@@ -41,7 +42,7 @@ pub(super) async fn list(asked: Asked) -> Result<Answer, Fault> {
         "No schedule has run yet: describe one in TOML, and a server keeps to it.",
         "webdancer eval schedule --help",
     );
-    let listing = Listing { table, sql: SQL.to_string(), order: "\"slot_time\" DESC" };
+    let listing = Listing { table, sql: SQL.to_string(), order: "\"slot_time\" DESC", over: &[Kind::Slot] };
     if let Some(rows) = listing.download(&asked).await? {
         return Ok(rows);
     }

@@ -5,6 +5,7 @@ use axum::response::IntoResponse as _;
 use maud::html;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use webdancer_schemas::kind::Kind;
 
 use super::read::{all, and_shown, count, first, said, text};
 use super::trajectory::moment;
@@ -52,6 +53,7 @@ pub(super) async fn pages(asked: Asked) -> Result<Answer, Fault> {
               run_id AS run FROM pages"
                 .to_string(),
         order: "\"fetched\" DESC",
+        over: &[Kind::Page],
     };
     if let Some(rows) = listing.download(&asked).await? {
         return Ok(rows);

@@ -29,6 +29,7 @@ pub(super) async fn trajectories(asked: Asked) -> Result<Answer, Fault> {
         table: table(),
         sql: statement(asked.app.settings().restricted, by_verdict),
         order: "\"recorded\" DESC",
+        over: &[Kind::Trajectory, Kind::Qa, Kind::Judgment, Kind::Run],
     };
     if let Some(rows) = listing.download(&asked).await? {
         return Ok(rows);
@@ -60,11 +61,11 @@ fn table() -> Table {
         Column::number("turns", "Turns", ""),
         Column::number("tool_calls", "Tool calls", ""),
         Column::number("tokens_written", "Written", "tokens"),
-        Column::number("tokens_read", "Read", "tokens").hidden(),
-        Column::number("policy_version", "Policy version", "").hidden(),
-        Column::text("checkpoint", "Checkpoint").hidden(),
-        Column::text("answer", "Answer").hidden(),
-        Column::text("qa_id", "Question id").hidden(),
+        Column::number("tokens_read", "Read", "tokens").on_demand(),
+        Column::number("policy_version", "Policy version", "").on_demand(),
+        Column::text("checkpoint", "Checkpoint").on_demand(),
+        Column::text("answer", "Answer").on_demand(),
+        Column::text("qa_id", "Question id").on_demand(),
     ];
     Table::new("trajectories", "Trajectories", columns)
         .main()

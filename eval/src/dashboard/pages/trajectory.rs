@@ -26,6 +26,8 @@ use crate::dashboard::page::{Answer, Nav, Page};
 use crate::dashboard::request::{Asked, Form, query_of};
 use crate::dashboard::sql;
 
+/// A number of a turn that is looked for before it is known how many there are.
+const TURNS_MAX: usize = i32::MAX as usize;
 /// The download of all turns.
 const TURNS: &str = "turns";
 
@@ -52,30 +54,20 @@ impl View {
 pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
     let (app, id) = (&asked.app, asked.part("id"));
     let view = View::of(&asked)?;
-    let head = row::head(app, id).await?;
+    let wanted = number(&asked, TURNS_MAX)?;
+    let opened = row::opened(app, id, rail::window(wanted, usize::MAX), wanted);
+    let (row::Opened { head, steps, turn }, verdicts, rewards) =
+        try_join!(opened, row::verdicts(app, id), row::rewards(app, id))?;
+    let turns = usize::try_from(head.turns).unwrap_or(0);
+    let number = number(&asked, turns)?;
     let run = async {
         match &head.run_id {
             Some(run) => row::run(app, run).await,
             None => Ok(None),
         }
     };
-    let turns = usize::try_from(head.turns).unwrap_or(0);
-    let number = number(&asked, turns)?;
-    let visible = async {
-        if turns == 0 || (head.restricted && !app.settings().restricted) {
-            return Ok::<_, Fault>(None);
-        }
-        let (from, to) = rail::window(number, turns);
-        try_join!(row::steps(app, id, from, to), row::turn(app, id, number)).map(Some)
-    };
-    let (question, run, attempts, verdicts, rewards, visible) = try_join!(
-        row::question(app, &head.qa_id),
-        run,
-        row::attempts(app, &head.qa_id),
-        row::verdicts(app, id),
-        row::rewards(app, id),
-        visible,
-    )?;
+    let (question, run, attempts) = try_join!(row::question(app, &head.qa_id), run, row::attempts(app, &head.qa_id))?;
+    let visible = (turns > 0).then_some((steps, turn));
     let gated = head.restricted || question.as_ref().is_some_and(|question| question.restricted);
     let shown = !gated || app.settings().restricted;
     if asked.wants_rows(TURNS) {

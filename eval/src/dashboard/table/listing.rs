@@ -1,13 +1,17 @@
 //! Rows of a statement, sorted, filtered and cut into pages by the engine.
 
+use std::sync::Arc;
+
 use maud::Markup;
 use serde_json::{Map, Value};
+use webdancer_schemas::kind::Kind;
 
 use super::super::fault::Fault;
 use super::super::page::{Answer, Page};
-use super::super::request::Asked;
+use super::super::request::{Asked, Form};
+use super::super::state::Computed;
 use super::view::View;
-use super::{Row, Table};
+use super::{Column, Row, Table};
 
 /// A table whose rows stay in the lake. Only the columns named are read, and only a page of rows.
 #[derive(Debug, Clone)]
@@ -18,6 +22,8 @@ pub struct Listing {
     pub sql: String,
     /// The usual order, such as `"started" DESC`.
     pub order: &'static str,
+    /// The tables that its rows come from. As long as these are as they were its rows are not counted again.
+    pub over: &'static [Kind],
 }
 
 impl Listing {
@@ -30,7 +36,8 @@ impl Listing {
             return Ok(None);
         }
         let view = self.view(asked)?;
-        let sql = format!("{}{}", self.matching(&view), view.order_clause(&self.table.columns, self.order));
+        let all: Vec<&Column> = self.table.columns.iter().collect();
+        let sql = format!("{}{}", self.matching(&view, &all), view.order_clause(&self.table.columns, self.order));
         Ok(Some(Answer::rows_of(asked, &self.table.id, &sql).await?))
     }
 
@@ -46,14 +53,18 @@ impl Listing {
         row: impl Fn(&Map<String, Value>) -> Row,
     ) -> Result<Markup, Fault> {
         let view = self.view(asked)?;
-        let matching = self.matching(&view);
+        let shown: Vec<usize> = view.columns().collect();
+        let is_read = |at: usize, column: &Column| !column.on_demand || asked.form != Form::Html || shown.contains(&at);
+        let columns = self.table.columns.iter().enumerate();
+        let read: Vec<&Column> =
+            columns.filter(|(at, column)| is_read(*at, column)).map(|(_, column)| column).collect();
+        let matching = self.matching(&view, &read);
         let statement =
             format!("{matching}{}{}", view.order_clause(&self.table.columns, self.order), view.limit_clause());
-        let counted =
-            format!("SELECT count(*) AS n FROM ({}) AS listed{}", self.sql, view.where_clause(&self.table.columns));
-        let (rows, total) = futures::try_join!(asked.app.rows(&statement), asked.app.rows(&counted))?;
+        let (rows, total) = futures::try_join!(asked.app.rows(&statement), self.total(asked, &view))?;
+        page.behind(total.behind);
         self.table.rows = rows.iter().map(row).collect();
-        self.table.total = total.first().and_then(|row| row.get("n")).and_then(Value::as_u64);
+        self.table.total = *total.value;
         self.table.sql = Some(statement);
         page.table(self.table, asked)
     }
@@ -62,8 +73,21 @@ impl Listing {
         View::of(&asked.query, &self.table.prefix(), &self.table.columns)
     }
 
-    fn matching(&self, view: &View) -> String {
-        let keys: Vec<String> = self.table.columns.iter().map(|column| super::super::sql::name(&column.key)).collect();
+    /// How many rows match. Those of the whole list are kept; those of a filter are another number for everybody.
+    async fn total(&self, asked: &Asked, view: &View) -> Result<Computed<Option<u64>>, Fault> {
+        let counted =
+            format!("SELECT count(*) AS n FROM ({}) AS listed{}", self.sql, view.where_clause(&self.table.columns));
+        let app = asked.app.clone();
+        let count =
+            async move { Ok(app.rows(&counted).await?.first().and_then(|row| row.get("n")).and_then(Value::as_u64)) };
+        if view.is_filtered() {
+            return Ok(Computed { value: Arc::new(count.await?), behind: false });
+        }
+        asked.app.memo(&format!("rows of {}", self.table.id), self.over, count).await
+    }
+
+    fn matching(&self, view: &View, columns: &[&Column]) -> String {
+        let keys: Vec<String> = columns.iter().map(|column| super::super::sql::name(&column.key)).collect();
         format!("SELECT {} FROM ({}) AS listed{}", keys.join(", "), self.sql, view.where_clause(&self.table.columns))
     }
 }

@@ -12,7 +12,7 @@ pub(super) const WINDOW: usize = 100;
 /// The window that a turn is in: from, and up to without.
 pub(super) fn window(turn: usize, turns: usize) -> (usize, usize) {
     let from = turn / WINDOW * WINDOW;
-    (from, (from + WINDOW).min(turns))
+    (from, from.saturating_add(WINDOW).min(turns))
 }
 
 /// The rail with `open` as the open turn.

@@ -1,8 +1,9 @@
 //! One trajectory as rows: what it is, the window of turns that the rail shows, one turn in full, and what others said of
 //! it. A row is found by its id before any list of turns is read, and no list is read that is not shown.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use webdancer_query::gated;
 
 use super::super::read::{all, first};
@@ -169,20 +170,48 @@ pub(super) struct Run {
 /// The trajectory of an id.
 pub(super) async fn head(app: &Dashboard, id: &str) -> Result<Head, Fault> {
     let found: Option<Head> = first(app, &of_one(HEAD, id)).await?;
-    found.ok_or_else(|| Fault::Missing(format!("there is no trajectory {id}")))
+    found.ok_or_else(|| missing(id))
 }
 
-/// The turns `from..to` as the rail has them.
-pub(super) async fn steps(app: &Dashboard, id: &str, from: usize, to: usize) -> Result<Vec<Step>, Fault> {
-    let slice = |list: &str, name: &str| format!("array_slice({list}, {}, {to}) AS {name}", from + 1);
-    let columns = [
-        slice("turn_tool", "tool"),
-        slice("turn_outcome", "outcome"),
-        slice("turn_ms", "ms"),
-        slice("turn_input_tokens", "input_tokens"),
-        slice("turn_output_tokens", "output_tokens"),
-    ];
-    let lists: Lists = first(app, &of_one(&columns.join(", "), id)).await?.unwrap_or_default();
+/// A trajectory as a page opens it.
+pub(super) struct Opened {
+    pub(super) head: Head,
+    /// The turns of the rail's window, as the rail has them.
+    pub(super) steps: Vec<Step>,
+    /// The open turn.
+    pub(super) turn: Turn,
+}
+
+/// The trajectory of an id with the turns `from..to`, as far as there are so many, and one turn. One statement: to find the
+/// row is most of what each of them would take.
+pub(super) async fn opened(
+    app: &Dashboard,
+    id: &str,
+    (from, to): (usize, usize),
+    turn: usize,
+) -> Result<Opened, Fault> {
+    let slice = |name: &str| format!("array_slice(turn_{name}, {}, {to}) AS rail_{name}", from + 1);
+    let lists = ["tool", "outcome", "ms", "input_tokens", "output_tokens"].map(slice).join(", ");
+    let columns = format!("{HEAD}, {lists}, {}", turn_columns(turn, "open_"));
+    let row: Option<Map<String, Value>> = first(app, &of_one(&columns, id)).await?;
+    let row = row.ok_or_else(|| missing(id))?;
+    let head: Head = part(&row, "")?;
+    let to = to.min(usize::try_from(head.turns).unwrap_or(0));
+    Ok(Opened { steps: steps(part(&row, "rail_")?, from, to), turn: part(&row, "open_")?, head })
+}
+
+/// The columns of a row whose names begin so, without that.
+fn part<T: DeserializeOwned>(row: &Map<String, Value>, prefix: &str) -> Result<T, Fault> {
+    let of = |(name, value): (&String, &Value)| Some((name.strip_prefix(prefix)?.to_string(), value.clone()));
+    let found = serde_json::from_value(Value::Object(row.iter().filter_map(of).collect()));
+    found.map_err(|error| Fault::failed("rows of the lake cannot be read", &error))
+}
+
+fn missing(id: &str) -> Fault {
+    Fault::Missing(format!("there is no trajectory {id}"))
+}
+
+fn steps(lists: Lists, from: usize, to: usize) -> Vec<Step> {
     let step = |at: usize| Step {
         turn: from + at,
         tool: lists.tool.get(at).cloned().flatten(),
@@ -191,27 +220,31 @@ pub(super) async fn steps(app: &Dashboard, id: &str, from: usize, to: usize) -> 
         input_tokens: lists.input_tokens.get(at).copied().flatten(),
         output_tokens: lists.output_tokens.get(at).copied().flatten(),
     };
-    Ok((0..to.saturating_sub(from)).map(step).collect())
+    (0..to.saturating_sub(from)).map(step).collect()
 }
 
 /// One turn, counted from 0.
 pub(super) async fn turn(app: &Dashboard, id: &str, turn: usize) -> Result<Turn, Fault> {
-    let element = |list: &str, name: &str| format!("array_element({list}, {}) AS {name}", turn + 1);
-    let columns = [
-        element("turn_thought", "thought"),
-        element("turn_tool", "tool"),
-        element("turn_arguments", "arguments"),
-        element("turn_observation", "observation"),
-        element("turn_observation_digest", "observation_digest"),
-        element("turn_outcome", "outcome"),
-        element("turn_raw", "raw"),
-        element("turn_ms", "ms"),
-        element("turn_policy_version", "policy_version"),
-        element("turn_input_tokens", "input_tokens"),
-        element("turn_output_tokens", "output_tokens"),
-        "final_instruction".to_string(),
+    Ok(first(app, &of_one(&turn_columns(turn, ""), id)).await?.unwrap_or_default())
+}
+
+/// What is read of a turn, counted from 0, under names that begin with `prefix`.
+fn turn_columns(turn: usize, prefix: &str) -> String {
+    let lists = [
+        "thought",
+        "tool",
+        "arguments",
+        "observation",
+        "observation_digest",
+        "outcome",
+        "raw",
+        "ms",
+        "policy_version",
+        "input_tokens",
+        "output_tokens",
     ];
-    Ok(first(app, &of_one(&columns.join(", "), id)).await?.unwrap_or_default())
+    let element = |name: &str| format!("array_element(turn_{name}, {}) AS {prefix}{name}", turn + 1);
+    format!("{}, final_instruction AS {prefix}final_instruction", lists.map(element).join(", "))
 }
 
 /// The tokens of one turn, counted from 0.
