@@ -13,6 +13,9 @@ use crate::config::Config;
 /// adds nothing, or takes no part in a run on this web.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ActingSettings {
+    /// The model of the policy's endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<String>,
     /// What the policy's endpoint adds to requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) endpoint: Option<Value>,
@@ -40,12 +43,15 @@ impl ActingSettings {
                 "reader": visit.reader,
             })
         });
-        ActingSettings { endpoint: endpoint.and_then(added), summariser, services }
+        let model = endpoint.map(|endpoint| endpoint.model.clone());
+        ActingSettings { model, endpoint: endpoint.and_then(added), summariser, services }
     }
 
     /// What is another now, in words.
     fn changed(&self, now: &ActingSettings) -> Option<String> {
+        let model = |of: &ActingSettings| of.model.clone().map(Value::from);
         let parts = [
+            ("the policy's model is", &model(self), &model(now)),
             ("the policy's endpoint adds", &self.endpoint, &now.endpoint),
             ("the summariser is", &self.summariser, &now.summariser),
             ("the live web's services are", &self.services, &now.services),
@@ -67,6 +73,15 @@ impl ActingPlan {
         let then = ActingSettings { endpoint: self.settings.as_ref()?.endpoint.clone(), ..ActingSettings::default() };
         let now = ActingSettings::of(config, &self.policy, &self.web);
         then.changed(&ActingSettings { endpoint: now.endpoint, ..ActingSettings::default() })
+    }
+
+    /// Another policy acts in place of the one that did: what the settings say of it is as it is now.
+    pub(crate) fn act_by(&mut self, config: &Config, policy: &str) {
+        self.policy = policy.to_string();
+        let now = ActingSettings::of(config, policy, &self.web);
+        if let Some(settings) = &mut self.settings {
+            (settings.model, settings.endpoint) = (now.model, now.endpoint);
+        }
     }
 
     /// Keeps the settings as they are now.
@@ -105,7 +120,7 @@ mod tests {
     #[test]
     fn what_an_endpoint_adds_is_kept_without_what_may_be_secret() {
         let of = |more: &str| ActingSettings::of(&config(&format!("{ENDPOINT}{more}")), "endpoint:a", "closed:d");
-        assert_eq!(of(""), ActingSettings::default());
+        assert_eq!(of(""), ActingSettings { model: Some("m".to_string()), ..ActingSettings::default() });
         let kept = of("max_tokens = 9\nsampling.temperature = 1.0\nomit = [\"stop\"]\nbody.user = \"SECRET\"\n\
                        headers.x-key = \"SECRET\"\n");
         let endpoint = kept.endpoint.clone().unwrap();
@@ -116,6 +131,8 @@ mod tests {
         let changed = of("").changed(&of("max_tokens = 9\n"));
         assert_eq!(changed.as_deref(), Some("the policy's endpoint adds {\"max_tokens\":9} now, nothing before"));
         assert_eq!(kept.changed(&kept), None);
+        let other = ActingSettings { model: Some("n".to_string()), ..kept.clone() };
+        assert_eq!(kept.changed(&other).as_deref(), Some("the policy's model is \"n\" now, \"m\" before"));
     }
 
     #[test]

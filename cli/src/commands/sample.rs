@@ -115,6 +115,9 @@ pub(super) async fn again(context: &Context, run: &str, how: &Again<'_>) -> Resu
     let mut plan = plan::of(context, run).await?;
     let changes = how.change(context, run, &mut plan.acting).await?;
     let (made_again, goes_on) = how.run(context, &plan.run, "sample").await?;
+    if goes_on {
+        plan::as_it_began(context, plan::of(context, &made_again.id).await?)?;
+    }
     plan.run = made_again;
     // Those that were attempted, in the words in which they were: the lake may have others by now.
     plan.questions = plan::Questions::Sql(format!(

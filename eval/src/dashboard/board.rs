@@ -90,6 +90,8 @@ pub(super) struct About {
     /// The policy as the run was told it, such as `endpoint:qwen`.
     pub(super) policy: Option<String>,
     pub(super) web: Option<String>,
+    /// Whether the settings that it was made by were kept.
+    pub(super) settings_kept: bool,
     /// What the policy's endpoint added to requests, JSON.
     pub(super) endpoint: Option<String>,
     /// The model that summed up pages.
@@ -346,6 +348,7 @@ const ABOUTS: &str = "SELECT run_id, kind, state, started, updated, code_version
       json_get_str(config, 'policy') AS policy, json_get_str(config, 'web') AS web, \
       json_get_json(config, 'settings', 'endpoint') AS endpoint, json_get_json(config, 'settings', 'services') AS services, \
       json_get_str(config, 'settings', 'summariser', 'model') AS summariser, \
+      json_get_json(config, 'settings') IS NOT NULL AS settings_kept, \
       json_get_int(config, 'attempts') AS attempts, json_length(config, 'qa_ids') AS questions \
     FROM run_state WHERE kind NOT IN ('sft', 'dapo')";
 
@@ -368,6 +371,7 @@ fn about(row: &Map<String, Value>) -> About {
         benchmark_digest: maybe("benchmark_digest"),
         policy: maybe("policy"),
         web: maybe("web"),
+        settings_kept: row.get("settings_kept").and_then(Value::as_bool).unwrap_or(false),
         endpoint: maybe("endpoint"),
         summariser: maybe("summariser"),
         services: maybe("services"),

@@ -12,6 +12,8 @@ use crate::error::Result;
 use crate::session::QueryEngine;
 
 const VISITED: &str = "was visited in";
+/// Addresses of one text that its readers are looked for by.
+const URLS_MAX: usize = 100;
 
 /// The pages that trajectories read.
 pub(super) async fn pages_of(engine: &QueryEngine, trajectories: &[&str], rows_max: u32) -> Result<Vec<Link>> {
@@ -38,7 +40,7 @@ pub(super) async fn trajectories_of(engine: &QueryEngine, pages: &[&str], rows_m
     let mut links = Vec::new();
     for page in pages.iter().take(rows_max as usize) {
         let known = format!(
-            "SELECT DISTINCT url, final_url FROM pages WHERE coalesce(digest, url) = {} ORDER BY url, final_url LIMIT 10",
+            "SELECT DISTINCT url, final_url FROM pages WHERE coalesce(digest, url) = {} ORDER BY url, final_url LIMIT {URLS_MAX}",
             literal(page)
         );
         let known = rows(engine, &known).await?;

@@ -23,6 +23,9 @@ pub(in crate::commands) async fn again(
     plan.policy_digest = policy_digest(plan.policy_model.as_deref(), &plan.acting);
     plan.scorers = plan.scorers_in_force(context).await?;
     let (made_again, goes_on) = how.run(context, &plan.run, KIND).await?;
+    if goes_on {
+        EvalPlan::of(context, &made_again.id).await?.check_settings(context)?;
+    }
     plan.run = made_again;
     let args = EvalRunArgs { limits: how.limits.clone(), ..EvalRunArgs::default() };
     let ready = Ready {

@@ -60,8 +60,8 @@ async fn by_judge(context: &Context, args: &CompareArgs, refused: CompareError) 
     }
     match (context.json, view.markdown) {
         (true, _) => output::json(&ByJudge { refused: refused.to_string(), split }),
-        (false, true) => output::line(split.markdown().trim_end()),
-        (false, false) => output::line(split.text().trim_end()),
+        (false, true) => output::line(&format!("{refused}\n\n{}", split.markdown().trim_end())),
+        (false, false) => output::line(&format!("{refused}\n\n{}", split.text().trim_end())),
     }
 }
 

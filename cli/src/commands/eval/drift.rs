@@ -177,9 +177,8 @@ async fn sides(context: &Context, ids: [&str; 2], policies: [Option<&str>; 2]) -
         let judge = plan.scorers_in_force(context).await?.counts;
         let run = runs_where(context, &of_runs([id])).await?.pop().ok_or_else(|| no_attempts(id))?;
         if let Some(policy) = policy {
-            plan.acting.policy = policy.to_string();
+            plan.acting.act_by(&context.config, policy);
             plan.policy_model = None;
-            plan.acting.settings = None;
         }
         sides.push(Side { plan, run, judge });
     }

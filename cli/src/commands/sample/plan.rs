@@ -75,7 +75,7 @@ pub(super) async fn settle(context: &Context, args: &SampleArgs) -> Result<(Part
 ///
 /// # Errors
 /// What of the settings is another.
-fn as_it_began(context: &Context, plan: Plan) -> Result<Plan, Failure> {
+pub(super) fn as_it_began(context: &Context, plan: Plan) -> Result<Plan, Failure> {
     match plan.acting.settings_changed(&context.config) {
         Some(changed) => {
             Err(Failure::usage(format!("run {} cannot go on as it began: {changed}; begin another run", plan.run.id)))

@@ -136,13 +136,15 @@ fn line(name: &str, runs: &[&Arc<Entry>], colours: &Colours) -> Series {
 fn changes(runs: &[&Arc<Entry>]) -> Vec<Marker> {
     let mut markers = Vec::new();
     for (before, after) in runs.iter().zip(runs.iter().skip(1)) {
+        // Runs of before settings were kept may have had the same.
+        let known = before.about.settings_kept && after.about.settings_kept;
         let what = [
             (before.policy() != after.policy(), "checkpoint", after.policy()),
             (before.judge() != after.judge(), "judge", after.judge()),
             (before.about.web != after.about.web, "web", after.about.web.clone().unwrap_or_default()),
-            (before.about.endpoint != after.about.endpoint, "endpoint adds", said(&after.about.endpoint)),
-            (before.about.summariser != after.about.summariser, "summariser", said(&after.about.summariser)),
-            (before.about.services != after.about.services, "services", said(&after.about.services)),
+            (known && before.about.endpoint != after.about.endpoint, "endpoint adds", said(&after.about.endpoint)),
+            (known && before.about.summariser != after.about.summariser, "summariser", said(&after.about.summariser)),
+            (known && before.about.services != after.about.services, "services", said(&after.about.services)),
             (
                 before.about.benchmark_digest != after.about.benchmark_digest,
                 "questions",

@@ -10,6 +10,7 @@ use webdancer_schemas::digest::sha256_hex;
 use super::Side;
 use webdancer_query::literal;
 
+use crate::acting::ActingSettings;
 use crate::args::{DriftArgs, EvalRunArgs};
 use crate::columns::query;
 use crate::commands::eval::plan::EvalPlan;
@@ -91,7 +92,7 @@ impl Cells {
             if policy == web && is_closed(&side.plan) {
                 continue;
             }
-            let plan = crossed(side, &closed_web(&other.plan), common);
+            let plan = crossed(side, other, common);
             let begun = EvalPlan::begun(context, &plan.run.id).await?;
             let (made, goes_on) = match begun {
                 Some(_) => (questions::made(context, &plan.run.id).await?.len(), true),
@@ -102,7 +103,7 @@ impl Cells {
             // What is made already needs nobody who acts.
             if attempts > 0 {
                 let or = "; name one that is the same with --before-policy or --after-policy";
-                plan.check_model(context).map_err(|failure| failure.followed_by(or))?;
+                asked.check_settings(context).map_err(|failure| failure.followed_by(or))?;
             }
             let plan = begun.unwrap_or_else(|| {
                 let mut plan = plan;
@@ -165,12 +166,20 @@ impl Cells {
     }
 }
 
-/// A run as this side's policy would make it on a web, over the common questions.
-fn crossed(side: &Side, web: &str, common: &[String]) -> EvalPlan {
+/// A run as this side's policy would make it on the other's web, over the common questions. Who sums up pages belongs to the
+/// web that they are of.
+fn crossed(side: &Side, other: &Side, common: &[String]) -> EvalPlan {
+    let web = closed_web(&other.plan);
     let asked = sha256_hex(common.join("\n").as_bytes());
     let digits: String = asked.chars().take(16).collect();
     let mut plan = side.plan.again(&format!("drift/{web}/{digits}"));
-    plan.acting.web = web.to_string();
+    let settings = plan.acting.settings.take().zip(other.plan.acting.settings.clone());
+    plan.acting.settings = settings.map(|(own, others)| ActingSettings {
+        summariser: others.summariser.filter(|_| web.starts_with("closed:")),
+        services: None,
+        ..own
+    });
+    plan.acting.web = web;
     plan.acting.pages = None;
     plan.scorers = ScorersPlan { counts: side.judge.clone(), beside: None };
     plan.qa_ids.retain(|id| common.binary_search(id).is_ok());
