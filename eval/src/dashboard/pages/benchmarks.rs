@@ -80,7 +80,7 @@ pub(super) async fn trend(asked: Asked) -> Result<Answer, Fault> {
     let newest = runs.last().map(|entry| entry.report.run_id.as_str()).unwrap_or_default();
     page.body(html! {
         (chart)
-        p { "A line is a policy as runs were told it; the marks say where its checkpoint, the judge, the web or the questions changed." }
+        p { "A line is a policy as runs were told it; the marks say where its checkpoint, the judge, the web, the questions or settings changed." }
         @if runs.len() > 1 { p { a href={ "/compare" (query_of([("benchmark", name.as_str()), ("after", newest)])) } { "Compare two of these runs" } } }
         (table)
     });

@@ -250,9 +250,9 @@ fn middle(asked: &Asked, head: &Head, number: usize, turns: usize, view: View, o
             (turn::measures(&opened.turn))
             @if let Some(against) = &opened.against { (against) }
             (opened.body)
+            p { "All turns as " a href=(file("csv")) { "CSV" } ", " a href=(file("json")) { "JSON" } ", " a href=(file("parquet")) { "Parquet" } }
+            @if head.turns > head.n_turns { p.remark { "The lists of this trajectory have more turns than it says." } }
         }
-        p { "All turns as " a href=(file("csv")) { "CSV" } ", " a href=(file("json")) { "JSON" } ", " a href=(file("parquet")) { "Parquet" } }
-        @if head.turns > head.n_turns { p.remark { "The lists of this trajectory have more turns than it says." } }
     }
 }
 
