@@ -49,7 +49,8 @@ DUCKDB_VIEWS = {
         SELECT * FROM qa QUALIFY row_number() OVER (PARTITION BY qa_id ORDER BY event_time DESC, event_id DESC) = 1""",
     "evaluations": """
         SELECT t.trajectory_id, t.qa_id, q.method, q.type, t.answer,
-            CASE j.verdict WHEN 'pass' THEN true WHEN 'fail' THEN false END AS correct
+            CASE WHEN t.termination = 'error' AND NOT j.overridden THEN NULL
+                WHEN j.verdict = 'pass' THEN true WHEN j.verdict = 'fail' THEN false END AS correct
         FROM current_judgments j
         JOIN attempts t USING (trajectory_id)
         LEFT JOIN questions q ON q.qa_id = t.qa_id
@@ -105,15 +106,18 @@ def last(frame, key):
 def evaluations(t):
     import polars as pl
 
-    attempts = last(t.trajectories.select("trajectory_id", "qa_id", "answer", "event_time", "event_id"), "trajectory_id")
+    columns = ["trajectory_id", "qa_id", "answer", "termination", "event_time", "event_id"]
+    attempts = last(t.trajectories.select(columns), "trajectory_id")
+    is_out = (pl.col("termination") == "error") & ~pl.col("overridden")
+    verdict = pl.col("verdict").replace_strict({"pass": True, "fail": False}, default=None)
     questions = last(t.qa.select("qa_id", "type", "attributes", "event_time", "event_id"), "qa_id")
     return (
         current_judgments(t)
         .filter(pl.col("stage") == "correctness")
-        .select("trajectory_id", "verdict")
-        .join(attempts.select("trajectory_id", "qa_id", "answer"), on="trajectory_id")
+        .select("trajectory_id", "verdict", "overridden")
+        .join(attempts.select("trajectory_id", "qa_id", "answer", "termination"), on="trajectory_id")
         .join(questions.select("qa_id", "type", "attributes"), on="qa_id", how="left")
-        .with_columns(pl.col("verdict").replace_strict({"pass": True, "fail": False}, default=None).alias("correct"))
+        .with_columns(pl.when(is_out).then(None).otherwise(verdict).alias("correct"))
     )
 
 
@@ -323,7 +327,7 @@ def polars_time_travel(t):
 
 JUDGED = ["event_id", "event_time", "trajectory_id", "stage", "verdict", "criteria", "rule_version"]
 QUESTION = ["event_id", "event_time", "qa_id"]
-ATTEMPT = ["event_id", "event_time", "trajectory_id", "qa_id"]
+ATTEMPT = ["event_id", "event_time", "trajectory_id", "qa_id", "termination"]
 
 QUERIES = [
     Query(
