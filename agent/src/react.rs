@@ -271,8 +271,9 @@ impl Episode<'_> {
                 let observation = self.call(&tool, &arguments).await;
                 self.record.tool_took(index, self.agent.clock.now() - called);
                 match observation {
-                    Ok(Observation { text, outcome }) => {
+                    Ok(Observation { text, outcome, sources }) => {
                         self.record.observe(&text, outcome.as_str());
+                        self.record.made_of(sources);
                         (outcome == Outcome::Outage).then_some(End::Failed(Failure::Tool(tool)))
                     }
                     Err(end) => Some(end),

@@ -126,6 +126,17 @@ pub struct Observation {
     pub text: String,
     /// How the call went.
     pub outcome: Outcome,
+    /// What it was made of, in order: what tells whether the web has changed, whatever of it is shown.
+    pub sources: Vec<Source>,
+}
+
+/// A page that was read, or a result that a search found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its URL: a page's canonical one, a result's as found.
+    pub url: String,
+    /// SHA-256, hex: of a page's whole text, as in the table `pages`, or of a result as it is shown.
+    pub digest: String,
 }
 
 impl Observation {
@@ -135,7 +146,13 @@ impl Observation {
     /// `<|im_end|>`: a space follows the `<` of each. Left out are control characters other than line breaks and tabs,
     /// and what a model reads and people do not see: letters of the tag block, overrides of direction.
     pub fn new(text: impl Into<String>, outcome: Outcome) -> Observation {
-        Observation { text: harmless(text.into()), outcome }
+        Observation { text: harmless(text.into()), outcome, sources: Vec::new() }
+    }
+
+    /// The same, made of these.
+    #[must_use]
+    pub fn of(self, sources: Vec<Source>) -> Observation {
+        Observation { sources, ..self }
     }
 
     /// The observation of a call that `reason`, a sentence for the model, says is wrong.

@@ -224,7 +224,7 @@ async fn web_named(context: &Context, web: Option<&str>) -> Result<String, Failu
 }
 
 /// What the visits of a run and the calls of a recording are read from.
-const TURNS: &str = "turn_tool, turn_arguments, turn_observation, turn_outcome";
+const TURNS: &str = "turn_tool, turn_arguments, turn_observation, turn_outcome, turn_source_urls, turn_source_digests";
 
 /// What a recorded web is made of: a run that recorded trajectories, or else a pin, by its digest.
 async fn recording(context: &Context, name: &str) -> Result<String, Failure> {

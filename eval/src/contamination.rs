@@ -9,8 +9,9 @@
 //!   if 8 words of the question in a row stand on the same page. That a page holds a short answer alone is what it was
 //!   looked for.
 //!
-//! A visit shows an excerpt: the passages that suit its goal, or a summariser's evidence and summary. What else stood on the
-//! page is not looked at, as a report says.
+//! A visit shows an excerpt: the passages that suit its goal, or a summariser's evidence and summary. Where the lake has the
+//! page that was read, by the digest that the visit recorded, all of it is looked at, too; of others what else stood on them
+//! is not, as a report says.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -41,8 +42,8 @@ const BESIDE_WORDS: usize = 8;
 /// URLs of one call that are looked at.
 const URLS_MAX: usize = 1_000;
 /// What a report says of how far was looked.
-pub(crate) const LOOKED_AT: &str = "contamination is looked for in what visits showed of pages, their excerpts or a \
-    summariser's words: a question that stands elsewhere on a visited page is not found";
+pub(crate) const LOOKED_AT: &str = "contamination is looked for in what visits showed of pages, and in the whole of those \
+    that the lake has as they were read: what stands elsewhere on another page is not found";
 /// The method of questions that are evaluated.
 const BENCHMARK: &str = "benchmark";
 
@@ -169,12 +170,13 @@ fn is_unspaced(c: char) -> bool {
     matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}')
 }
 
-/// Looks through what the attempts of a run at a benchmark's questions were shown; None of a run that is not over one.
-/// `query` gives a statement's rows as they come: they have all observations, and are let go of batch by batch.
+/// Looks through what the attempts of a run at a benchmark's questions were shown, and through the pages behind it; None of a
+/// run that is not over one. `query` gives a statement's rows as they come: they have all observations, and all pages, and are
+/// let go of batch by batch.
 ///
 /// # Errors
 /// Those of `query` and of its rows, and rows that are not as the query gives them.
-pub async fn look<E, F, S>(run: &Run, query: impl FnOnce(String) -> F) -> Result<Option<Looked>, E>
+pub async fn look<E, F, S>(run: &Run, query: impl Fn(String) -> F) -> Result<Option<Looked>, E>
 where
     E: From<RowsError> + From<QueryError>,
     F: Future<Output = Result<S, E>>,
@@ -192,6 +194,19 @@ where
         looked.checked += batch.num_rows() as u64;
         looked.flagged.extend(flagged(&batch)?);
     }
+    let shown: HashSet<String> = looked.flagged.iter().map(|flagged| flagged.trajectory_id.clone()).collect();
+    let (mut batches, mut found) = (query(sql_of_pages(&condition)).await?, Found::default());
+    let mut read: BTreeMap<String, Flagged> = BTreeMap::new();
+    while let Some(batch) = batches.next().await {
+        for flagged in found.flagged(&batch?)?.into_iter().filter(|flagged| !shown.contains(&flagged.trajectory_id)) {
+            let first = read.entry(flagged.trajectory_id.clone()).or_insert_with(|| flagged.clone());
+            // Rows come in no order: of several pages the first by its URL is named.
+            if flagged.url < first.url {
+                *first = flagged;
+            }
+        }
+    }
+    looked.flagged.extend(read.into_values());
     looked.flagged.sort_by(|a, b| (&a.qa_id, &a.trajectory_id).cmp(&(&b.qa_id, &b.trajectory_id)));
     Ok(Some(looked))
 }
@@ -204,6 +219,61 @@ pub fn sql(condition: &str) -> String {
            o.turn_arguments, o.turn_observation \
          FROM current_trajectories AS t {OBSERVATIONS} LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id WHERE {condition}"
     )
+}
+
+/// The query for the pages of the lake that attempts read, each once an attempt, beside their questions.
+pub fn sql_of_pages(condition: &str) -> String {
+    let read = format!(
+        "SELECT DISTINCT trajectory_id, qa_id, question, gold, url, digest FROM ( \
+           SELECT trajectory_id, qa_id, question, gold, unnest(urls) AS url, unnest(digests) AS digest FROM ( \
+             SELECT t.trajectory_id, t.qa_id, coalesce(q.question, t.question) AS question, q.answer AS gold, \
+               unnest(o.turn_tool) AS tool, unnest(o.turn_source_urls) AS urls, unnest(o.turn_source_digests) AS digests \
+             FROM current_trajectories AS t {OBSERVATIONS} LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id \
+             WHERE {condition} \
+           ) WHERE tool = 'visit' \
+         )"
+    );
+    // A page that is fetched again and again has its text once.
+    format!(
+        "WITH read AS ({read}) \
+         SELECT r.trajectory_id, r.qa_id, r.question, r.gold, r.url, r.digest, p.text FROM read AS r JOIN ( \
+           SELECT digest, first_value(text) AS text FROM pages WHERE digest IN (SELECT digest FROM read) GROUP BY digest \
+         ) AS p ON p.digest = r.digest"
+    )
+}
+
+/// What was found on whole pages: of a question and a page once, however many attempts read it.
+#[derive(Debug, Default)]
+struct Found {
+    probes: BTreeMap<(String, String), Probe>,
+    leaks: BTreeMap<(String, String), Option<Leak>>,
+}
+
+impl Found {
+    /// The pages of a batch of [`sql_of_pages`]' rows that give something away.
+    fn flagged(&mut self, batch: &RecordBatch) -> Result<Vec<Flagged>, RowsError> {
+        let text = |name: &'static str| strings(&as_type(batch, name, &DataType::Utf8)?, name);
+        let (ids, questions, texts, golds) = (text("trajectory_id")?, text("qa_id")?, text("question")?, text("gold")?);
+        let (urls, digests, pages) = (text("url")?, text("digest")?, text("text")?);
+        let mut flagged = Vec::new();
+        for row in 0..batch.num_rows() {
+            let of = |column: &StringArray| match column.is_valid(row) {
+                true => column.value(row).to_string(),
+                false => String::new(),
+            };
+            let (qa_id, digest) = (of(&questions), of(&digests));
+            let leak = *self.leaks.entry((qa_id.clone(), digest)).or_insert_with(|| {
+                let (question, gold) = (of(&texts), of(&golds));
+                let new = || Probe::new(&question, &gold);
+                let probe = self.probes.entry((question.clone(), gold.clone())).or_insert_with(new);
+                probe.find(if pages.is_valid(row) { pages.value(row) } else { "" })
+            });
+            if let Some(leak) = leak {
+                flagged.push(Flagged { trajectory_id: of(&ids), qa_id, url: of(&urls), leak });
+            }
+        }
+        Ok(flagged)
+    }
 }
 
 /// The attempts of a batch of [`sql`]'s rows that are flagged. How many rows it has is how many were looked through.

@@ -13,10 +13,13 @@
 //!   lose or win by that is neither model nor web.
 //! - *chance*: what is left where neither policy nor web differ.
 //!
+//! What the web itself gave differently is [told](web) beside that, from the digests of what calls read.
+//!
 //! The parts add up to the change, for each question and so for the mean. Errors are paired and clustered as those of a
 //! [comparison](crate::compare).
 
 mod show;
+pub mod web;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};

@@ -54,6 +54,8 @@ const OF_LISTS: &[(&str, &str)] = &[
     ("input_tokens", "turn_input_tokens"),
     ("output_tokens", "turn_output_tokens"),
     ("tool_ms", "turn_tool_ms"),
+    ("source_urls", "turn_source_urls"),
+    ("source_digests", "turn_source_digests"),
 ];
 /// How many turns there are: `n_turns`, or as many as this list has, whichever is more.
 const COUNTED_BY: [&str; 2] = ["n_turns", "turn_tool"];

@@ -13,6 +13,7 @@ log file. Whether both scored every attempt, and alike, is checked before anythi
 
 import json
 import os
+import statistics
 import subprocess
 
 import common
@@ -114,6 +115,11 @@ def timed(late_ms):
     return {name: [sample for _, _, sample in runs] for name, runs in results.items()}
 
 
+def while_asking(samples):
+    """Median seconds from the first attempt's begin to the last one's record: ours without its start and the scores' queries."""
+    return statistics.median(json.loads(sample.stdout)["sampled"]["elapsed_ms"] / 1000 for sample in samples)
+
+
 def lines(results, attempts, late_ms):
     """The table of one delay."""
     ideal_s = attempts * late_ms / 1000 / CONNECTIONS
@@ -124,6 +130,9 @@ def lines(results, attempts, late_ms):
         row += [f"{ideal_s / wall:.1%}"] if late_ms else []
         row += [f"{1000 * cpu / attempts:.2f} ms", f"{max(sample.rss_mib for sample in samples):,.0f} MiB"]
         rows.append(row)
+        if name == OURS and late_ms:
+            asking = while_asking(samples)
+            rows.append(["— while attempts are made", common.seconds(asking), f"{attempts / asking:,.0f}", f"{ideal_s / asking:.1%}", "", ""])
     share = ["of the ideal"] if late_ms else []
     return common.table(["", "time", "attempts/s", *share, "processor time an attempt", "peak memory"], rows)
 
@@ -166,9 +175,10 @@ def main():
     ]
     goals = [f"At least 10 times inspect_ai's attempts a second: {'reached' if times >= 10 else 'not reached'}, {common.ratio(times)}."]
     if late:
-        share = attempts * LATE_MS / 1000 / CONNECTIONS / common.median(late[OURS])
+        ideal_s = attempts * LATE_MS / 1000 / CONNECTIONS
+        share, asking = ideal_s / common.median(late[OURS]), ideal_s / while_asking(late[OURS])
         sections.append((f"Answers after {LATE_MS} ms", lines(late, attempts, LATE_MS)))
-        goals.append(f"At least 98 % of the ideal at {LATE_MS} ms: {'reached' if share >= 0.98 else 'not reached'}, {share:.1%}.")
+        goals.append(f"At least 98 % of the ideal at {LATE_MS} ms: {'reached' if share >= 0.98 else 'not reached'} by the whole process, {share:.1%}; {'reached' if asking >= 0.98 else 'not reached'} while attempts are made, {asking:.1%}.")
     if grown:
         sections.append((f"{GROWTH} times as many, ours alone, one run each", grown))
     sections.append(("Goals", " ".join(goals)))

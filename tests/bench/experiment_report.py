@@ -123,10 +123,11 @@ def report(path):
                          [(arm, *(shown(difference(found[k], arm, arms[0], draws)) for k in ks)) for arm in arms[1:]])
     incomplete = [f"- {one['arm']}, seed {one['seed']}: {one['reason']}" for one in results["arms"] if one["state"] != "done"]
     curves = {metric: {arm: of for arm in arms if (of := curve(results, arm, metric))} for metric in results["curves"]}
-    name = results["name"]
+    name, preset = results["name"], results.get("preset")
+    more = (f" --preset {preset}" if preset else "") + " --quick" * results["quick"]
     facts = [("program", f"webdancer-train {results['program']['version']}, SHA-256 {results['program']['sha256'][:16]}, libtorch {results['program']['libtorch']}"),
              ("device", results["device"]), ("time", f"{results['seconds']:.0f} s"),
-             ("made by", f"`webdancer-train experiment experiments/{name}.toml --pins PINS --out OUT{' --quick' * results['quick']}`")]
+             ("made by", f"`webdancer-train experiment experiments/{name}.toml --pins PINS --out OUT{more}`")]
     page = OUT / f"{name}.md"
     says = page.read_text().partition(SAYS)[2].strip() if page.exists() else ""
     OUT.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,9 @@ pub struct ExperimentArgs {
     /// Only this arm; may be given more than once
     #[arg(long, value_name = "ARM")]
     pub only: Vec<String>,
+    /// This preset in place of those that the file has for training, such as demo: a size that a processor can train
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
     /// Print results.json in place of the table
     #[arg(long)]
     pub json: bool,

@@ -11,6 +11,7 @@ use crate::chat::Completion;
 use crate::conversation::{Message, Role, sha256_hex};
 use crate::format::render_observation;
 use crate::profile::Profile;
+use crate::tool::Source;
 use crate::tool::limits::shorten;
 
 /// A trajectory under way. The lists of turns are always of one length.
@@ -35,6 +36,7 @@ pub(super) struct Record {
     input: Vec<Option<i64>>,
     output: Vec<Option<i64>>,
     outcomes: Vec<Option<String>>,
+    sources: Vec<Option<Vec<Source>>>,
     /// The last observation, while a final turn is tried with less of it.
     whole_observation: Option<String>,
 }
@@ -75,6 +77,7 @@ impl Record {
             input: Vec::new(),
             output: Vec::new(),
             outcomes: Vec::new(),
+            sources: Vec::new(),
             whole_observation: None,
         }
     }
@@ -131,6 +134,7 @@ impl Record {
         self.ms.push(None);
         self.tool_ms.push(None);
         self.outcomes.push(None);
+        self.sources.push(None);
         self.ms.len() - 1
     }
 
@@ -165,6 +169,13 @@ impl Record {
         set_last(&mut self.row.turn_observation, observation.to_string());
         set_last(&mut self.row.turn_observation_digest, sha256_hex(observation));
         set_last(&mut self.outcomes, outcome.to_string());
+    }
+
+    /// What the last observation was made of.
+    pub(super) fn made_of(&mut self, sources: Vec<Source>) {
+        if !sources.is_empty() {
+            set_last(&mut self.sources, sources);
+        }
     }
 
     /// How long a turn took.
@@ -231,6 +242,12 @@ impl Record {
         row.turn_input_tokens = Some(self.input);
         row.turn_output_tokens = Some(self.output);
         row.turn_outcome = Some(self.outcomes);
+        let each = |part: fn(&Source) -> &String| {
+            let parts = |sources: &Vec<Source>| sources.iter().map(part).cloned().collect();
+            any(self.sources.iter().map(|sources| sources.as_ref().map(parts)).collect())
+        };
+        row.turn_source_urls = each(|source| &source.url);
+        row.turn_source_digests = each(|source| &source.digest);
         row
     }
 }

@@ -20,10 +20,11 @@
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt as _};
 use serde_json::{Map, Value, json};
+use webdancer_schemas::digest::sha256_hex;
 
 use super::arguments::strings;
 use super::limits::{ObservationLimits, shorten};
-use super::{BackEnds, Observation, Outcome, Part, Tool, one_line};
+use super::{BackEnds, Observation, Outcome, Part, Source, Tool, one_line};
 
 /// Name of the tool.
 pub const NAME: &str = "search";
@@ -31,6 +32,8 @@ pub const NAME: &str = "search";
 const CONCURRENCY: usize = 5;
 /// Characters of a title, a date and a source.
 const FIELD_CHARS_MAX: usize = 200;
+/// Characters of a URL that is kept as a source's.
+const URL_CHARS_MAX: usize = 2_048;
 
 /// A result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,7 +98,12 @@ impl Tool for Search {
             Err(_) => format!("{}no answer: the search engine failed.", head(query)),
         });
         let outcomes = answers.iter().map(|(_, found)| if found.is_ok() { Outcome::Done } else { Outcome::Outage });
-        Observation { text, outcome: Outcome::of_parts(outcomes) }
+        let outcome = Outcome::of_parts(outcomes);
+        let hits = answers
+            .iter()
+            .filter_map(|(_, found)| found.as_ref().ok())
+            .flat_map(|hits| hits.iter().take(limits.results_max));
+        Observation { text, outcome, sources: hits.map(|hit| source(hit, limits)).collect() }
     }
 
     fn parts(&self, arguments: &Map<String, Value>, limits: &ObservationLimits) -> Result<Vec<Part>, String> {
@@ -161,11 +169,20 @@ fn section(query: &str, hits: &[Hit], limits: &ObservationLimits, room: usize) -
     format!("{}{shown} results:\n\n## Web Results\n{}", head(query), hits.get(..shown).unwrap_or_default().join("\n\n"))
 }
 
+/// A hit as a source: what is shown of it, without its rank.
+fn source(hit: &Hit, limits: &ObservationLimits) -> Source {
+    Source { url: shorten(&one_line(&hit.url), URL_CHARS_MAX), digest: sha256_hex(shown(hit, limits)) }
+}
+
 fn item((index, hit): (usize, &Hit), limits: &ObservationLimits) -> String {
+    format!("{}. {}", index + 1, shown(hit, limits))
+}
+
+fn shown(hit: &Hit, limits: &ObservationLimits) -> String {
     let field = |text: &str| shorten(&one_line(text), FIELD_CHARS_MAX);
     // A bracket would end the title early.
     let title = field(&hit.title).replace(['[', ']'], "|");
-    let mut text = format!("{}. [{title}]({})", index + 1, one_line(&hit.url));
+    let mut text = format!("[{title}]({})", one_line(&hit.url));
     for (label, value) in [("Date published", &hit.date), ("Source", &hit.source)] {
         if let Some(value) = value.as_deref().map(field).filter(|value| !value.is_empty()) {
             text.push_str(&format!("\n{label}: {value}"));
@@ -218,6 +235,11 @@ mod tests {
     const BRIDGE: &str = "A Google search for 'bridge' found 2 results:\n\n## Web Results\n\
          1. [The |old| bridge](https://gazetteer.example/17)\nDate published: Mar 3, 2025\nSource: Gazetteer\n\n\
          It spans the Drava.\n\n2. [Rivers](https://gazetteer.example/6)";
+    /// SHA-256 of what is shown of each.
+    const BRIDGES: [(&str, &str); 2] = [
+        ("https://gazetteer.example/17", "d46caa91abaa2a9426f13d16ff673403ab48d6ebd21e5dfce2915c22f17d335c"),
+        ("https://gazetteer.example/6", "3cbb9da5e127bd2337445b8e9e3e798b04f98c665b75dc86ff3d7030f827f69f"),
+    ];
 
     #[tokio::test]
     async fn an_observation_has_a_numbered_list_for_each_query() {
@@ -226,7 +248,8 @@ mod tests {
             "{BRIDGE}\n=======\nA Google search for 'nothing' found 0 results:\n\nNothing matches. Use fewer or more \
              general words.\n"
         );
-        assert_eq!(found, Observation { text: expected, outcome: Outcome::Done });
+        let sources = BRIDGES.map(|(url, digest)| Source { url: url.to_string(), digest: digest.to_string() });
+        assert_eq!(found, Observation::new(expected, Outcome::Done).of(sources.to_vec()));
     }
 
     #[tokio::test]
@@ -234,7 +257,7 @@ mod tests {
         let found = call(json!({"query": ["broken", "bridge"]}), ObservationLimits::default()).await;
         let expected =
             format!("A Google search for 'broken' found no answer: the search engine failed.\n=======\n{BRIDGE}\n");
-        assert_eq!(found, Observation { text: expected, outcome: Outcome::Outage });
+        assert_eq!((found.text, found.outcome, found.sources.len()), (expected, Outcome::Outage, 2));
     }
 
     #[tokio::test]
@@ -253,6 +276,6 @@ mod tests {
     async fn wrong_arguments_are_explained() {
         let found = call(json!({"queries": ["a"]}), ObservationLimits::default()).await;
         let text = "The call of search is not valid. The argument \"query\" is missing: give an array of strings.\n";
-        assert_eq!(found, Observation { text: text.to_string(), outcome: Outcome::Invalid });
+        assert_eq!(found, Observation::new(text, Outcome::Invalid));
     }
 }

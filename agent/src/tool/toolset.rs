@@ -51,7 +51,7 @@ impl Toolset {
             Err(reason) => Observation::invalid(name, &reason),
         };
         self.count(name, observation.outcome);
-        Observation::new(observation.text, observation.outcome)
+        Observation::new(observation.text, observation.outcome).of(observation.sources)
     }
 
     /// The calls so far, by tool and outcome; unknown tools count as one.

@@ -18,11 +18,12 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt as _};
 use serde_json::{Map, Value, json};
 use url::Url;
+use webdancer_schemas::digest::sha256_hex;
 
 use super::arguments::{string, strings};
 use super::limits::{ObservationLimits, shorten};
 use super::summary::{Summary, conclusion, rank};
-use super::{BackEnds, Observation, Outcome, Part, Tool, harmless, one_line};
+use super::{BackEnds, Observation, Outcome, Part, Source, Tool, harmless, one_line};
 use crate::fetch::url::parse;
 use crate::index::passages::Ranked;
 
@@ -74,6 +75,8 @@ pub struct Visit;
 /// One URL of a call.
 struct Read {
     url: String,
+    /// The page, where there was one.
+    source: Option<Source>,
     said: Said,
     outcome: Outcome,
 }
@@ -88,7 +91,10 @@ enum Said {
 
 impl Visit {
     async fn read(&self, url: String, goal: &str, back_ends: &BackEnds) -> Read {
-        let failed = |reason: &str, outcome| Read { url: url.clone(), said: Said::Summary(no_page(reason)), outcome };
+        let failed = |reason: &str, outcome| {
+            let said = Said::Summary(no_page(reason));
+            Read { url: url.clone(), source: None, said, outcome }
+        };
         let Some(parsed) = parse(&url) else {
             return failed("it is no URL that begins with http:// or https://", Outcome::Invalid);
         };
@@ -100,6 +106,7 @@ impl Visit {
                 return failed("the reader failed", Outcome::Outage);
             }
         };
+        let source = Source { url: parsed.into(), digest: sha256_hex(&page.text) };
         // Before a model sees it, not only before the agent does.
         let text = harmless(titled(&page));
         let said = match &back_ends.summariser {
@@ -112,7 +119,7 @@ impl Visit {
                 }
             },
         };
-        Read { url, said, outcome: Outcome::Done }
+        Read { url, source: Some(source), said, outcome: Outcome::Done }
     }
 }
 
@@ -135,7 +142,8 @@ impl Tool for Visit {
         let pages = stream::iter(urls).map(|url| self.read(url, &goal, back_ends));
         let pages: Vec<Read> = pages.buffered(CONCURRENCY).collect().await;
         let text = limits.join(&pages, |page, room| section(page, &goal, limits.page_words_max, room));
-        Observation { text, outcome: Outcome::of_parts(pages.iter().map(|page| page.outcome)) }
+        let outcome = Outcome::of_parts(pages.iter().map(|page| page.outcome));
+        Observation { text, outcome, sources: pages.into_iter().filter_map(|page| page.source).collect() }
     }
 
     fn parts(&self, arguments: &Map<String, Value>, limits: &ObservationLimits) -> Result<Vec<Part>, String> {
@@ -287,6 +295,12 @@ mod tests {
         as follows: \n\nEvidence in page: \n# Maribor\n\nA city in Slovenia. The river Drava flows through it.\n\n\
         Summary: \nThe river Drava flows through it.";
 
+    /// The page's whole text, whatever of it is shown.
+    fn maribor() -> Source {
+        let digest = "02b49da2ab748a0766008edd964d724b65c28e1da287505456ec80f4edb546ad".to_string();
+        Source { url: "https://gazetteer.example/maribor".to_string(), digest }
+    }
+
     #[tokio::test]
     async fn an_observation_has_evidence_and_summary_for_each_url() {
         let goal = "Name of\nthe river";
@@ -297,9 +311,9 @@ mod tests {
              river as follows: \n\nEvidence in page: \nThe page could not be read: status 404.\n\nSummary: \nNothing is \
              known about this page. Try another one.\n"
         );
-        assert_eq!(found, Observation { text: expected, outcome: Outcome::Done });
+        assert_eq!(found, Observation::new(expected, Outcome::Done).of(vec![maribor()]));
         let found = call(json!({"url": "https://gazetteer.example/maribor", "goal": goal})).await;
-        assert_eq!(found, Observation { text: format!("{MARIBOR}\n"), outcome: Outcome::Done });
+        assert_eq!(found, Observation::new(format!("{MARIBOR}\n"), Outcome::Done).of(vec![maribor()]));
     }
 
     #[tokio::test]
@@ -311,12 +325,12 @@ mod tests {
             ("file:///etc/passwd", Outcome::Invalid, "it is no URL that begins with http:// or https://."),
         ] {
             let found = call(json!({"url": [url], "goal": "g"})).await;
-            assert_eq!(found.outcome, outcome, "{url}");
+            assert_eq!((found.outcome, found.sources.is_empty()), (outcome, true), "{url}");
             assert!(found.text.contains(&format!("The page could not be read: {said}")), "{}", found.text);
         }
         let found = call(json!({"url": ["https://gazetteer.example/maribor"]})).await;
         let text = "The call of visit is not valid. The argument \"goal\" is missing: give a string.\n";
-        assert_eq!(found, Observation { text: text.to_string(), outcome: Outcome::Invalid });
+        assert_eq!(found, Observation::new(text, Outcome::Invalid));
     }
 
     #[tokio::test]

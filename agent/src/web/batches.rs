@@ -49,10 +49,21 @@ pub(super) fn strings(batch: &RecordBatch, name: &str) -> Result<StringArray, Ba
 
 /// A column of lists of strings.
 pub(super) fn string_lists(batch: &RecordBatch, name: &str) -> Result<ListArray, BatchError> {
-    let column = column(batch, name)?;
-    let list = DataType::List(std::sync::Arc::new(Field::new("item", DataType::Utf8, true)));
-    let cast = cast(column, &list).map_err(|e| fault(name, e))?;
-    cast.as_list_opt::<i32>().cloned().ok_or_else(|| fault(name, "is no column of lists of strings"))
+    lists_as(batch, name, list_of(DataType::Utf8), "is no column of lists of strings")
+}
+
+/// A column of lists of lists of strings.
+pub(super) fn lists_of_lists(batch: &RecordBatch, name: &str) -> Result<ListArray, BatchError> {
+    lists_as(batch, name, list_of(list_of(DataType::Utf8)), "is no column of lists of lists of strings")
+}
+
+fn list_of(element: DataType) -> DataType {
+    DataType::List(std::sync::Arc::new(Field::new("item", element, true)))
+}
+
+fn lists_as(batch: &RecordBatch, name: &str, wanted: DataType, otherwise: &str) -> Result<ListArray, BatchError> {
+    let cast = cast(column(batch, name)?, &wanted).map_err(|e| fault(name, e))?;
+    cast.as_list_opt::<i32>().cloned().ok_or_else(|| fault(name, otherwise))
 }
 
 /// The strings of the list in one row; a null list is empty.
@@ -63,6 +74,16 @@ pub(super) fn list(column: &ListArray, row: usize) -> Vec<Option<String>> {
     let values = column.value(row);
     let Some(strings) = values.as_string_opt::<i32>() else { return Vec::new() };
     strings.iter().map(|text| text.map(str::to_string)).collect()
+}
+
+/// The lists of the list in one row, of each the strings that are none of null; a null list is empty.
+pub(super) fn lists(column: &ListArray, row: usize) -> Vec<Option<Vec<String>>> {
+    if column.is_null(row) {
+        return Vec::new();
+    }
+    let values = column.value(row);
+    let Some(inner) = values.as_list_opt::<i32>() else { return Vec::new() };
+    (0..inner.len()).map(|at| inner.is_valid(at).then(|| list(inner, at).into_iter().flatten().collect())).collect()
 }
 
 fn value(column: &StringArray, row: usize) -> Option<String> {

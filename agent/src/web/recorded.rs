@@ -7,15 +7,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use arrow::array::ListArray;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use webdancer_schemas::rows::Trajectory;
 
-use super::batches::{BatchError, list, string_lists};
+use super::batches::{BatchError, list, lists, lists_of_lists, string_lists};
 use crate::tool::limits::{SEPARATOR, split};
-use crate::tool::{Observation, ObservationLimits, Outcome, Outcomes, Part, Tool, Tools, Web, one_line, toolset};
+use crate::tool::{
+    Observation, ObservationLimits, Outcome, Outcomes, Part, Source, Tool, Tools, Web, one_line, toolset,
+};
 
 /// Outcomes of calls whose observations say nothing about the web.
 const NOT_OF_THE_WEB: &[&str] = &["invalid", "miss", "outage", "malformed"];
@@ -58,11 +61,13 @@ impl Recorded {
     /// Adds the observations of a trajectory. Of several of one call the first that was added is served.
     pub fn add(&mut self, row: &Trajectory) {
         let outcomes = row.turn_outcome.as_deref().unwrap_or_default();
-        self.add_turns(&row.turn_tool, &row.turn_arguments, &row.turn_observation, outcomes);
+        let of_turns = |column: &Option<Vec<Option<Vec<String>>>>| column.clone().unwrap_or_default();
+        let sources = sources(of_turns(&row.turn_source_urls), of_turns(&row.turn_source_digests));
+        self.add_turns(&row.turn_tool, &row.turn_arguments, &row.turn_observation, outcomes, &sources);
     }
 
     /// Adds the observations of a batch of trajectories: columns `turn_tool`, `turn_arguments`, `turn_observation`, and
-    /// `turn_outcome` where there is one.
+    /// where there are such `turn_outcome`, `turn_source_urls` and `turn_source_digests`.
     ///
     /// # Errors
     /// A column is missing or of another type.
@@ -71,9 +76,17 @@ impl Recorded {
         let arguments = string_lists(batch, "turn_arguments")?;
         let observations = string_lists(batch, "turn_observation")?;
         let outcomes = batch.column_by_name("turn_outcome").map(|_| string_lists(batch, "turn_outcome")).transpose()?;
+        let of_sources = ["turn_source_urls", "turn_source_digests"];
+        let of_sources =
+            of_sources.map(|name| batch.column_by_name(name).map(|_| lists_of_lists(batch, name)).transpose());
+        let [urls, digests] = of_sources;
+        let (urls, digests) = (urls?, digests?);
         for row in 0..batch.num_rows() {
             let outcomes = outcomes.as_ref().map(|column| list(column, row)).unwrap_or_default();
-            self.add_turns(&list(&tools, row), &list(&arguments, row), &list(&observations, row), &outcomes);
+            let nested =
+                |column: &Option<ListArray>| column.as_ref().map(|column| lists(column, row)).unwrap_or_default();
+            let sources = sources(nested(&urls), nested(&digests));
+            self.add_turns(&list(&tools, row), &list(&arguments, row), &list(&observations, row), &outcomes, &sources);
         }
         Ok(())
     }
@@ -94,6 +107,7 @@ impl Recorded {
         arguments: &[Option<String>],
         observations: &[Option<String>],
         outcomes: &[Option<String>],
+        sources: &[Vec<Source>],
     ) {
         for (turn, ((tool, arguments), observation)) in tools.iter().zip(arguments).zip(observations).enumerate() {
             let outcome = outcomes.get(turn).and_then(Option::as_deref);
@@ -104,7 +118,8 @@ impl Recorded {
                 && let Ok(arguments) = toolset::read(arguments)
             {
                 let outcome = outcome.and_then(Outcome::from_word).unwrap_or(Outcome::Done);
-                self.add_call(tool, &arguments, &Observation::new(observation.clone(), outcome));
+                let sources = sources.get(turn).cloned().unwrap_or_default();
+                self.add_call(tool, &arguments, &Observation::new(observation.clone(), outcome).of(sources));
             }
         }
     }
@@ -126,7 +141,10 @@ impl Recorded {
         let heads: Vec<&str> = parts.iter().map(|part| part.head.as_str()).collect();
         let sections = split(&observation.text, &heads).unwrap_or_default();
         for (part, section) in parts.iter().zip(sections) {
-            let section = || Observation { text: section.to_string(), outcome };
+            // A page's URL is in the key, a result's in the text.
+            let is_of = |source: &&Source| part.key.contains(&source.url) || section.contains(&source.url);
+            let sources = || observation.sources.iter().filter(is_of).cloned().collect();
+            let section = || Observation { text: section.to_string(), outcome, sources: sources() };
             self.parts.entry((name.to_string(), part.key.clone())).or_insert_with(section);
         }
     }
@@ -156,12 +174,14 @@ impl Recorded {
     fn by_parts(&self, name: &str, parts: &[Part]) -> Observation {
         let mut sections = Vec::with_capacity(parts.len());
         let mut outcomes = Vec::with_capacity(parts.len());
+        let mut sources = Vec::new();
         for Part { key, head, missing } in parts {
             let recorded = self.parts.get(&(name.to_string(), key.clone()));
             outcomes.push(recorded.map_or(Outcome::Miss, |part| part.outcome));
             sections.push(recorded.map_or_else(|| format!("{head}{missing}"), |part| part.text.clone()));
+            sources.extend(recorded.iter().flat_map(|part| part.sources.iter().cloned()));
         }
-        Observation::new(sections.join(SEPARATOR) + "\n", Outcome::of_parts(outcomes))
+        Observation::new(sections.join(SEPARATOR) + "\n", Outcome::of_parts(outcomes)).of(sources)
     }
 }
 
@@ -186,6 +206,15 @@ impl Web for Recorded {
     fn calls(&self) -> BTreeMap<String, Outcomes> {
         self.calls.lock().clone()
     }
+}
+
+/// What each turn's observation was made of, from its columns.
+fn sources(urls: Vec<Option<Vec<String>>>, digests: Vec<Option<Vec<String>>>) -> Vec<Vec<Source>> {
+    let of_turn = |(urls, digests): (Option<Vec<String>>, Option<Vec<String>>)| {
+        let both = urls.unwrap_or_default().into_iter().zip(digests.unwrap_or_default());
+        both.map(|(url, digest)| Source { url, digest }).collect()
+    };
+    urls.into_iter().zip(digests).map(of_turn).collect()
 }
 
 /// Arguments as JSON: members by name, strings as the tool normalises them, a string in place of a list of one.

@@ -105,6 +105,8 @@ async fn a_question_becomes_a_trajectory_complete_in_every_column() {
         turn_input_tokens: Some(vec![Some(100); 3]),
         turn_output_tokens: Some(vec![Some(10); 3]),
         turn_tool_ms: Some(vec![Some(2), Some(2), None]),
+        turn_source_urls: Some(vec![Some(vec!["http://a.example/".to_string()]), None, None]),
+        turn_source_digests: Some(vec![Some(vec!["digest of a".to_string()]), None, None]),
         ..Trajectory::default()
     };
     assert_eq!(attempted, Attempted { trajectory: expected, failure: None });

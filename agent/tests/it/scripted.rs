@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use webdancer_agent::chat::{ChatError, ChatModel, ChatRequest, Completion, Finish, Policy, SampledTokens, Usage};
 use webdancer_agent::clock::Clock;
 use webdancer_agent::react::Task;
-use webdancer_agent::tool::{Observation, Outcome, Web};
+use webdancer_agent::tool::{Observation, Outcome, Source, Web};
 
 /// A completion of `text`: 100 tokens read, 10 written.
 #[allow(clippy::needless_update, reason = "what else an endpoint may count does not matter here")]
@@ -100,6 +100,11 @@ impl ChatModel for Scripted {
     }
 }
 
+/// What every observation of a call that was carried out is made of.
+pub(crate) fn source() -> Source {
+    Source { url: "http://a.example/".to_string(), digest: "digest of a".to_string() }
+}
+
 /// Gives observations in order.
 #[derive(Debug, Default)]
 pub(crate) struct Observations {
@@ -110,7 +115,10 @@ pub(crate) struct Observations {
 
 impl Observations {
     pub(crate) fn new(given: &[(&str, Outcome)], clock: Arc<ManualClock>) -> Arc<Observations> {
-        let given = given.iter().map(|(text, outcome)| Observation { text: text.to_string(), outcome: *outcome });
+        let given = given.iter().map(|(text, outcome)| {
+            let sources = if *outcome == Outcome::Done { vec![source()] } else { Vec::new() };
+            Observation { text: text.to_string(), outcome: *outcome, sources }
+        });
         Arc::new(Observations { given: Mutex::new(given.collect()), clock: Some(clock), ..Observations::default() })
     }
 }

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, LargeStringArray, ListBuilder, StringArray, StringB
 use arrow::record_batch::RecordBatch;
 use serde_json::{Value, json};
 use webdancer_agent::index::PageIndex;
-use webdancer_agent::tool::{Observation, ObservationLimits, Outcome, Web};
+use webdancer_agent::tool::{Observation, ObservationLimits, Outcome, Source, Web};
 use webdancer_agent::web::{Closed, Recorded, batches};
 use webdancer_schemas::rows::{Page, Trajectory};
 
@@ -36,8 +36,20 @@ fn trajectory() -> Trajectory {
         turn_arguments: list(|turn| turn.1.to_string()),
         turn_observation: list(|turn| turn.2.clone()),
         turn_outcome: Some(list(|turn| turn.3.to_string())),
+        turn_source_urls: Some(sources("https://a.example/", "https://a.example/")),
+        turn_source_digests: Some(sources("d1", "d2")),
         ..Trajectory::default()
     }
+}
+
+/// What the first two calls were answered from.
+fn sources(first: &str, second: &str) -> Vec<Option<Vec<String>>> {
+    let of = |source: &str| Some(vec![source.to_string()]);
+    vec![of(first), of(second), None, None, None, None]
+}
+
+fn digests(sources: &[Source]) -> Vec<&str> {
+    sources.iter().map(|source| source.digest.as_str()).collect()
 }
 
 fn recorded() -> Recorded {
@@ -52,11 +64,20 @@ fn batch(row: &Trajectory) -> RecordBatch {
         builder.append_value(values.iter().cloned());
         Arc::new(builder.finish())
     };
+    let nested = |values: &Option<Vec<Option<Vec<String>>>>| -> ArrayRef {
+        let mut builder = ListBuilder::new(ListBuilder::new(StringBuilder::new()));
+        let inner =
+            |texts: &Option<Vec<String>>| texts.as_ref().map(|texts| texts.iter().map(Some).collect::<Vec<_>>());
+        builder.append_value(values.as_ref().unwrap().iter().map(inner));
+        Arc::new(builder.finish())
+    };
     RecordBatch::try_from_iter([
         ("turn_tool", list(&row.turn_tool)),
         ("turn_arguments", list(&row.turn_arguments)),
         ("turn_observation", list(&row.turn_observation)),
         ("turn_outcome", list(row.turn_outcome.as_deref().unwrap())),
+        ("turn_source_urls", nested(&row.turn_source_urls)),
+        ("turn_source_digests", nested(&row.turn_source_digests)),
     ])
     .unwrap()
 }
@@ -67,17 +88,18 @@ async fn a_recorded_call_is_matched_by_its_normalised_arguments() {
     of_batches.add_batch(&batch(&trajectory())).unwrap();
     for web in [recorded(), of_batches] {
         assert_eq!((web.name(), web.len()), ("recorded:run-7", 5));
-        for (tool, arguments, expected) in [
+        for (tool, arguments, expected, sources) in [
             // Whole.
-            ("search", json!({"query": ["drava", "The Mura "]}), format!("{DRAVA}\n=======\n{MURA}\n")),
-            ("visit", json!({"url": "https://a.example/", "goal": " its LENGTH"}), format!("{PAGE}\n")),
-            ("convert", json!({"to": "Miles", "value": 725}), "450".to_string()),
+            ("search", json!({"query": ["drava", "The Mura "]}), format!("{DRAVA}\n=======\n{MURA}\n"), vec!["d1"]),
+            ("visit", json!({"url": "https://a.example/", "goal": " its LENGTH"}), format!("{PAGE}\n"), vec!["d2"]),
+            ("convert", json!({"to": "Miles", "value": 725}), "450".to_string(), vec![]),
             // Parts of calls, in any order; a line of equals signs in one is its own.
-            ("search", json!({"query": ["the mura", "Drava"]}), format!("{MURA}\n=======\n{DRAVA}\n")),
-            ("search", json!({"query": "the Mura"}), format!("{MURA}\n")),
+            ("search", json!({"query": ["the mura", "Drava"]}), format!("{MURA}\n=======\n{DRAVA}\n"), vec!["d1"]),
+            ("search", json!({"query": "the Mura"}), format!("{MURA}\n"), vec![]),
         ] {
             let found = call(&web, tool, arguments.clone()).await;
-            assert_eq!(found, Observation { text: expected, outcome: Outcome::Done }, "{tool} {arguments}");
+            assert_eq!((found.text, found.outcome), (expected, Outcome::Done), "{tool} {arguments}");
+            assert_eq!(digests(&found.sources), sources, "{tool} {arguments}");
         }
         // What could not be had cannot be had again.
         for arguments in [
@@ -119,7 +141,7 @@ async fn a_miss_is_said_and_counted() {
         ),
     ] {
         let found = call(&web, tool, arguments.clone()).await;
-        assert_eq!(found, Observation { text: expected, outcome: Outcome::Miss }, "{tool} {arguments}");
+        assert_eq!((found.text, found.outcome), (expected, Outcome::Miss), "{tool} {arguments}");
     }
     for (tool, arguments, expected) in [
         ("calculate", "{}", "There is no tool \"calculate\". The tools are: search, visit, convert.\n"),
@@ -135,7 +157,7 @@ async fn a_miss_is_said_and_counted() {
         ),
     ] {
         let found = web.call(tool, arguments).await;
-        assert_eq!(found, Observation { text: expected.to_string(), outcome: Outcome::Invalid });
+        assert_eq!(found, Observation::new(expected, Outcome::Invalid));
     }
     let calls = web.calls();
     assert_eq!((calls["search"].miss, calls["search"].invalid, calls["search"].done), (2, 1, 0));

@@ -103,10 +103,12 @@ fn a_changed_score_is_the_webs_the_models_or_the_judges() {
     assert_eq!(score, 1.0);
 
     let asked = model.asked().len();
-    for (after, differs, cause, due) in [(&edited, "web", "web", -0.8), (&bold, "policy", "model", -0.8)] {
+    for (after, differs, cause, due, changed) in [(&edited, "web", "web", -0.8, 4), (&bold, "policy", "model", -0.8, 0)]
+    {
         let drift = document(folder, 0, &["eval", "drift", &first, after]);
         let compared = document(folder, 0, &["eval", "compare", &first, after]);
         assert_eq!(compared["split"]["parts"]["parts"], drift["parts"]);
+        assert_eq!(compared["web"]["pages"], json!({"common": 5, "changed": changed}));
         assert_eq!((parts(&drift), &drift["work"]["differs"]), (vec![(cause, due)], &json!(differs)));
         assert_eq!((&drift["attributed_to"], &drift["interaction"]), (&json!([cause]), &Value::Null));
     }
@@ -117,6 +119,7 @@ fn a_changed_score_is_the_webs_the_models_or_the_judges() {
     let before = sql(folder, in_force);
     let told = text(&webdancer(folder, &["eval", "compare", &first, &edited], b"").stdout);
     assert!(told.contains("What changed Pass@1") && told.contains("points: by the web."), "{told}");
+    assert!(told.contains("The web between them: 4 of 5 pages that both runs read had changed."), "{told}");
     let refused = webdancer(folder, &["eval", "compare", &bold, &lenient], b"");
     let due = format!("`webdancer eval drift {bold} {lenient}`");
     assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(&due), "{}", text(&refused.stderr));
@@ -301,7 +304,7 @@ fn attempts_that_read_their_question_on_a_page_are_flagged_and_scored_apart() {
     assert_eq!(report[0]["contamination"]["flagged"], json!([]));
     let shown = text(&webdancer(folder, &["eval", "report", "--run", &leaking], b"").stdout);
     assert!(shown.contains("Contamination: 1 of 5 attempts saw question or answer"), "{shown}");
-    assert!(shown.contains("elsewhere on a visited page is not found"), "{shown}");
+    assert!(shown.contains("what stands elsewhere on another page is not found"), "{shown}");
     // The address that a gated question led to has its words, and a report is passed on.
     let of = format!(
         "SELECT qa_id, method, question, answer FROM qa WHERE qa_id = '{}'",

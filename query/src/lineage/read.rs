@@ -1,6 +1,7 @@
-//! Which text of a page a visit read: that of the attempt's closed web, or what the lake had fetched last when it ended.
+//! Which text of a page a visit read: that of the attempt's closed web, or the one whose digest it recorded, or where it
+//! recorded none what the lake had fetched last when it ended.
 //!
-//! A URL is fetched again and again, and its text changes. All visits are looked up together, by their URLs: a closed web's in
+//! A URL is fetched again and again, and its text changes. All visits are looked up together: a closed web's by their URLs in
 //! its pin, all others in `pages`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,10 @@ pub(super) struct Visit {
     pub(super) run: Option<String>,
     /// When the attempt ended.
     pub(super) time: DateTime<Utc>,
-    /// As the agent wrote it.
+    /// Canonical where it is known what was read, else as the agent wrote it.
     pub(super) url: String,
+    /// Digest of the text that was read.
+    pub(super) read: Option<String>,
 }
 
 /// Trajectories with the keys of the pages that they read: digests, and URLs where there is none. Such a URL of a gated attempt
@@ -57,6 +60,8 @@ struct Pages {
     pinned: BTreeMap<String, BTreeMap<String, String>>,
     /// Digests by URL, each from when on it was fetched there, in this order.
     fetched: BTreeMap<String, Vec<(DateTime<Utc>, String)>>,
+    /// Those digests that visits recorded whose texts the lake has.
+    stored: BTreeSet<String>,
 }
 
 impl Pages {
@@ -68,7 +73,8 @@ impl Pages {
         for visit in visits {
             match visit.run.as_ref().and_then(|run| webs.get(run)) {
                 Some(pin) => closed.entry(pin).or_default().insert(&visit.url),
-                None => open.insert(&visit.url),
+                None if visit.read.is_none() => open.insert(&visit.url),
+                None => false,
             };
         }
         let mut pinned = BTreeMap::new();
@@ -83,7 +89,9 @@ impl Pages {
             }
         }
         let fetched = fetched(engine, &open.into_iter().collect::<Vec<_>>()).await?;
-        Ok(Pages { webs, pinned, fetched })
+        let read: BTreeSet<&str> = visits.iter().filter_map(|visit| visit.read.as_deref()).collect();
+        let stored = stored(engine, &read.into_iter().collect::<Vec<_>>()).await?;
+        Ok(Pages { webs, pinned, fetched, stored })
     }
 
     /// The digest of what a visit read. A closed web has nothing but its pin.
@@ -91,6 +99,9 @@ impl Pages {
         let pin = visit.run.as_ref().and_then(|run| self.webs.get(run));
         if let Some(pages) = pin.and_then(|pin| self.pinned.get(pin)) {
             return pages.get(&visit.url);
+        }
+        if let Some(read) = &visit.read {
+            return self.stored.get(read);
         }
         let fetched = self.fetched.get(&visit.url)?;
         let until = fetched.partition_point(|(time, _)| *time <= visit.time);
@@ -141,6 +152,16 @@ async fn in_pin(engine: &QueryEngine, digest: &str, urls: &[&str]) -> Result<Opt
         }
     }
     Ok(Some(found))
+}
+
+/// Those of these digests whose texts are in `pages`.
+async fn stored(engine: &QueryEngine, digests: &[&str]) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for list in lists(digests) {
+        let sql = format!("SELECT DISTINCT digest FROM pages WHERE digest {list}");
+        found.extend(rows(engine, &sql).await?.iter().filter_map(|row| text(row, "digest")).map(str::to_string));
+    }
+    Ok(found)
 }
 
 /// The digests that were fetched from URLs, or from what led there, each from when on.

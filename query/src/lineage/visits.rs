@@ -53,9 +53,10 @@ pub(super) async fn trajectories_of(engine: &QueryEngine, pages: &[&str], rows_m
             continue;
         }
         let quoted: Vec<String> = urls.iter().map(|url| literal(&Value::from(url.as_str()).to_string())).collect();
-        let holds: Vec<String> = quoted.iter().map(|url| format!("strpos(arguments, {url}) > 0")).collect();
+        let mut holds: Vec<String> = quoted.iter().map(|url| format!("strpos(arguments, {url}) > 0")).collect();
+        holds.push(format!("array_has(digests, {})", literal(page)));
         let mut visited = visits(engine, "true", &format!("({})", holds.join(" OR "))).await?;
-        visited.retain(|visit| urls.contains(&visit.url));
+        visited.retain(|visit| urls.contains(&visit.url) || visit.read.as_deref() == Some(*page));
         let read = keys_read(engine, &visited).await?;
         let readers = read.iter().filter(|(_, key)| key.as_str() == *page);
         let readers: BTreeSet<&str> = readers.map(|(trajectory, _)| trajectory.as_str()).collect();
@@ -73,29 +74,39 @@ pub(super) async fn trajectories_of(engine: &QueryEngine, pages: &[&str], rows_m
 /// The visits in those calls that meet a condition, of the trajectories that meet one.
 async fn visits(engine: &QueryEngine, trajectories: &str, calls: &str) -> Result<BTreeSet<Visit>> {
     let sql = format!(
-        "SELECT trajectory_id, run_id, event_time, arguments FROM ( \
-           SELECT trajectory_id, run_id, event_time, unnest(turn_tool) AS tool, unnest(turn_arguments) AS arguments \
+        "SELECT trajectory_id, run_id, event_time, arguments, urls, digests FROM ( \
+           SELECT trajectory_id, run_id, event_time, unnest(turn_tool) AS tool, unnest(turn_arguments) AS arguments, \
+             unnest(turn_source_urls) AS urls, unnest(turn_source_digests) AS digests \
            FROM trajectories WHERE {trajectories} \
          ) WHERE tool = 'visit' AND {calls}"
     );
     Ok(rows(engine, &sql).await?.iter().flat_map(visits_of).collect())
 }
 
-/// The visits of a call.
+/// The visits of a call: of what it read, where that is recorded, else of what it asked for.
 fn visits_of(row: &Map<String, Value>) -> Vec<Visit> {
     let time: Option<DateTime<Utc>> = text(row, "event_time").and_then(|time| time.parse().ok());
     let (Some(trajectory), Some(time)) = (text(row, "trajectory_id"), time) else { return Vec::new() };
     let run = text(row, "run_id").map(str::to_string);
-    let visit = |url| Visit { trajectory: trajectory.to_string(), run: run.clone(), time, url };
-    urls(text(row, "arguments").unwrap_or_default()).into_iter().map(visit).collect()
+    let visit = |(url, read)| Visit { trajectory: trajectory.to_string(), run: run.clone(), time, url, read };
+    let texts = |name: &str| row.get(name).map(strings).unwrap_or_default();
+    let read: Vec<_> = texts("urls").into_iter().zip(texts("digests").into_iter().map(Some)).collect();
+    let asked = || urls(text(row, "arguments").unwrap_or_default()).into_iter().map(|url| (url, None)).collect();
+    let visits = if read.is_empty() { asked() } else { read };
+    visits.into_iter().map(visit).collect()
 }
 
 /// The URLs of a call of `visit`, as written: one, or a list of them.
 fn urls(arguments: &str) -> Vec<String> {
     let Ok(arguments) = serde_json::from_str::<Value>(arguments) else { return Vec::new() };
-    match arguments.get("url") {
-        Some(Value::String(url)) => vec![url.clone()],
-        Some(Value::Array(urls)) => urls.iter().filter_map(Value::as_str).map(str::to_string).collect(),
+    arguments.get("url").map(strings).unwrap_or_default()
+}
+
+/// A text, or those of a list.
+fn strings(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_string).collect(),
         _ => Vec::new(),
     }
 }

@@ -22,5 +22,7 @@ SELECT
     unnest(array_resize(turn_outcome, turns)) AS outcome,
     unnest(array_resize(turn_input_tokens, turns)) AS input_tokens,
     unnest(array_resize(turn_output_tokens, turns)) AS output_tokens,
-    unnest(array_resize(turn_tool_ms, turns)) AS tool_ms
+    unnest(array_resize(turn_tool_ms, turns)) AS tool_ms,
+    unnest(array_resize(turn_source_urls, turns)) AS source_urls,
+    unnest(array_resize(turn_source_digests, turns)) AS source_digests
 FROM counted

@@ -174,7 +174,8 @@ async fn what_is_beyond_the_limits_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_visit_read_the_page_of_its_closed_web_or_what_was_fetched_last_before_the_attempt_ended() {
+async fn a_visit_read_the_page_of_its_closed_web_or_what_it_recorded_or_what_was_fetched_last_before_the_attempt_ended()
+{
     let (url, other) = ("https://a.example/1", "https://a.example/2");
     let page = |hour: u32, asked: &str, arrived: &str, digest: Option<&str>, text: &str| {
         json!({"event_id": format!("p{hour}"), "event_time": format!("2026-01-01T{hour:02}:00:00Z"), "url": asked,
@@ -218,7 +219,16 @@ async fn a_visit_read_the_page_of_its_closed_web_or_what_was_fetched_last_before
         ("t7", Some("texts"), 5, url, "3e6847a3"),
         ("t8", Some("gone"), 5, url, "new"),
     ];
-    let attempts: Vec<Value> = read.iter().map(|(id, run, hour, url, _)| attempt(id, *run, *hour, url)).collect();
+    // What was read is recorded: the text of then, of another spelling of the address, and one that the lake does not have.
+    let recorded = [("t10", "old", "old"), ("t11", "unknown", url)];
+    let recording = |id: &str, digest: &str| {
+        let mut row = attempt(id, Some("live"), 5, "https://A.example:443/1");
+        let columns = json!({"turn_source_urls": [[url]], "turn_source_digests": [[digest]]});
+        row.as_object_mut().unwrap().extend(columns.as_object().unwrap().clone());
+        row
+    };
+    let mut attempts: Vec<Value> = read.iter().map(|(id, run, hour, url, _)| attempt(id, *run, *hour, url)).collect();
+    attempts.extend(recorded.map(|(id, digest, _)| recording(id, digest)));
     let memory = Memory::default().with(Kind::Page, &pages).with(Kind::Run, &runs).with(Kind::Trajectory, &attempts);
     let engine = memory.engine();
     for (name, sql) in pins {
@@ -227,14 +237,15 @@ async fn a_visit_read_the_page_of_its_closed_web_or_what_was_fetched_last_before
     let keys = |found: &Lineage, kind: NodeKind| -> Vec<String> {
         found.nodes.iter().filter(|node| node.kind == kind).map(|node| node.id.key.clone()).collect()
     };
-    for (id, _, _, _, due) in read {
+    for (id, due) in read.map(|(id, _, _, _, due)| (id, due)).into_iter().chain(recorded.map(|(id, _, due)| (id, due)))
+    {
         let up = LineageLimits { up_max: 1, down_max: 0, ..LineageLimits::default() };
         let found = keys(&lineage(&engine, id, &up).await.unwrap(), NodeKind::Page);
         assert!(found.len() == 1 && found[0].starts_with(due), "{id}: {found:?}, not {due}");
     }
     let down = LineageLimits { up_max: 0, down_max: 1, ..LineageLimits::default() };
     for (page, due) in [
-        ("page:old", vec!["t1", "t4", "t5"]),
+        ("page:old", vec!["t1", "t10", "t4", "t5"]),
         ("page:new", vec!["t2", "t8"]),
         ("page:moved", vec!["t3"]),
         ("page:beside", vec![]),
@@ -244,7 +255,7 @@ async fn a_visit_read_the_page_of_its_closed_web_or_what_was_fetched_last_before
     }
     let one = lineage(&engine, "page:old", &LineageLimits { rows_max: 1, ..down }).await.unwrap();
     let cut: Vec<_> = one.cut.iter().filter(|cut| cut.kind == NodeKind::Trajectory).collect();
-    assert_eq!((cut.len(), cut[0].shown, cut[0].total), (1, 1, 3));
+    assert_eq!((cut.len(), cut[0].shown, cut[0].total), (1, 1, 4));
 }
 
 /// The specification as its project publishes it (commit 8f02abf of OpenLineage/OpenLineage, Apache 2.0).

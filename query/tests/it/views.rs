@@ -44,7 +44,8 @@ async fn turns_are_what_their_sql_says_whatever_the_lists_lengths() {
             2,
             json!({"turn_tool": ["a", null], "turn_thought": ["x", "y"], "turn_ms": [1, 2],
             "turn_arguments": ["{}", null], "turn_observation": ["o", null], "turn_observation_digest": ["d", null],
-            "turn_outcome": ["done", null], "turn_input_tokens": [10, 20], "turn_output_tokens": [3, 4], "turn_tool_ms": [8, null]}),
+            "turn_outcome": ["done", null], "turn_input_tokens": [10, 20], "turn_output_tokens": [3, 4], "turn_tool_ms": [8, null],
+            "turn_source_urls": [["u", "v"], null], "turn_source_digests": [["e", "f"], null]}),
         ),
         trajectory("more tools", 1, json!({"turn_tool": ["a", "b", "c"], "turn_thought": ["x"]})),
         trajectory("more thoughts", 1, json!({"turn_tool": ["a"], "turn_thought": ["x", "y", "z"]})),
@@ -65,6 +66,9 @@ async fn turns_are_what_their_sql_says_whatever_the_lists_lengths() {
     let costs =
         "SELECT outcome, input_tokens, output_tokens, tool_ms FROM turns WHERE trajectory_id = 'fits' ORDER BY turn";
     assert_eq!(csv(&engine, costs).await, ["done,10,3,8", ",20,4,"]);
+    let sources =
+        "SELECT turn, unnest(source_urls) AS url, unnest(source_digests) AS digest FROM tool_calls ORDER BY url";
+    assert_eq!(csv(&engine, sources).await, ["0,u,e", "0,v,f"]);
 }
 
 #[tokio::test]

@@ -90,6 +90,11 @@ row! {
         /// Wall-clock milliseconds of each turn's tool call, a part of `turn_ms`; the rest is the model's. Null where
         /// nothing was called.
         turn_tool_ms: Option<Vec<Option<i64>>>,
+        /// URLs of what each call was answered from: the pages that a visit could read, canonical, or the results that a
+        /// search found, in their order. Null where there were none, or nothing says.
+        turn_source_urls: Option<Vec<Option<Vec<String>>>>,
+        /// SHA-256 of each of these, hex: of a page's whole text, as `pages.digest`, or of a result as it is shown.
+        turn_source_digests: Option<Vec<Option<Vec<String>>>>,
     }
 }
 

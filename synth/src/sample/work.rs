@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use webdancer_agent::chat::ChatError;
 use webdancer_agent::react::{Failure, React, Task};
@@ -48,6 +49,8 @@ enum Admitted {
 
 /// What became of an attempt.
 enum Outcome {
+    /// It is there, to be recorded.
+    Made(Box<Trajectory>),
     Recorded,
     Failed(String),
     /// Stopped before it was made.
@@ -95,8 +98,15 @@ impl Work {
         }
     }
 
-    /// Makes one attempt after the other until there are no more or something stops it.
+    /// Makes one attempt after the other until there are no more or something stops it. While an attempt is being recorded
+    /// the next one is made: a model is not kept waiting for a disk.
     pub(super) async fn lane(self: Arc<Work>) -> Result<(), SampleError> {
+        let mut recording = JoinSet::new();
+        let made = self.clone().make_all(&mut recording).await;
+        recorded(&mut recording).await.and(made)
+    }
+
+    async fn make_all(self: Arc<Work>, recording: &mut JoinSet<Result<(), SampleError>>) -> Result<(), SampleError> {
         let mut stopped = self.stopped();
         loop {
             let settled = self.settled.notified();
@@ -116,16 +126,41 @@ impl Work {
                 _ = stopped.wait_for(Option::is_some) => Ok(None),
                 claimed = self.source.next() => claimed,
             };
-            let outcome = match &claimed {
-                Ok(Some(claim)) => self.make(claim, &mut stopped).await,
-                _ => Ok(Outcome::Left),
+            let claimed = match claimed {
+                Ok(Some(claim)) => claim,
+                none => {
+                    self.settle(None, &Outcome::Left);
+                    return none.map(|_| ()).map_err(SampleError::from);
+                }
             };
-            self.settle(claimed.as_ref().ok().and_then(Option::as_ref), &outcome);
-            outcome?;
-            if claimed?.is_none() {
-                return Ok(());
+            let making = self.make(&claimed, &mut stopped);
+            tokio::pin!(making);
+            let outcome = loop {
+                tokio::select! {
+                    outcome = &mut making => break outcome,
+                    // A log that takes nothing more ends the lane at once.
+                    Some(done) = recording.join_next() => check(done)?,
+                }
+            };
+            match outcome {
+                Outcome::Made(trajectory) => {
+                    // One at a time: there are no more that wait than lanes.
+                    recorded(recording).await?;
+                    recording.spawn(self.clone().keep(claimed, *trajectory));
+                }
+                outcome => self.settle(Some(&claimed), &outcome),
             }
         }
+    }
+
+    /// Records an attempt and counts it.
+    async fn keep(self: Arc<Work>, claim: Claim, trajectory: Trajectory) -> Result<(), SampleError> {
+        let outcome = self.record(&claim, trajectory).await;
+        if outcome.is_ok() {
+            self.source.done(&claim);
+        }
+        self.settle(Some(&claim), outcome.as_ref().unwrap_or(&Outcome::Left));
+        outcome.map(|_| ())
     }
 
     /// Whether one more attempt may be begun; then it counts as under way.
@@ -148,10 +183,10 @@ impl Work {
     }
 
     /// Counts an attempt that is not under way any more.
-    fn settle(&self, claim: Option<&Claim>, outcome: &Result<Outcome, SampleError>) {
+    fn settle(&self, claim: Option<&Claim>, outcome: &Outcome) {
         let mut tally = self.tally.lock();
         tally.running -= 1;
-        if let (Some(claim), Ok(Outcome::Failed(reason))) = (claim, outcome) {
+        if let (Some(claim), Outcome::Failed(reason)) = (claim, outcome) {
             tally.failed += 1;
             tally.failed_in_a_row += 1;
             let attempt = &claim.attempt;
@@ -172,7 +207,7 @@ impl Work {
     }
 
     /// Makes one attempt, with its retries.
-    async fn make(&self, claim: &Claim, stopped: &mut watch::Receiver<Option<Stop>>) -> Result<Outcome, SampleError> {
+    async fn make(&self, claim: &Claim, stopped: &mut watch::Receiver<Option<Stop>>) -> Outcome {
         let attempt = &claim.attempt;
         let trajectory_id = self.run.trajectory_id(attempt).to_string();
         let task = Task {
@@ -189,35 +224,31 @@ impl Work {
         for tries in 0.. {
             let attempted = self.agent.attempt(&task).await;
             self.count_tokens(&attempted.trajectory);
-            let Some(failure) = attempted.failure else {
-                let outcome = self.record(claim, attempted.trajectory).await?;
-                self.source.done(claim);
-                return Ok(outcome);
-            };
+            let Some(failure) = attempted.failure else { return Outcome::Made(Box::new(attempted.trajectory)) };
             let again = match &failure {
                 Failure::Model(ChatError::BudgetSpent(_)) => {
                     self.stop(Stop::Budget(failure.to_string()));
-                    return Ok(Outcome::Left);
+                    return Outcome::Left;
                 }
                 Failure::Model(ChatError::Unreachable { .. }) => {
                     self.stop(Stop::Unreachable(failure.to_string()));
-                    return Ok(Outcome::Left);
+                    return Outcome::Left;
                 }
                 Failure::Model(ChatError::Refused { .. }) => false,
                 _ => tries < self.config.retries_max,
             };
             if !again {
                 self.source.done(claim);
-                return Ok(Outcome::Failed(failure.to_string()));
+                return Outcome::Failed(failure.to_string());
             }
             tracing::debug!(qa_id = task.qa_id, attempt = task.attempt, %failure, "attempt begun anew");
             self.tally.lock().retried += 1;
             tokio::select! {
-                _ = stopped.wait_for(Option::is_some) => return Ok(Outcome::Left),
+                _ = stopped.wait_for(Option::is_some) => return Outcome::Left,
                 () = sleep(delay) => delay = (delay * 2).min(RETRY_DELAY_MAX),
             }
         }
-        Ok(Outcome::Left)
+        Outcome::Left
     }
 
     fn count_tokens(&self, trajectory: &Trajectory) {
@@ -260,6 +291,18 @@ impl Work {
         let parents = vec![claim.attempt.question.qa_id.clone()];
         Ok(event.with_id(self.run.trajectory_id(&claim.attempt)).with_run(&self.run.id).with_parents(parents))
     }
+}
+
+/// Waits for what is being recorded.
+async fn recorded(recording: &mut JoinSet<Result<(), SampleError>>) -> Result<(), SampleError> {
+    while let Some(done) = recording.join_next().await {
+        check(done)?;
+    }
+    Ok(())
+}
+
+fn check(done: Result<Result<(), SampleError>, JoinError>) -> Result<(), SampleError> {
+    done.map_err(|error| SampleError::Internal(error.to_string()))?
 }
 
 fn has_tokens(trajectory: &Trajectory) -> bool {

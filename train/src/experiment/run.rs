@@ -106,6 +106,7 @@ pub fn run(
         title: plan.title.clone(),
         question: plan.question.clone(),
         quick: args.quick,
+        preset: args.preset.clone(),
         metrics: plan.metrics.clone(),
         curves: plan.curves.clone(),
         minutes,

@@ -12,6 +12,7 @@ use webdancer_schemas::digest::sha256_hex;
 
 use super::ExperimentArgs;
 use super::plan::{Begin, ExperimentError, Plan, StageKind, StagePlan};
+use crate::config::{DAPO_PRESETS, PRESETS};
 use crate::data::Pin;
 
 /// Hex digits of a stage's name.
@@ -69,6 +70,10 @@ impl Work {
             let names: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
             return Err(ExperimentError::new(format!("--only {unknown}: the arms are {}", names.join(", "))));
         }
+        if let Some(name) = args.preset.as_ref().filter(|name| !presets().contains(&name.as_str())) {
+            let known = presets().join(" and ");
+            return Err(ExperimentError::new(format!("--preset {name}: those of both SFT and DAPO are {known}")));
+        }
         let seeds = args.seeds.unwrap_or(if args.quick { 1 } else { plan.seeds });
         let mut builder = Builder { plan, args, pins: HashMap::new(), places: HashMap::new(), work: Work::default() };
         for seed in 1..=seeds {
@@ -102,6 +107,10 @@ impl Builder<'_> {
         let mut settings = self.plan.settings(stage, self.args.quick);
         let number = i64::try_from(seed).map_err(|_| ExperimentError::new(format!("seed {seed}: is too large")))?;
         settings.insert("seed".to_string(), Value::Integer(number));
+        // An evaluation is of the size of what it evaluates.
+        if let Some(preset) = self.args.preset.as_ref().filter(|_| stage.run.trains()) {
+            settings.insert("preset".to_string(), Value::String(preset.clone()));
+        }
         let (names, pages) = (self.plan.pins(stage).to_vec(), self.plan.pages(stage).map(str::to_string));
         let pin_ids = names.iter().chain(&pages).map(|name| self.pin(name)).collect::<Result<Vec<_>, _>>()?;
         let before = after.and_then(|place| self.work.stages.get(place)).map(|stage| stage.id.clone());
@@ -136,6 +145,12 @@ impl Builder<'_> {
         self.pins.insert(name.to_string(), digest.clone());
         Ok(digest)
     }
+}
+
+/// The presets that every kind of training has.
+fn presets() -> Vec<&'static str> {
+    let of_dapo = |name: &&str| DAPO_PRESETS.iter().any(|(known, _)| known == name);
+    PRESETS.iter().map(|(name, _)| *name).filter(of_dapo).collect()
 }
 
 /// The folder of a stage.
@@ -182,6 +197,7 @@ arms = [
             jobs: None,
             minutes: None,
             only: Vec::new(),
+            preset: None,
             json: false,
             quick: false,
         }
@@ -228,6 +244,17 @@ arms = [
         std::fs::write(pins.path().join("s/manifest.json"), manifest.to_string()).unwrap();
         let changed = work(&args(pins.path())).unwrap();
         assert!(ids(&changed).iter().all(|id| !ids(&first).contains(id)), "what follows it is changed, too");
+    }
+
+    #[test]
+    fn a_preset_stands_in_for_that_of_every_training_and_for_nothing_else() {
+        let pins = pins();
+        let with = |preset: &str| work(&ExperimentArgs { preset: Some(preset.to_string()), ..args(pins.path()) });
+        let stages = with("30m").unwrap().stages;
+        let presets: Vec<_> = stages.iter().take(7).map(|stage| stage.settings.get("preset")?.as_str()).collect();
+        assert_eq!(presets, [Some("30m"), None, None, Some("30m"), None, Some("30m"), Some("30m")]);
+        assert_eq!(stages[5].settings["schedule"]["steps_max"].as_integer(), Some(3), "what an arm sets stays");
+        assert_eq!(with("7b").unwrap_err(), "--preset 7b: those of both SFT and DAPO are demo and 30m");
     }
 
     #[test]

@@ -144,6 +144,9 @@ pub struct Results {
     pub question: String,
     /// Whether it was only tried whether all of it runs.
     pub quick: bool,
+    /// The preset that stood in for those of the file.
+    #[serde(default)]
+    pub preset: Option<String>,
     /// Metrics of the table.
     pub metrics: Vec<String>,
     /// Metrics to plot.
@@ -173,7 +176,9 @@ impl Results {
         let Results { title, question, device, seconds, minutes, .. } = self;
         let Program { version, libtorch, sha256 } = &self.program;
         let quick = "Tried with `--quick`: it says whether all of it runs, and nothing about the question.\n\n";
-        let quick = if self.quick { quick } else { "" };
+        let quick = if self.quick { quick.to_string() } else { String::new() };
+        let preset = self.preset.as_ref().map(|name| format!("Trained by the preset `{name}` in place of the file's.\n\n"));
+        let quick = quick + &preset.unwrap_or_default();
         format!(
             "# {title}\n\n{question}\n\n{quick}{}\nMeans over the seeds that are done, in brackets the lowest and the highest of \
              them: a spread, and no interval of confidence.\n{}{}\n## How\n\nwebdancer-train {version}, SHA-256 {sha256}; libtorch \

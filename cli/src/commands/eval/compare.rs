@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 use webdancer_eval::compare::{CompareError, Comparison, compare};
+use webdancer_eval::drift::web::{self, WebChange};
 use webdancer_eval::run::{Run, of_runs};
 
 use super::drift::Split;
 use super::reading::{no_attempts, options, prepare, runs_where, write_file};
 use crate::args::CompareArgs;
+use crate::columns::query;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
@@ -18,6 +20,8 @@ struct Summary {
     comparison: Comparison,
     /// Why the score changed.
     split: Split,
+    /// What of the web differed.
+    web: WebChange,
 }
 
 /// Of two runs that two judges judged.
@@ -42,9 +46,12 @@ pub(super) async fn run(context: &Context, args: &CompareArgs) -> Result<(), Fai
     let comparison = comparison?;
     write_file(view.svg.as_deref(), || comparison.svg())?;
     let split = Split::of(context, [before, after], &options(view)).await;
-    let both = |comparison: String, split: String| format!("{comparison}\n{}", split.trim_end());
+    let web = web::read(&query(context, &web::sql(before, after)).await?)
+        .map_err(|error| Failure::failed(format!("what calls read: {error}")))?;
+    let told = web.sentence().map(|told| format!("\n\n{told}")).unwrap_or_default();
+    let both = |comparison: String, split: String| format!("{comparison}\n{}{told}", split.trim_end());
     match (context.json, view.markdown) {
-        (true, _) => output::json(&Summary { comparison, split }),
+        (true, _) => output::json(&Summary { comparison, split, web }),
         (false, true) => output::line(&both(comparison.markdown(), split.markdown())),
         (false, false) => output::line(&both(comparison.text(), split.text())),
     }

@@ -4,15 +4,17 @@ use std::cmp::Ordering;
 
 use maud::{Markup, html};
 use serde_json::json;
+use webdancer_schemas::kind::Kind;
 
 use crate::compare::{Comparison, Flip, compare};
 use crate::dashboard::board::{self, Board};
 use crate::dashboard::chart::{Chart, Dot, Unit};
 use crate::dashboard::fault::Fault;
 use crate::dashboard::page::{Answer, Nav, Page, command};
-use crate::dashboard::request::{Asked, path_part, query_of};
+use crate::dashboard::request::{Asked, Form, path_part, query_of};
 use crate::dashboard::table::{Cell, Column, Table};
 use crate::dashboard::{figures, format};
+use crate::drift::web::{self, WebChange};
 use crate::render::few;
 use crate::report::Options;
 
@@ -29,8 +31,11 @@ pub(super) async fn show(asked: Asked) -> Result<Answer, Fault> {
     let mut page = Page::new("Compare", Nav::Runs).crumb("Runs", "/runs");
     page.behind(board.behind);
     let open = asked.app.settings().restricted;
-    page.data(json!(shown_to(&comparison, open)));
-    let body = body(&asked, &comparison, &mut page)?;
+    let web = web_between(&asked, before, after).await?;
+    let mut twin = json!(shown_to(&comparison, open));
+    twin["web"] = json!(web);
+    page.data(twin);
+    let body = body(&asked, &comparison, web, &mut page)?;
     page.body(body);
     Ok(page.into())
 }
@@ -47,6 +52,19 @@ async fn compared(asked: &Asked, before: &str, after: &str) -> Result<Comparison
     Ok(made.await?.value.as_ref().clone())
 }
 
+/// What of the web differed; None where a page would have to wait for it.
+async fn web_between(asked: &Asked, before: &str, after: &str) -> Result<Option<WebChange>, Fault> {
+    let settings = asked.app.settings();
+    let wait = if asked.form == Form::Html { settings.patience } else { settings.query_time };
+    let key = format!("web between {}", json!([before, after]));
+    let (app, sql) = (asked.app.clone(), web::sql(before, after));
+    let reading = async move {
+        web::read(&app.batches(&sql).await?).map_err(|error| Fault::failed("what calls read cannot be told", &error))
+    };
+    let made = asked.app.memo_within(wait, &key, &[Kind::Trajectory], reading).await?;
+    Ok(made.map(|made| *made.value))
+}
+
 /// Without questions of gated benchmarks, for those who may not see them.
 fn shown_to(comparison: &Comparison, open: bool) -> Comparison {
     let mut shown = comparison.clone();
@@ -58,7 +76,7 @@ fn shown_to(comparison: &Comparison, open: bool) -> Comparison {
     shown
 }
 
-fn body(asked: &Asked, comparison: &Comparison, page: &mut Page) -> Result<Markup, Fault> {
+fn body(asked: &Asked, comparison: &Comparison, web: Option<WebChange>, page: &mut Page) -> Result<Markup, Fault> {
     let open = asked.app.settings().restricted;
     let shown = shown_to(comparison, open);
     let withheld = comparison.fixed.len() + comparison.broken.len() - shown.fixed.len() - shown.broken.len();
@@ -77,6 +95,11 @@ fn body(asked: &Asked, comparison: &Comparison, page: &mut Page) -> Result<Marku
         p {
             "Before: " (link(&comparison.before.run_id)) " · after: " (link(&comparison.after.run_id)) " · "
             a href={ "/compare" (query_of(swapped)) } { "the other way round" }
+        }
+        @match web.map(|web| web.sentence()) {
+            Some(Some(told)) => { p { (told) } }
+            Some(None) => {}
+            None => { p.note { "What of the web differed is being read: reload to see it." } }
         }
         p { "Why the score changed, the judge, the model or the web: " (command(&why(comparison))) }
         (chart)

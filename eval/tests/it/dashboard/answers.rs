@@ -63,7 +63,7 @@ async fn a_runs_twin_is_its_report() {
         "Contamination: 1 of 9 attempts saw question or answer",
         "attempts that went on after it",
         "http://x.example/list",
-        "a question that stands elsewhere on a visited page is not found",
+        "in the whole of those that the lake has as they were read",
     ] {
         assert!(page.contains(told), "{told} is not in {page}");
     }
@@ -75,8 +75,52 @@ async fn a_runs_twin_is_its_report() {
     assert!(page.contains("observations are being read") && page.contains("What it took"), "{page}");
     let file = hasty.page("/runs/r2?download=report").await;
     assert!(
-        file.contains("Contamination: 1 of 9") && file.contains("elsewhere on a visited page is not found"),
+        file.contains("Contamination: 1 of 9") && file.contains("what stands elsewhere on another page is not found"),
         "{file}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_found_anywhere_on_a_page_that_the_lake_has_as_it_was_read() {
+    let mut lake = two_runs().await;
+    let text = "In which year was the bridge at Lund built?";
+    lake.append(Kind::Qa, &[question("q2", "small", text, json!({"level": 1}))]).await;
+    let page = |digest: &str, text: &str, hour: u32| {
+        json!({"url": "http://x.example/list", "final_url": "http://x.example/list", "root_url": "http://x.example/",
+            "depth": 0, "status": 200, "digest": digest, "text": text, "event_time": format!("2026-01-01T{hour:02}:00:00Z")})
+    };
+    let asking = format!("Bridges. Lists of them. Asked was: {text}");
+    // Fetched twice with the question, then without it.
+    let pages = [page("asking", &asking, 1), page("asking", &asking, 2), page("silent", "Bridges.", 3)];
+    lake.append(Kind::Page, &pages).await;
+    let read = |number: i64, tool: &str, digest: &str| {
+        let mut row = attempt("r2", "q2", number, "beta");
+        for (name, list) in [
+            ("turn_tool", json!([tool, null])),
+            ("turn_arguments", json!(["{}", null])),
+            ("turn_observation", json!(["An excerpt.", null])),
+            ("turn_source_urls", json!([["http://x.example/list"], null])),
+            ("turn_source_digests", json!([[digest], null])),
+        ] {
+            row[name] = list;
+        }
+        row
+    };
+    // Those that read it otherwise, that found it without reading it, and that read what the lake does not have.
+    let others = [read(3, "visit", "silent"), read(4, "search", "asking"), read(5, "visit", "unknown")];
+    lake.append(Kind::Trajectory, &[read(2, "visit", "asking")]).await;
+    lake.append(Kind::Trajectory, &others).await;
+    let (engine, options) = (lake.engine(), QueryOptions::default());
+    let sql = attempts::sql("t.run_id = 'r2'");
+    let batches = engine.query(&sql, &options).await.unwrap().read_all().await.unwrap();
+    let run = runs(attempts::read(&batches).unwrap()).remove(0);
+    let (asked, within) = (&engine, &options);
+    let stream = |sql: String| async move { Ok::<_, Box<dyn Error>>(asked.query(&sql, within).await?) };
+    let looked = contamination::look(&run, stream).await.unwrap().unwrap();
+    assert_eq!(looked.checked, 12);
+    assert_eq!(
+        json!(looked.flagged),
+        json!([{"trajectory_id": "r2-q2-2", "qa_id": "q2", "url": "http://x.example/list", "leak": "question"}])
     );
 }
 

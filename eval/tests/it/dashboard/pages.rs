@@ -171,6 +171,39 @@ async fn figures_follow_the_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_of_the_web_differed_between_two_runs_is_told() {
+    let mut lake = two_runs().await;
+    let calls = |run: &str, number: i64, read: &[(&str, &str)], found: &[&str]| {
+        let mut row = attempt(run, "q3", number, "alpha");
+        let (urls, digests): (Vec<&str>, Vec<&str>) = read.iter().copied().unzip();
+        let results: Vec<String> = found.iter().map(|digest| format!("http://{digest}.example/")).collect();
+        for (name, list) in [
+            ("turn_tool", json!(["visit", "search", null])),
+            ("turn_arguments", json!([json!({"url": urls, "goal": number}).to_string(), r#"{"query": ["a"]}"#, null])),
+            ("turn_source_urls", json!([urls, results, null])),
+            ("turn_source_digests", json!([digests, found, null])),
+        ] {
+            row[name] = list;
+        }
+        row
+    };
+    // Of a, b and c, which both read, a is as it was for one attempt of each, b is not; the results came in another order.
+    let rows = [
+        calls("r1", 2, &[("http://a", "a1"), ("http://b", "b1"), ("http://c", "c1")], &["x", "y"]),
+        calls("r1", 3, &[("http://a", "a2"), ("http://d", "d1")], &["x", "y"]),
+        calls("r2", 2, &[("http://a", "a2"), ("http://b", "b2"), ("http://c", "c1")], &["y", "x"]),
+    ];
+    lake.append(Kind::Trajectory, &rows).await;
+    let browser = lake.browser();
+    let twin = browser.json("/compare?before=r1&after=r2").await;
+    assert_eq!(twin["web"], json!({"pages": {"common": 3, "changed": 1}, "searches": {"common": 1, "changed": 1}}));
+    let told = "The web between them: 1 of 3 pages that both runs read had changed; 1 of 1 searches that both made found \
+        something else.";
+    let page = browser.page("/compare?before=r1&after=r2").await;
+    assert!(page.contains(told), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_runs_are_compared_question_by_question() {
     let lake = two_runs().await;
     let browser = lake.browser();
@@ -181,6 +214,8 @@ async fn two_runs_are_compared_question_by_question() {
     let twin = browser.json("/compare?before=r1&after=r2").await;
     assert_eq!(twin["difference"]["value"], json!(0.25));
     assert_eq!(twin["fixed"][0]["qa_id"], json!("q2"));
+    assert_eq!(twin["web"], json!({"pages": {"common": 0, "changed": 0}, "searches": {"common": 0, "changed": 0}}));
+    assert!(!page.contains("The web between them"), "{page}");
     // Half of the attempts is no majority.
     assert_eq!((twin["fixed"].as_array().unwrap().len(), twin["broken"].as_array().unwrap().len()), (1, 0));
     let choose = browser.page("/compare?after=r2").await;
