@@ -177,7 +177,8 @@ impl Results {
         let Program { version, libtorch, sha256 } = &self.program;
         let quick = "Tried with `--quick`: it says whether all of it runs, and nothing about the question.\n\n";
         let quick = if self.quick { quick.to_string() } else { String::new() };
-        let preset = self.preset.as_ref().map(|name| format!("Trained by the preset `{name}` in place of the file's.\n\n"));
+        let preset =
+            self.preset.as_ref().map(|name| format!("Trained by the preset `{name}` in place of the file's.\n\n"));
         let quick = quick + &preset.unwrap_or_default();
         format!(
             "# {title}\n\n{question}\n\n{quick}{}\nMeans over the seeds that are done, in brackets the lowest and the highest of \
