@@ -66,8 +66,7 @@ fn batch(row: &Trajectory) -> RecordBatch {
     };
     let nested = |values: &Option<Vec<Option<Vec<String>>>>| -> ArrayRef {
         let mut builder = ListBuilder::new(ListBuilder::new(StringBuilder::new()));
-        let inner =
-            |texts: &Option<Vec<String>>| texts.as_ref().map(|texts| texts.iter().map(Some).collect::<Vec<_>>());
+        let inner = |texts: &Option<Vec<String>>| Some(texts.clone()?.into_iter().map(Some).collect::<Vec<_>>());
         builder.append_value(values.as_ref().unwrap().iter().map(inner));
         Arc::new(builder.finish())
     };

@@ -133,13 +133,15 @@ impl Work {
                     return none.map(|_| ()).map_err(SampleError::from);
                 }
             };
-            let making = self.make(&claimed, &mut stopped);
-            tokio::pin!(making);
-            let outcome = loop {
-                tokio::select! {
-                    outcome = &mut making => break outcome,
-                    // A log that takes nothing more ends the lane at once.
-                    Some(done) = recording.join_next() => check(done)?,
+            let outcome = {
+                let making = self.make(&claimed, &mut stopped);
+                tokio::pin!(making);
+                loop {
+                    tokio::select! {
+                        outcome = &mut making => break outcome,
+                        // A log that takes nothing more ends the lane at once.
+                        Some(done) = recording.join_next() => check(done)?,
+                    }
                 }
             };
             match outcome {
