@@ -226,10 +226,13 @@ pub fn sql_of_pages(condition: &str) -> String {
     let read = format!(
         "SELECT DISTINCT trajectory_id, qa_id, question, gold, url, digest FROM ( \
            SELECT trajectory_id, qa_id, question, gold, unnest(urls) AS url, unnest(digests) AS digest FROM ( \
-             SELECT t.trajectory_id, t.qa_id, coalesce(q.question, t.question) AS question, q.answer AS gold, \
-               unnest(o.turn_tool) AS tool, unnest(o.turn_source_urls) AS urls, unnest(o.turn_source_digests) AS digests \
-             FROM current_trajectories AS t {OBSERVATIONS} LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id \
-             WHERE {condition} \
+             SELECT trajectory_id, qa_id, question, gold, unnest(tools) AS tool, unnest(urls) AS urls, \
+               unnest(digests) AS digests FROM ( \
+               SELECT t.trajectory_id, t.qa_id, coalesce(q.question, t.question) AS question, q.answer AS gold, \
+                 o.turn_tool AS tools, o.turn_source_urls AS urls, o.turn_source_digests AS digests \
+               FROM current_trajectories AS t {OBSERVATIONS} LEFT JOIN current_qa AS q ON q.qa_id = t.qa_id \
+               WHERE {condition} \
+             ) \
            ) WHERE tool = 'visit' \
          )"
     );

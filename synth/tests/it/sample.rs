@@ -477,5 +477,9 @@ async fn progress_is_told_after_each_attempt() {
     let source = Arc::new(Listed::new(attempts(3, 1)));
     let config = SampleConfig { concurrency: 1, ..quick() };
     sampler(&model, config).run(Arc::new(MemoryLog::default()), source, progress, pending()).await.unwrap();
-    assert_eq!(told.lock()[..3], [(1, 0), (2, 0), (3, 0)]);
+    let told = told.lock().clone();
+    assert_eq!(told.last(), Some(&(3, 0)));
+    let mut made: Vec<u64> = told.into_iter().map(|(trajectories, _)| trajectories).collect();
+    made.dedup();
+    assert_eq!(made, [1, 2, 3]);
 }

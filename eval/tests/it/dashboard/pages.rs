@@ -194,6 +194,8 @@ async fn what_of_the_web_differed_between_two_runs_is_told() {
         calls("r2", 2, &[("http://a", "a2"), ("http://b", "b2"), ("http://c", "c1")], &["y", "x"]),
     ];
     lake.append(Kind::Trajectory, &rows).await;
+    let verdicts = [("r1", 2), ("r1", 3), ("r2", 2)].map(|(run, number)| verdict(run, "q3", number, true));
+    lake.append(Kind::Judgment, &verdicts).await;
     let browser = lake.browser();
     let twin = browser.json("/compare?before=r1&after=r2").await;
     assert_eq!(twin["web"], json!({"pages": {"common": 3, "changed": 1}, "searches": {"common": 1, "changed": 1}}));
