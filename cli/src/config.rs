@@ -13,6 +13,7 @@ use webdancer_agent::react::ReactConfig;
 use webdancer_agent::reward::RewardParameters;
 use webdancer_agent::tool::service::ServiceConfig;
 use webdancer_agent::web::WebConfig;
+use webdancer_eval::dashboard::Readers;
 use webdancer_eval::schedule::{Schedule, SchedulerConfig};
 use webdancer_eval::scoring::ScoreConfig;
 use webdancer_ingest::drain::DrainOptions;
@@ -50,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) sample: SampleConfig,
     pub(crate) tasks: TasksConfig,
     pub(crate) eval: ScoreConfig,
+    pub(crate) serve: ServeConfig,
     pub(crate) openlineage: OpenLineageConfig,
     /// Definitions of benchmarks, or what changes in those that are known.
     pub(crate) benchmarks: BTreeMap<String, toml::Table>,
@@ -229,6 +231,38 @@ pub(crate) struct OpenLineageConfig {
     /// Namespace of jobs.
     pub(crate) namespace: String,
     pub(crate) requests: ServiceConfig,
+}
+
+/// `[serve]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServeConfig {
+    /// The header in which a proxy before the server says in which groups a reader is; none is believed without it.
+    pub(crate) groups_header: Option<String>,
+    /// The groups whose readers see rows of gated benchmarks.
+    pub(crate) restricted_groups: Vec<String>,
+}
+
+impl ServeConfig {
+    /// Who sees rows of gated benchmarks beside those that everybody sees.
+    ///
+    /// # Errors
+    /// One setting is there without the other, or the header has no name that a header may have.
+    pub(crate) fn readers(&self) -> Result<Option<Readers>, Failure> {
+        match (&self.groups_header, self.restricted_groups.as_slice()) {
+            (None, []) => Ok(None),
+            (None, _) => Err(Failure::usage(
+                "serve.restricted_groups: nobody is known to be in a group; serve.groups_header names the header that the \
+                 proxy sets",
+            )),
+            (Some(_), []) => Err(Failure::usage(
+                "serve.groups_header: no group has a right by it; serve.restricted_groups names those that see gated rows",
+            )),
+            (Some(header), groups) => Readers::new(header, groups.to_vec())
+                .map(Some)
+                .map_err(|wrong| Failure::usage(format!("serve.groups_header: {wrong}"))),
+        }
+    }
 }
 
 impl Default for OpenLineageConfig {

@@ -20,6 +20,7 @@ mod figures;
 pub mod format;
 pub mod page;
 mod pages;
+mod readers;
 pub mod request;
 mod state;
 pub mod table;
@@ -30,6 +31,7 @@ use axum::routing::get;
 use webdancer_query::QueryEngine;
 
 pub use colour::Colours;
+pub use readers::Readers;
 pub use state::{Dashboard, Rows, Running, Settings};
 pub use webdancer_query::literal as sql;
 

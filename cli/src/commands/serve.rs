@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use webdancer_eval::dashboard::{self, Dashboard, Settings};
+use webdancer_eval::dashboard::{self, Dashboard, Readers, Settings};
 use webdancer_eval::prices::PriceList;
 use webdancer_schemas::rows::Slot;
 use webdancer_serve::{Limits, Server};
@@ -18,8 +18,10 @@ use crate::output;
 const DRAIN_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
+    let readers = context.config.serve.readers()?;
+    let groups = readers.as_ref().map(|_| context.config.serve.restricted_groups.join(", "));
     let lineage = Sender::of(context, chrono::Utc::now()).await?;
-    let dashboard = Dashboard::new(context.engine()?, settings(context, args));
+    let dashboard = Dashboard::new(context.engine()?, settings(context, args, readers));
     let limits = Limits::default();
     let failed = |e: std::io::Error| Failure::failed(format!("serving on {}: {e}", args.listen));
     let server = Server::start(dashboard::routes(dashboard.clone()), args.listen, &limits).await.map_err(failed)?;
@@ -28,6 +30,11 @@ pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failu
         output::line(&serde_json::json!({"url": server.url(), "restricted": args.restricted}).to_string())?;
     } else {
         output::line(&format!("serving {} until interrupted", server.url()))?;
+    }
+    if let (Some(groups), Some(header), false) = (groups, &context.config.serve.groups_header, context.quiet) {
+        output::note(&format!(
+            "webdancer: readers of {groups} by the header {header} see rows of gated benchmarks: let none but the proxy set it"
+        ));
     }
     if !args.listen.ip().is_loopback() && !context.quiet {
         output::note(
@@ -69,11 +76,12 @@ async fn tell_of_runs(lineage: Option<Sender>) {
     }
 }
 
-fn settings(context: &Context, args: &ServeArgs) -> Settings {
+fn settings(context: &Context, args: &ServeArgs, readers: Option<Readers>) -> Settings {
     let folder = context.lake.local_path().map(|folder| folder.display().to_string());
     Settings {
         lake: folder.unwrap_or_else(|| context.lake.uri().to_string()),
         restricted: args.restricted,
+        readers,
         prices: PriceList::new(&context.config.endpoints),
         ..Settings::default()
     }

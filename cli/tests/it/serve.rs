@@ -132,3 +132,22 @@ fn an_address_that_is_taken_is_told_in_a_line() {
     let told = text(&refused.stderr);
     assert!(told.contains(&format!("serving on {address}: ")) && told.trim().lines().count() == 1, "{told}");
 }
+
+#[test]
+fn groups_of_readers_need_a_header_that_tells_them_and_a_right() {
+    let folder = tempfile::tempdir().unwrap();
+    for (settings, said) in [
+        ("restricted_groups = [\"evaluators\"]", "serve.restricted_groups: nobody is known to be in a group"),
+        ("groups_header = \"X-Forwarded-Groups\"", "serve.groups_header: no group has a right by it"),
+        (
+            "groups_header = \"a header\"\nrestricted_groups = [\"evaluators\"]",
+            "serve.groups_header: \"a header\" is no name of a header",
+        ),
+    ] {
+        std::fs::write(folder.path().join("webdancer.toml"), format!("[serve]\n{settings}\n")).unwrap();
+        let refused = webdancer(folder.path(), &["serve", "--listen", "127.0.0.1:0"], b"");
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{told}");
+        assert!(told.contains(said), "{told}");
+    }
+}

@@ -49,9 +49,9 @@ impl Fault {
         }
     }
 
-    /// A restricted row, where the server does not show any.
+    /// A restricted row, of a reader who may not see any.
     pub fn restricted(what: impl Into<String>) -> Fault {
-        let remedy = "whoever runs the server gives it with `webdancer serve --restricted`";
+        let remedy = "whoever runs the server gives it, with `webdancer serve --restricted` or to groups of readers";
         Fault::Denied { what: what.into(), right: "restricted", remedy }
     }
 

@@ -197,7 +197,7 @@ where
     get(move |State(app): State<Dashboard>, parts: Parts, uri: Uri, headers: HeaderMap| {
         let handler = handler.clone();
         async move {
-            let parts = parts.map(|Path(parts)| parts).unwrap_or_default();
+            let (app, parts) = (app.as_seen_by(&headers), parts.map(|Path(parts)| parts).unwrap_or_default());
             let asked = asked(app.clone(), parts, &uri, &headers);
             match asked {
                 Err(fault) => told(&app, Form::Html, &uri, &fault).await,
@@ -308,7 +308,7 @@ fn too_much() -> Fault {
 fn file(name: &str, media: &'static str, bytes: Vec<u8>) -> Response {
     let safe: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
-    let mut response = ([(CONTENT_TYPE, media), (CACHE_CONTROL, "no-cache")], bytes).into_response();
+    let mut response = ([(CONTENT_TYPE, media), (CACHE_CONTROL, "private, no-cache")], bytes).into_response();
     if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename=\"{safe}\"")) {
         response.headers_mut().insert(CONTENT_DISPOSITION, disposition);
     }
@@ -316,7 +316,7 @@ fn file(name: &str, media: &'static str, bytes: Vec<u8>) -> Response {
 }
 
 fn json_response(status: StatusCode, value: &Value) -> Response {
-    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache"), (VARY, "accept")];
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "private, no-cache"), (VARY, "accept")];
     (status, headers, format!("{value}\n")).into_response()
 }
 
@@ -402,7 +402,7 @@ async fn frame(asked: &Asked, page: &Page) -> Response {
             }
         }
     };
-    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-cache"), (VARY, "accept")];
+    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "private, no-cache"), (VARY, "accept")];
     (headers, markup.into_string()).into_response()
 }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use webdancer_schemas::kind::Kind;
 
 use super::board::Board;
 use super::fault::Fault;
+use super::readers::Readers;
 use crate::prices::PriceList;
 
 /// How the dashboard is served; every limit has a default.
@@ -28,8 +30,10 @@ use crate::prices::PriceList;
 pub struct Settings {
     /// The lake, as pages name it.
     pub lake: String,
-    /// Whether rows of gated benchmarks are shown. Default: no.
+    /// Whether rows of gated benchmarks are shown to everybody. Default: no.
     pub restricted: bool,
+    /// Who is shown them otherwise. Default: nobody.
+    pub readers: Option<Readers>,
     /// Time for the statements of one page. Default 30 s.
     pub query_time: Duration,
     /// Rows that one statement of a page may read into memory. Default 1,000,000.
@@ -61,6 +65,7 @@ impl Default for Settings {
         Settings {
             lake: String::new(),
             restricted: false,
+            readers: None,
             query_time: Duration::from_secs(30),
             rows_max: 1_000_000,
             download_rows_max: 1_000_000,
@@ -77,10 +82,12 @@ impl Default for Settings {
     }
 }
 
-/// What the handlers share. Cheap to clone.
+/// What the handlers share, as a reader may see it. Cheap to clone.
 #[derive(Clone)]
 pub struct Dashboard {
     inner: Arc<Inner>,
+    /// Whether the reader may see rows of gated benchmarks.
+    restricted: bool,
 }
 
 /// A version of a table, and when it was committed, where that is known.
@@ -147,6 +154,7 @@ pub type Rows = Vec<Map<String, Value>>;
 impl Dashboard {
     /// Pages over what `engine` reads.
     pub fn new(engine: QueryEngine, settings: Settings) -> Dashboard {
+        let restricted = settings.restricted;
         let inner = Inner {
             statements: Arc::new(Semaphore::new(settings.statements_max.max(1))),
             streams: Arc::new(Semaphore::new(settings.streams_max)),
@@ -157,7 +165,20 @@ impl Dashboard {
             memo: Mutex::default(),
             last_board: tokio::sync::Mutex::default(),
         };
-        Dashboard { inner: Arc::new(inner) }
+        Dashboard { inner: Arc::new(inner), restricted }
+    }
+
+    /// The same as whoever sent these headers may see it.
+    #[must_use]
+    pub fn as_seen_by(&self, headers: &HeaderMap) -> Dashboard {
+        let settings = &self.inner.settings;
+        let included = settings.readers.as_ref().is_some_and(|readers| readers.include(headers));
+        Dashboard { inner: self.inner.clone(), restricted: settings.restricted || included }
+    }
+
+    /// Whether the reader may see rows of gated benchmarks.
+    pub fn restricted(&self) -> bool {
+        self.restricted
     }
 
     /// The settings.
@@ -193,7 +214,7 @@ impl Dashboard {
     /// # Errors
     /// See [`Fault`].
     pub async fn query_of_reader(&self, sql: &str, rows_max: u64) -> Result<Running, Fault> {
-        self.start(sql, rows_max, self.inner.settings.restricted).await
+        self.start(sql, rows_max, self.restricted).await
     }
 
     async fn start(&self, sql: &str, rows_max: u64, restricted: bool) -> Result<Running, Fault> {
@@ -252,7 +273,8 @@ impl Dashboard {
     /// Where an older result is there and the newer takes longer than the [patience](Settings::patience), the older one
     /// is given and the newer goes on being computed.
     ///
-    /// The key names the type of the result, too: one key, one type.
+    /// The key names the type of the result, too: one key, one type. What was computed for readers who may see gated rows is
+    /// kept apart from what others are given.
     ///
     /// # Errors
     /// Those of `compute`, which are not kept.
@@ -262,12 +284,13 @@ impl Dashboard {
         F: Future<Output = Result<T, Fault>> + Send + 'static,
     {
         let versions = self.versions(kinds).await?;
-        let Coming { older, cell, of } = match self.inner.lookup(key, &versions) {
+        let key = if self.restricted { format!("restricted {key}") } else { key.to_string() };
+        let Coming { older, cell, of } = match self.inner.lookup(&key, &versions) {
             Found::Ready(value) => return Ok(Computed { value: typed(value)?, behind: false }),
             Found::Coming(coming) => coming,
         };
         let behind = of != versions;
-        let (app, key) = (self.clone(), key.to_string());
+        let app = self.clone();
         // Boxed: what a page awaits is nested deeply, and an unoptimised build moves all of it over the stack.
         let working = Box::pin(async move {
             let making = async { Ok::<Made, Fault>(Arc::new(compute.await?)) };

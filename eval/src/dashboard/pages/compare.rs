@@ -30,7 +30,7 @@ pub(super) async fn show(asked: Asked) -> Result<Answer, Fault> {
     let comparison = compared(&asked, before, after).await?;
     let mut page = Page::new("Compare", Nav::Runs).crumb("Runs", "/runs");
     page.behind(board.behind);
-    let open = asked.app.settings().restricted;
+    let open = asked.app.restricted();
     let web = web_between(&asked, before, after).await?;
     let mut twin = json!(shown_to(&comparison, open));
     twin["web"] = json!(web);
@@ -77,7 +77,7 @@ fn shown_to(comparison: &Comparison, open: bool) -> Comparison {
 }
 
 fn body(asked: &Asked, comparison: &Comparison, web: Option<WebChange>, page: &mut Page) -> Result<Markup, Fault> {
-    let open = asked.app.settings().restricted;
+    let open = asked.app.restricted();
     let shown = shown_to(comparison, open);
     let withheld = comparison.fixed.len() + comparison.broken.len() - shown.fixed.len() - shown.broken.len();
     let chart = page.chart(chart(comparison), asked);

@@ -269,7 +269,7 @@ fn limits(app: &Dashboard) -> Markup {
         p.remark {
             "Statements only read. Each has " (seconds) " s, " (format::quantity(limits.memory_bytes as f64)) "B of memory, and rows up to "
             (ROWS_MAX) " here, " (format::count(app.settings().download_rows_max)) " in a download. "
-            @if !app.settings().restricted { "Rows of gated benchmarks are left out: " code { "webdancer serve --restricted" } " shows them." }
+            @if !app.restricted() { "A " (Fault::restricted("row of a gated benchmark").to_string()) "." }
         }
     }
 }

@@ -23,7 +23,7 @@ const ANSWER_CHARS: usize = 60;
 
 /// `/questions`
 pub(super) async fn questions(asked: Asked) -> Result<Answer, Fault> {
-    let shown = |column: &str| match asked.app.settings().restricted {
+    let shown = |column: &str| match asked.app.restricted() {
         true => format!("q.{column}"),
         false => format!("CASE WHEN g.qa_id IS NULL THEN q.{column} END AS {column}"),
     };
@@ -166,7 +166,7 @@ pub(super) async fn question(asked: Asked) -> Result<Answer, Fault> {
         app.rows(&tried),
     )?;
     let question = found.ok_or_else(|| Fault::Missing(format!("there is no question {qa_id}")))?;
-    if question.restricted && !app.settings().restricted {
+    if question.restricted && !app.restricted() {
         return Err(Fault::restricted(format!("question {qa_id}")));
     }
     let digests = sql::texts(question.evidence_page_digests.iter().take(ROWS_MAX).map(String::as_str));
@@ -174,7 +174,7 @@ pub(super) async fn question(asked: Asked) -> Result<Answer, Fault> {
         "SELECT digest, min(url) AS url, min(title) AS title FROM pages WHERE digest IN {digests} GROUP BY digest ORDER BY digest"
     );
     let tried = sql::texts(tried.iter().filter_map(|row| text(row, "trajectory_id")));
-    let attempts = attempts_sql(qa_id, &tried, app.settings().restricted);
+    let attempts = attempts_sql(qa_id, &tried, app.restricted());
     let (evidence, rows) = futures::try_join!(all::<Evidence>(app, &evidence), app.rows(&attempts),)?;
     let mut page = Page::new(format!("Question {}", short_id(qa_id)), Nav::Data)
         .crumb("Data", "/data")

@@ -24,7 +24,7 @@ pub(super) async fn first<T: DeserializeOwned>(app: &Dashboard, sql: &str) -> Re
 
 /// What a condition on questions `q` goes on with, so that those of gated benchmarks are there for who may see them.
 pub(super) fn and_shown(app: &Dashboard) -> String {
-    if app.settings().restricted { String::new() } else { format!(" AND {}", gated::is_open("q")) }
+    if app.restricted() { String::new() } else { format!(" AND {}", gated::is_open("q")) }
 }
 
 /// A text of a row.

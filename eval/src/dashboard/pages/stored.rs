@@ -193,8 +193,11 @@ fn about(stored: &Stored) -> maud::Markup {
 /// `/pages/{digest}/text`: the whole text, as plain text.
 pub(super) async fn whole(asked: Asked) -> Result<Answer, Fault> {
     let stored = stored(&asked).await?;
-    let headers =
-        [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-cache"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let headers = [
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (CACHE_CONTROL, "private, no-cache"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
     Ok(Answer::Other(Box::new((headers, stored.text.unwrap_or_default()).into_response())))
 }
 

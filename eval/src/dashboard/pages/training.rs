@@ -192,7 +192,7 @@ pub(super) async fn run(asked: Asked) -> Result<Answer, Fault> {
     let checkpoints = format!(
         "SELECT digest, step, uri, base_model, event_time FROM checkpoints WHERE run_id = {of} ORDER BY step, event_time LIMIT {ROWS_MAX}"
     );
-    let samples = samples_sql(run_id, app.settings().restricted);
+    let samples = samples_sql(run_id, app.restricted());
     let (checkpoints, samples_rows) = futures::try_join!(all::<Checkpoint>(app, &checkpoints), app.rows(&samples))?;
     let mut page =
         Page::new(format!("Training run {}", short_id(run_id)), Nav::Training).crumb("Training", "/training");

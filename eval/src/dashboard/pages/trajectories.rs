@@ -27,7 +27,7 @@ pub(super) async fn trajectories(asked: Asked) -> Result<Answer, Fault> {
     let by_verdict = needs_verdicts(&asked);
     let listing = Listing {
         table: table(),
-        sql: statement(asked.app.settings().restricted, by_verdict),
+        sql: statement(asked.app.restricted(), by_verdict),
         order: "\"recorded\" DESC",
         over: &[Kind::Trajectory, Kind::Qa, Kind::Judgment, Kind::Run],
     };

@@ -69,7 +69,7 @@ pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
     let (question, run, attempts) = try_join!(row::question(app, &head.qa_id), run, row::attempts(app, &head.qa_id))?;
     let visible = (turns > 0).then_some((steps, turn));
     let gated = head.restricted || question.as_ref().is_some_and(|question| question.restricted);
-    let shown = !gated || app.settings().restricted;
+    let shown = !gated || app.restricted();
     if asked.wants_rows(TURNS) {
         return if shown {
             turns_file(&asked, &head).await
@@ -120,7 +120,7 @@ pub(super) async fn trajectory(asked: Asked) -> Result<Answer, Fault> {
                     (middle(&asked, &head, number, turns, view, opened))
                 }
                 None if shown => { p.empty { "This trajectory has no turns." } }
-                None => { p.empty { "Turns of a gated benchmark's trajectories are shown by `webdancer serve --restricted` only." } }
+                None => { p.empty { (Fault::restricted("What was said in an attempt at a gated benchmark").to_string()) "." } }
             }
             aside aria-label="About this attempt" {
                 (aside::question(&head, question.as_ref(), shown))
@@ -198,7 +198,7 @@ async fn against(
     let (app, id) = (&asked.app, attempt.0.trajectory_id.as_str());
     let beside = row::head(app, other).await?;
     let question = row::question(app, &beside.qa_id).await?;
-    if (beside.restricted || question.is_some_and(|question| question.restricted)) && !app.settings().restricted {
+    if (beside.restricted || question.is_some_and(|question| question.restricted)) && !app.restricted() {
         return Err(Fault::restricted(format!("trajectory {other}")));
     }
     let max = difference::TURNS_MAX;
@@ -271,7 +271,7 @@ pub(super) async fn text(asked: Asked) -> Result<Answer, Fault> {
     let (app, id) = (&asked.app, asked.part("id"));
     let head = row::head(app, id).await?;
     let question = row::question(app, &head.qa_id).await?;
-    if (head.restricted || question.is_some_and(|question| question.restricted)) && !app.settings().restricted {
+    if (head.restricted || question.is_some_and(|question| question.restricted)) && !app.restricted() {
         return Err(Fault::restricted(format!("trajectory {id}")));
     }
     let turns = usize::try_from(head.turns).unwrap_or(0);
@@ -290,7 +290,10 @@ pub(super) async fn text(asked: Asked) -> Result<Answer, Fault> {
             )));
         }
     };
-    let headers =
-        [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-cache"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let headers = [
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (CACHE_CONTROL, "private, no-cache"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
     Ok(Answer::Other(Box::new((headers, text).into_response())))
 }

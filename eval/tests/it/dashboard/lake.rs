@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Request, StatusCode};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
 use webdancer_eval::dashboard::{Settings, router};
@@ -58,7 +58,7 @@ impl Written {
     }
 
     pub(super) fn browser_with(&self, settings: Settings) -> Browser {
-        Browser { router: router(self.engine(), settings), _folder: self.folder.clone() }
+        Browser { router: router(self.engine(), settings), groups: None, _folder: self.folder.clone() }
     }
 }
 
@@ -174,6 +174,8 @@ pub(super) async fn two_runs() -> Written {
 #[derive(Clone)]
 pub(super) struct Browser {
     pub(super) router: Router,
+    /// What the proxy before the server says of it.
+    groups: Option<&'static str>,
     /// The lake is there as long as somebody looks at it.
     _folder: Arc<tempfile::TempDir>,
 }
@@ -185,9 +187,18 @@ pub(super) struct Seen {
     pub(super) text: String,
 }
 
+/// Where a proxy tells a reader's groups.
+pub(super) const GROUPS: HeaderName = HeaderName::from_static("x-forwarded-groups");
+
 impl Browser {
+    /// That of a reader of these groups, on the same server.
+    pub(super) fn of_groups(&self, groups: &'static str) -> Browser {
+        Browser { groups: Some(groups), ..self.clone() }
+    }
+
     pub(super) async fn get(&self, address: &str) -> Seen {
-        let request = Request::get(address).body(Body::empty()).unwrap();
+        let mut request = Request::get(address).body(Body::empty()).unwrap();
+        request.headers_mut().extend(self.groups.map(|groups| (GROUPS, groups.parse().unwrap())));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = to_bytes(response.into_body(), 64 << 20).await.unwrap();

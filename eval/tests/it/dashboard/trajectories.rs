@@ -2,10 +2,10 @@
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use webdancer_eval::dashboard::Settings;
+use webdancer_eval::dashboard::{Readers, Settings};
 use webdancer_schemas::kind::Kind;
 
-use super::lake::{HOSTILE, Written, settings, two_runs};
+use super::lake::{Browser, HOSTILE, Written, settings, two_runs};
 
 /// A trajectory of so many turns: all search but the last, which answers.
 fn long(id: &str, turns: usize) -> Value {
@@ -162,8 +162,8 @@ async fn attempts_are_held_against_one_another() {
     assert_eq!(lake.browser().get("/trajectories/t1?against=t9").await.status, StatusCode::NOT_FOUND);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() {
+/// A gated question with attempts at it and verdicts on them, and an open one; whatever is gated has SECRET in it.
+async fn gated() -> Written {
     let mut lake = Written::new();
     let attributes = json!({"restricted": true}).to_string();
     let silent = json!({"qa_id": "q1", "method": "benchmark", "question": "SECRETQ", "answer": "SECRETGOLD", "parent_qa_id": "q2", "evidence_page_digests": ["d1"]});
@@ -204,6 +204,53 @@ async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() 
         &[json!({"trajectory_id": "t1", "stage": "correctness", "verdict": "pass", "rationale": "SECRETR", "criteria": json!({"extracted": "SECRETE"}).to_string()})],
     )
     .await;
+    lake
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gated_rows_are_shown_to_groups_that_have_the_right_and_to_no_others() {
+    let lake = gated().await;
+    let readers = Readers::new("X-Forwarded-Groups", vec!["evaluators".to_string()]).unwrap();
+    for the_first_has_the_right in [true, false] {
+        let served = lake.browser_with(Settings { readers: Some(readers.clone()), ..settings() });
+        let open = served.of_groups("staff, evaluators");
+        for address in [
+            "/trajectories/t1",
+            "/trajectories/t1?format=json",
+            "/trajectories",
+            "/trajectories?format=csv",
+            "/questions",
+            "/questions/q2?format=json",
+            "/pages/d1",
+            "/search?q=ECRE",
+            "/sql?format=json&sql=SELECT+question+FROM+qa",
+            "/sql?format=csv&sql=SELECT+answer+FROM+current_trajectories",
+        ] {
+            if the_first_has_the_right {
+                assert!(open.page(address).await.contains("SECRET"), "{address}");
+            }
+            for other in [served.clone(), served.of_groups("not-evaluators"), served.of_groups("evaluators of others")]
+            {
+                let seen = other.get(address).await;
+                assert!(!seen.text.contains("SECRET"), "{address}: {}", seen.text);
+                assert_eq!(seen.headers["cache-control"], "private, no-cache");
+            }
+            assert!(open.page(address).await.contains("SECRET"), "{address}");
+        }
+        let thought = "/trajectories/t1/turns/1/thought";
+        assert_eq!(open.page(thought).await, "SECRETT");
+        assert_eq!(served.get(thought).await.status, StatusCode::FORBIDDEN);
+        // A list of rows that some may see is as long as it is for each.
+        let rows = async |of: &Browser| of.page("/questions").await.contains("SECRETQ");
+        assert_eq!((rows(&served).await, rows(&open).await, rows(&served).await), (false, true, false));
+    }
+    // Where the settings believe no header, it says nothing.
+    assert!(!lake.browser().of_groups("evaluators").page("/trajectories/t1").await.contains("SECRET"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gated_trajectories_keep_question_gold_answer_and_turns_to_themselves() {
+    let lake = gated().await;
     let closed = lake.browser();
     for address in [
         "/trajectories/t1",

@@ -20,7 +20,7 @@ const FACETS: [&str; 6] = ["level", "difficulty", "type", "language", "domain", 
 
 /// The questions that may be shown.
 fn open<'r>(asked: &Asked, run: &'r Run) -> impl Iterator<Item = &'r Question> {
-    let all = asked.app.settings().restricted;
+    let all = asked.app.restricted();
     run.questions.iter().filter(move |question| all || !question.restricted)
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn told(asked: &Asked, entry: &Entry, run: &Arc<Run>, report: &
     match observed(asked, entry, run).await {
         Ok(Some(observed)) => {
             report.effort.over_action = observed.over_action;
-            let all = asked.app.settings().restricted;
+            let all = asked.app.restricted();
             let found = observed.contamination.clone();
             report.contamination = found.map(|found| if all { found } else { found.withheld(run) });
         }

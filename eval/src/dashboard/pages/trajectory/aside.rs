@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::row::{Attempt, Head, Question, Reward, Run, Verdict};
+use crate::dashboard::fault::Fault;
 use crate::dashboard::format::{MISSING, count, exact_time, parsed_time, short_id, time};
 use crate::dashboard::page::{facts, id};
 use crate::dashboard::request::path_part;
@@ -17,7 +18,7 @@ pub(super) fn question(head: &Head, question: Option<&Question>, shown: bool) ->
     html! {
         section.part {
             h2 { "Question" }
-            @if !shown { p.remark { "Of a gated benchmark: text is shown by `webdancer serve --restricted` only." } }
+            @if !shown { p.remark { (Fault::restricted("The text of an attempt at a gated benchmark").to_string()) "." } }
             @else {
                 @match asked { Some(text) => (block(text, CHARS_MAX, None)), None => p.remark { "not recorded" } }
                 @if let Some(question) = question { h3 { "Gold" } (block(&question.answer, CHARS_MAX, None)) }
