@@ -136,6 +136,7 @@ fn an_address_that_is_taken_is_told_in_a_line() {
 #[test]
 fn groups_of_readers_need_a_header_that_tells_them_and_a_right() {
     let folder = tempfile::tempdir().unwrap();
+    append(folder.path(), "run");
     for (settings, said) in [
         ("restricted_groups = [\"evaluators\"]", "serve.restricted_groups: nobody is known to be in a group"),
         ("groups_header = \"X-Forwarded-Groups\"", "serve.groups_header: no group has a right by it"),
