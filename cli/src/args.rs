@@ -174,7 +174,7 @@ pub(crate) enum Command {
     Endpoints(EndpointsCommand),
     /// Serve the dashboard: leaderboard, runs, trajectories, data, training, SQL
     #[command(
-        after_help = "Examples:\n  webdancer serve                                   http://127.0.0.1:7878/\n  webdancer --lake s3://team/lake serve --listen 0.0.0.0:7878   behind a proxy that knows who asks\n  webdancer serve --restricted                      rows of gated benchmarks, too\n\nEvery page has its state in its address, and a JSON twin: curl 'http://127.0.0.1:7878/?format=json'"
+        after_help = "Examples:\n  webdancer serve                                   http://127.0.0.1:7878/\n  webdancer --lake s3://team/lake serve --listen 0.0.0.0:7878   behind a proxy that knows who asks\n  webdancer serve --restricted                      rows of gated benchmarks, too, to everybody\n\nEvery page has its state in its address, and a JSON twin: curl 'http://127.0.0.1:7878/?format=json'"
     )]
     Serve(ServeArgs),
     /// From pages to pinned training sets on this machine, without keys or network

@@ -260,7 +260,7 @@ impl ServeConfig {
             )),
             (Some(header), groups) => Readers::new(header, groups.to_vec())
                 .map(Some)
-                .map_err(|wrong| Failure::usage(format!("serve.groups_header: {wrong}"))),
+                .map_err(|wrong| Failure::usage(format!("[serve] groups_header, restricted_groups: {wrong}"))),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! page that was read, by the digest that the visit recorded, all of it is looked at, too; of others what else stood on them
 //! is not, as a report says.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch, StringArray};
@@ -39,11 +40,16 @@ const ANSWER_WORDS_MIN: usize = 8;
 const ANSWER_CHARS_MIN: usize = 4;
 /// Words of the question in a row that make a shorter answer tell.
 const BESIDE_WORDS: usize = 8;
+/// Whole pages that are looked through at once.
+const PAGES_AT_ONCE: usize = 64;
 /// URLs of one call that are looked at.
 const URLS_MAX: usize = 1_000;
 /// What a report says of how far was looked.
 pub(crate) const LOOKED_AT: &str = "contamination is looked for in what visits showed of pages, and in the whole of those \
     that the lake has as they were read: what stands elsewhere on another page is not found";
+/// And where pages could not be looked through.
+pub(crate) const LOOKED_AT_EXCERPTS: &str = "contamination is looked for in what visits showed of pages alone, since the \
+    pages could not be looked through: what stands elsewhere on them is not found";
 /// The method of questions that are evaluated.
 const BENCHMARK: &str = "benchmark";
 
@@ -64,7 +70,7 @@ pub struct Flagged {
     pub trajectory_id: String,
     /// The question.
     pub qa_id: String,
-    /// The first such page, as the agent wrote its URL.
+    /// Such a page: the first that showed it, as the agent wrote its URL; else the first by its canonical one.
     pub url: String,
     /// What stands on it.
     pub leak: Leak,
@@ -77,6 +83,19 @@ pub struct Looked {
     pub checked: u64,
     /// Those that saw their question or answer, by question and trajectory.
     pub flagged: Vec<Flagged>,
+    /// Whether the pages behind excerpts were looked through, too.
+    pub whole_pages: bool,
+}
+
+impl Looked {
+    /// With what stands on whole pages, of attempts that are not flagged by what they were shown.
+    #[must_use]
+    pub fn with_pages(mut self, found: &[Flagged]) -> Looked {
+        let shown: HashSet<String> = self.flagged.iter().map(|flagged| flagged.trajectory_id.clone()).collect();
+        self.flagged.extend(found.iter().filter(|found| !shown.contains(&found.trajectory_id)).cloned());
+        self.flagged.sort_by(|a, b| (&a.qa_id, &a.trajectory_id).cmp(&(&b.qa_id, &b.trajectory_id)));
+        Looked { whole_pages: true, ..self }
+    }
 }
 
 /// A run's score with and without the attempts that saw their question or answer.
@@ -86,6 +105,8 @@ pub struct Contamination {
     pub checked: u64,
     /// Those that are flagged.
     pub flagged: Vec<Flagged>,
+    /// Whether the pages behind excerpts were looked through, too.
+    pub whole_pages: bool,
     /// Pass@1 over the attempts that are not.
     pub clean: Option<Estimate>,
     /// Pass@1 over those that are.
@@ -170,23 +191,18 @@ fn is_unspaced(c: char) -> bool {
     matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}')
 }
 
-/// Looks through what the attempts of a run at a benchmark's questions were shown, and through the pages behind it; None of a
-/// run that is not over one. `query` gives a statement's rows as they come: they have all observations, and all pages, and are
-/// let go of batch by batch.
+/// Looks through what the attempts of a run at a benchmark's questions were shown; None of a run that is not over one.
+/// `query` gives a statement's rows as they come: they have all observations, and are let go of batch by batch.
 ///
 /// # Errors
 /// Those of `query` and of its rows, and rows that are not as the query gives them.
-pub async fn look<E, F, S>(run: &Run, query: impl Fn(String) -> F) -> Result<Option<Looked>, E>
+pub async fn look<E, F, S>(run: &Run, query: impl FnOnce(String) -> F) -> Result<Option<Looked>, E>
 where
     E: From<RowsError> + From<QueryError>,
     F: Future<Output = Result<S, E>>,
     S: Stream<Item = Result<RecordBatch, QueryError>> + Unpin,
 {
-    let mut attempts = run.questions.iter().flat_map(|question| &question.attempts);
-    if !attempts.any(|attempt| attempt.method.as_deref() == Some(BENCHMARK)) {
-        return Ok(None);
-    }
-    let condition = format!("{} AND q.method = '{BENCHMARK}'", of_runs([run.run_id.as_str()]));
+    let Some(condition) = condition(run) else { return Ok(None) };
     let mut batches = query(sql(&condition)).await?;
     let mut looked = Looked::default();
     while let Some(batch) = batches.next().await {
@@ -194,21 +210,49 @@ where
         looked.checked += batch.num_rows() as u64;
         looked.flagged.extend(flagged(&batch)?);
     }
-    let shown: HashSet<String> = looked.flagged.iter().map(|flagged| flagged.trajectory_id.clone()).collect();
-    let (mut batches, mut found) = (query(sql_of_pages(&condition)).await?, Found::default());
-    let mut read: BTreeMap<String, Flagged> = BTreeMap::new();
+    looked.flagged.sort_by(|a, b| (&a.qa_id, &a.trajectory_id).cmp(&(&b.qa_id, &b.trajectory_id)));
+    Ok(Some(looked))
+}
+
+/// The attempts of a run at a benchmark's questions that read pages, of those that the lake has as they were read, with
+/// question or answer on them. Each page is read once a question, in batches that are let go of.
+///
+/// # Errors
+/// As those of [`look`].
+pub async fn look_at_pages<E, F, S>(run: &Run, query: impl Fn(String) -> F) -> Result<Vec<Flagged>, E>
+where
+    E: From<RowsError> + From<QueryError>,
+    F: Future<Output = Result<S, E>>,
+    S: Stream<Item = Result<RecordBatch, QueryError>> + Unpin,
+{
+    let Some(condition) = condition(run) else { return Ok(Vec::new()) };
+    let (mut batches, mut leaks) = (query(sql_of_pages(&condition)).await?, BTreeMap::new());
     while let Some(batch) = batches.next().await {
-        for flagged in found.flagged(&batch?)?.into_iter().filter(|flagged| !shown.contains(&flagged.trajectory_id)) {
-            let first = read.entry(flagged.trajectory_id.clone()).or_insert_with(|| flagged.clone());
+        leaks.extend(leaks_of(&batch?)?);
+    }
+    if leaks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut batches, mut found) = (query(sql_of_visits(&condition)).await?, BTreeMap::new());
+    while let Some(batch) = batches.next().await {
+        for (digest, flagged) in visits(&batch?, &leaks)? {
             // Rows come in no order: of several pages the first by its URL is named.
-            if flagged.url < first.url {
-                *first = flagged;
+            let key = (flagged.url.clone(), digest);
+            match found.entry(flagged.trajectory_id.clone()) {
+                Entry::Vacant(free) => drop(free.insert((key, flagged))),
+                Entry::Occupied(mut taken) if key < taken.get().0 => drop(taken.insert((key, flagged))),
+                Entry::Occupied(_) => {}
             }
         }
     }
-    looked.flagged.extend(read.into_values());
-    looked.flagged.sort_by(|a, b| (&a.qa_id, &a.trajectory_id).cmp(&(&b.qa_id, &b.trajectory_id)));
-    Ok(Some(looked))
+    Ok(found.into_values().map(|(_, flagged)| flagged).collect())
+}
+
+/// Which attempts are looked at; None where a run is not over a benchmark.
+fn condition(run: &Run) -> Option<String> {
+    let mut attempts = run.questions.iter().flat_map(|question| &question.attempts);
+    let is_over_one = attempts.any(|attempt| attempt.method.as_deref() == Some(BENCHMARK));
+    is_over_one.then(|| format!("{} AND q.method = '{BENCHMARK}'", of_runs([run.run_id.as_str()])))
 }
 
 /// The query for what the visits of attempts showed, beside their questions. `condition` as that of
@@ -221,9 +265,9 @@ pub fn sql(condition: &str) -> String {
     )
 }
 
-/// The query for the pages of the lake that attempts read, each once an attempt, beside their questions.
-pub fn sql_of_pages(condition: &str) -> String {
-    let read = format!(
+/// The pages that attempts read, by digest, each once an attempt.
+fn sql_of_visits(condition: &str) -> String {
+    format!(
         "SELECT DISTINCT trajectory_id, qa_id, question, gold, url, digest FROM ( \
            SELECT trajectory_id, qa_id, question, gold, unnest(urls) AS url, unnest(digests) AS digest FROM ( \
              SELECT trajectory_id, qa_id, question, gold, unnest(tools) AS tool, unnest(urls) AS urls, \
@@ -235,48 +279,56 @@ pub fn sql_of_pages(condition: &str) -> String {
              ) \
            ) WHERE tool = 'visit' \
          )"
-    );
-    // A page that is fetched again and again has its text once.
+    )
+}
+
+/// The texts of those pages that the lake has, each once a question, however often it was fetched.
+fn sql_of_pages(condition: &str) -> String {
+    let visits = sql_of_visits(condition);
     format!(
-        "WITH read AS ({read}) \
-         SELECT r.trajectory_id, r.qa_id, r.question, r.gold, r.url, r.digest, p.text FROM read AS r JOIN ( \
+        "WITH read AS (SELECT DISTINCT qa_id, question, gold, digest FROM ({visits})) \
+         SELECT r.qa_id, r.question, r.gold, r.digest, p.text FROM read AS r JOIN ( \
            SELECT digest, first_value(text) AS text FROM pages WHERE digest IN (SELECT digest FROM read) GROUP BY digest \
          ) AS p ON p.digest = r.digest"
     )
 }
 
-/// What was found on whole pages: of a question and a page once, however many attempts read it.
-#[derive(Debug, Default)]
-struct Found {
-    probes: BTreeMap<(String, String), Probe>,
-    leaks: BTreeMap<(String, String), Option<Leak>>,
-}
-
-impl Found {
-    /// The pages of a batch of [`sql_of_pages`]' rows that give something away.
-    fn flagged(&mut self, batch: &RecordBatch) -> Result<Vec<Flagged>, RowsError> {
-        let text = |name: &'static str| strings(&as_type(batch, name, &DataType::Utf8)?, name);
-        let (ids, questions, texts, golds) = (text("trajectory_id")?, text("qa_id")?, text("question")?, text("gold")?);
-        let (urls, digests, pages) = (text("url")?, text("digest")?, text("text")?);
-        let mut flagged = Vec::new();
-        for row in 0..batch.num_rows() {
-            let of = |column: &StringArray| match column.is_valid(row) {
-                true => column.value(row).to_string(),
-                false => String::new(),
-            };
-            let (qa_id, digest) = (of(&questions), of(&digests));
-            let leak = *self.leaks.entry((qa_id.clone(), digest)).or_insert_with(|| {
-                let (question, gold) = (of(&texts), of(&golds));
-                let new = || Probe::new(&question, &gold);
-                let probe = self.probes.entry((question.clone(), gold.clone())).or_insert_with(new);
-                probe.find(if pages.is_valid(row) { pages.value(row) } else { "" })
-            });
-            if let Some(leak) = leak {
-                flagged.push(Flagged { trajectory_id: of(&ids), qa_id, url: of(&urls), leak });
+/// What the pages of a batch of [`sql_of_pages`]' rows give away, by question and digest.
+fn leaks_of(batch: &RecordBatch) -> Result<Vec<((String, String), Leak)>, RowsError> {
+    let mut leaks = Vec::new();
+    let mut probes: BTreeMap<(String, String), Probe> = BTreeMap::new();
+    for first in (0..batch.num_rows()).step_by(PAGES_AT_ONCE) {
+        // A cast copies the texts.
+        let some = batch.slice(first, PAGES_AT_ONCE.min(batch.num_rows() - first));
+        let text = |name: &'static str| strings(&as_type(&some, name, &DataType::Utf8)?, name);
+        let (questions, texts, golds) = (text("qa_id")?, text("question")?, text("gold")?);
+        let (digests, pages) = (text("digest")?, text("text")?);
+        for row in 0..some.num_rows() {
+            let (question, gold) = (cell(&texts, row), cell(&golds, row));
+            let probe = probes.entry((question.clone(), gold.clone())).or_insert_with(|| Probe::new(&question, &gold));
+            if let Some(leak) = probe.find(&cell(&pages, row)) {
+                leaks.push(((cell(&questions, row), cell(&digests, row)), leak));
             }
         }
-        Ok(flagged)
     }
+    Ok(leaks)
+}
+
+/// Those of a batch of [`sql_of_visits`]' rows that read what gives something away, with the digest of that.
+fn visits(batch: &RecordBatch, leaks: &BTreeMap<(String, String), Leak>) -> Result<Vec<(String, Flagged)>, RowsError> {
+    let text = |name: &'static str| strings(&as_type(batch, name, &DataType::Utf8)?, name);
+    let (ids, questions, urls, digests) = (text("trajectory_id")?, text("qa_id")?, text("url")?, text("digest")?);
+    let of_row = |row| {
+        let (qa_id, digest) = (cell(&questions, row), cell(&digests, row));
+        let leak = *leaks.get(&(qa_id.clone(), digest.clone()))?;
+        Some((digest, Flagged { trajectory_id: cell(&ids, row), qa_id, url: cell(&urls, row), leak }))
+    };
+    Ok((0..batch.num_rows()).filter_map(of_row).collect())
+}
+
+/// A text; nothing where there is none.
+fn cell(column: &StringArray, row: usize) -> String {
+    if column.is_valid(row) { column.value(row).to_string() } else { String::new() }
 }
 
 /// The attempts of a batch of [`sql`]'s rows that are flagged. How many rows it has is how many were looked through.
@@ -292,10 +344,7 @@ pub fn flagged(batch: &RecordBatch) -> Result<Vec<Flagged>, RowsError> {
     let mut probes: BTreeMap<(String, String), Probe> = BTreeMap::new();
     let mut found = Vec::new();
     for row in 0..batch.num_rows() {
-        let of = |column: &StringArray| match column.is_valid(row) {
-            true => column.value(row).to_string(),
-            false => String::new(),
-        };
+        let of = |column: &StringArray| cell(column, row);
         let (question, gold) = (of(&texts), of(&golds));
         let probe = probes.entry((question.clone(), gold.clone())).or_insert_with(|| Probe::new(&question, &gold));
         let turns = tools.row(row).into_iter().zip(arguments.row(row)).zip(observations.row(row));
@@ -333,7 +382,7 @@ impl Turns {
 
 /// The scores of a run of which this was found.
 pub fn contamination(run: &Run, looked: Looked, options: &Options) -> Contamination {
-    let Looked { checked, flagged } = looked;
+    let Looked { checked, flagged, whole_pages } = looked;
     let ids: HashSet<&str> = flagged.iter().map(|flagged| flagged.trajectory_id.as_str()).collect();
     let only = |wanted: bool| -> Vec<Question> {
         let kept = run.questions.iter().filter_map(|question| {
@@ -345,7 +394,7 @@ pub fn contamination(run: &Run, looked: Looked, options: &Options) -> Contaminat
     };
     let score = |questions: Vec<Question>| over(&questions.iter().collect::<Vec<_>>(), options, Question::mean);
     let (clean, contaminated) = (score(only(false)), score(only(true)));
-    Contamination { checked, clean, contaminated, flagged }
+    Contamination { checked, clean, contaminated, flagged, whole_pages }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub const SOURCE: &str = "webdancer/sample";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SampleConfig {
-    /// Attempts under way at a time. 8 by default.
+    /// Attempts under way at a time; beside each of them one may be being recorded. 8 by default.
     pub concurrency: usize,
     /// Times an attempt is begun anew after a failure that is not the policy's. 2 by default.
     pub retries_max: u32,

@@ -15,6 +15,8 @@ use crate::tool::{BackEnds, Observation, ObservationLimits, Outcomes, Tools, Too
 pub struct Closed {
     name: String,
     tools: Toolset,
+    /// Whether its pages are made of excerpts: their digests are no page's.
+    is_of_excerpts: bool,
 }
 
 impl Closed {
@@ -31,7 +33,7 @@ impl Closed {
 
     /// The same over what the visits of a run showed: its name in runs is `visited:<run>`.
     pub fn visited(run: &str, pages: Arc<PageIndex>, limits: &ObservationLimits) -> Closed {
-        Closed::named(format!("visited:{run}"), pages, None, limits)
+        Closed { is_of_excerpts: true, ..Closed::named(format!("visited:{run}"), pages, None, limits) }
     }
 
     fn named(
@@ -41,7 +43,7 @@ impl Closed {
         limits: &ObservationLimits,
     ) -> Closed {
         let back_ends = BackEnds::new(pages.clone(), pages, limits.clone()).summarised_by(summariser);
-        Closed { name, tools: Toolset::new(Tools::standard(), back_ends) }
+        Closed { name, tools: Toolset::new(Tools::standard(), back_ends), is_of_excerpts: false }
     }
 
     /// The same web with other tools.
@@ -62,7 +64,8 @@ impl Web for Closed {
     }
 
     async fn call(&self, tool: &str, arguments: &str) -> Observation {
-        self.tools.call(tool, arguments).await
+        let observation = self.tools.call(tool, arguments).await;
+        if self.is_of_excerpts { observation.of(Vec::new()) } else { observation }
     }
 
     fn calls(&self) -> BTreeMap<String, Outcomes> {

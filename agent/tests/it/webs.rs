@@ -295,3 +295,63 @@ fn pages_are_read_from_batches_of_any_string_type() {
     let error = batches::pages(&batch).unwrap_err().to_string();
     assert_eq!(error, "column text: is missing; select the table's columns as they are");
 }
+
+#[tokio::test]
+async fn a_part_of_a_recorded_call_has_its_own_sources_alone() {
+    let (first, second) = ("https://x.example/A", "https://x.example/A_B");
+    let page = |url: &str| {
+        format!(
+            "The useful information in {url} for user goal g as follows: \n\nEvidence in page: \nSee {second} and \
+             {first}.\n\nSummary: \nBoth."
+        )
+    };
+    let found = |query: &str, url: &str| {
+        format!("A Google search for '{query}' found 1 results:\n\n## Web Results\n1. [T]({url})")
+    };
+    let one = |text: String| vec![Some(text)];
+    let both = |one: &str, other: &str| Some(vec![Some(vec![one.to_string(), other.to_string()])]);
+    let mut web = Recorded::new("r", ObservationLimits::default());
+    web.add(&Trajectory {
+        turn_tool: one("visit".to_string()),
+        turn_arguments: one(json!({"url": [first, second], "goal": "g"}).to_string()),
+        turn_observation: one(format!("{}\n=======\n{}\n", page(first), page(second))),
+        turn_source_urls: both(first, second),
+        turn_source_digests: both("d1", "d2"),
+        ..Trajectory::default()
+    });
+    web.add(&Trajectory {
+        turn_tool: one("search".to_string()),
+        turn_arguments: one(json!({"query": ["one", "two"]}).to_string()),
+        turn_observation: one(format!("{}\n=======\n{}\n", found("one", first), found("two", second))),
+        turn_source_urls: both(first, second),
+        turn_source_digests: both("r1", "r2"),
+        ..Trajectory::default()
+    });
+    for (tool, arguments, due) in [
+        ("visit", json!({"url": [first], "goal": "g"}), vec!["d1"]),
+        ("visit", json!({"url": [second], "goal": "g"}), vec!["d2"]),
+        ("visit", json!({"url": [second, first], "goal": "g"}), vec!["d2", "d1"]),
+        ("search", json!({"query": ["one"]}), vec!["r1"]),
+        ("search", json!({"query": ["two"]}), vec!["r2"]),
+    ] {
+        let found = call(&web, tool, arguments.clone()).await;
+        assert_eq!((found.outcome, digests(&found.sources)), (Outcome::Done, due), "{tool} {arguments}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_made_of_excerpts_is_no_page_that_can_be_known_again() {
+    let page = Page {
+        url: "https://x.example/A".to_string(),
+        final_url: "https://x.example/A".to_string(),
+        text: Some("The Drava.".to_string()),
+        ..Page::default()
+    };
+    let pages = Arc::new(PageIndex::in_memory([page]).unwrap());
+    let limits = ObservationLimits::default();
+    let closed = Closed::new("d", pages.clone(), None, &limits);
+    for (web, due) in [(closed, 1), (Closed::visited("r", pages, &limits), 0)] {
+        let found = call(&web, "visit", json!({"url": ["https://x.example/A"], "goal": "g"})).await;
+        assert_eq!((found.outcome, found.sources.len()), (Outcome::Done, due), "{}", web.name());
+    }
+}

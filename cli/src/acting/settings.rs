@@ -68,13 +68,6 @@ impl ActingPlan {
         self.settings.as_ref()?.changed(&ActingSettings::of(config, &self.policy, &self.web))
     }
 
-    /// The same of the endpoint alone, whatever the web is.
-    pub(crate) fn endpoint_changed(&self, config: &Config) -> Option<String> {
-        let then = ActingSettings { endpoint: self.settings.as_ref()?.endpoint.clone(), ..ActingSettings::default() };
-        let now = ActingSettings::of(config, &self.policy, &self.web);
-        then.changed(&ActingSettings { endpoint: now.endpoint, ..ActingSettings::default() })
-    }
-
     /// Another policy acts in place of the one that did: what the settings say of it is as it is now.
     pub(crate) fn act_by(&mut self, config: &Config, policy: &str) {
         self.policy = policy.to_string();

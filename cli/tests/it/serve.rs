@@ -140,9 +140,10 @@ fn groups_of_readers_need_a_header_that_tells_them_and_a_right() {
     for (settings, said) in [
         ("restricted_groups = [\"evaluators\"]", "serve.restricted_groups: nobody is known to be in a group"),
         ("groups_header = \"X-Forwarded-Groups\"", "serve.groups_header: no group has a right by it"),
+        ("groups_header = \"a header\"\nrestricted_groups = [\"evaluators\"]", "\"a header\" is no name of a header"),
         (
-            "groups_header = \"a header\"\nrestricted_groups = [\"evaluators\"]",
-            "serve.groups_header: \"a header\" is no name of a header",
+            "groups_header = \"X-Forwarded-Groups\"\nrestricted_groups = [\"\"]",
+            "[serve] groups_header, restricted_groups: \"\" is no name of a group",
         ),
     ] {
         std::fs::write(folder.path().join("webdancer.toml"), format!("[serve]\n{settings}\n")).unwrap();

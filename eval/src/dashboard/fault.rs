@@ -51,7 +51,7 @@ impl Fault {
 
     /// A restricted row, of a reader who may not see any.
     pub fn restricted(what: impl Into<String>) -> Fault {
-        let remedy = "whoever runs the server gives it, with `webdancer serve --restricted` or to groups of readers";
+        let remedy = "whoever runs the server gives it, with `webdancer serve --restricted` or the setting `serve.restricted_groups`";
         Fault::Denied { what: what.into(), right: "restricted", remedy }
     }
 

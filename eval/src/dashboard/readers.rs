@@ -17,16 +17,24 @@ impl Readers {
     /// Readers who are in one of `groups` by the header of this name.
     ///
     /// # Errors
-    /// It is no name of a header.
+    /// It is no name of a header, or one of the groups is none that a header can tell: a reader of no group would be in one
+    /// without a name.
     pub fn new(header: &str, groups: Vec<String>) -> Result<Readers, String> {
         let header = header.parse().map_err(|_| format!("{header:?} is no name of a header"))?;
+        let is_name = |group: &str| !group.is_empty() && group.trim() == group && !group.contains(',');
+        if let Some(wrong) = groups.iter().find(|group| !is_name(group)) {
+            return Err(format!(
+                "{wrong:?} is no name of a group: give one without commas, and without spaces around it"
+            ));
+        }
         Ok(Readers { header, groups })
     }
 
     /// Whether a request's headers say that its reader is in one of the groups: names between commas, compared as they are,
     /// in as many lines as there are.
     pub(super) fn include(&self, headers: &HeaderMap) -> bool {
-        let lines = headers.get_all(&self.header).into_iter().filter_map(|line| line.to_str().ok());
+        let lines =
+            headers.get_all(&self.header).into_iter().filter_map(|line| std::str::from_utf8(line.as_bytes()).ok());
         lines.flat_map(|line| line.split(',')).any(|name| self.groups.iter().any(|group| group == name.trim()))
     }
 }
@@ -51,6 +59,10 @@ mod tests {
             assert!(!include(&[("x-forwarded-groups", value)]), "{value}");
         }
         assert!(!include(&[("x-groups", "evaluators")]) && !include(&[]));
+        assert!(include(&[("x-forwarded-groups", "Prüfer, evaluators")]));
         assert_eq!(Readers::new("a b", Vec::new()), Err("\"a b\" is no name of a header".to_string()));
+        for wrong in ["", " ", " evaluators", "a,b"] {
+            assert!(Readers::new("x-groups", vec![wrong.to_string()]).unwrap_err().contains("is no name of a group"));
+        }
     }
 }

@@ -26,7 +26,8 @@ pub struct WebChange {
     pub searches: Shared,
 }
 
-/// The query for what of the web differed from one run to another.
+/// The query for what of the web differed from one run to another. A search that found nothing has no digests: it counts
+/// where other calls of its trajectory have some.
 pub fn sql(before: &str, after: &str) -> String {
     let (before, after) = (literal::text(before), literal::text(after));
     let counted = |of: &str| {
@@ -37,14 +38,16 @@ pub fn sql(before: &str, after: &str) -> String {
     };
     format!(
         "WITH calls AS ( \
-           SELECT run_id, tool, arguments, source_urls, source_digests FROM tool_calls \
-           WHERE run_id IN ({before}, {after}) AND source_digests IS NOT NULL \
+           SELECT run_id, tool, arguments, source_urls, source_digests, outcome FROM tool_calls \
+           WHERE run_id IN ({before}, {after}) AND trajectory_id IN ( \
+             SELECT trajectory_id FROM trajectories \
+             WHERE run_id IN ({before}, {after}) AND turn_source_digests IS NOT NULL) \
          ), pages AS ( \
            SELECT DISTINCT run_id, asked, given FROM ( \
              SELECT run_id, unnest(source_urls) AS asked, unnest(source_digests) AS given FROM calls WHERE tool = 'visit') \
          ), searches AS ( \
-           SELECT DISTINCT run_id, arguments AS asked, array_to_string(source_digests, ' ') AS given FROM calls \
-           WHERE tool = 'search' \
+           SELECT DISTINCT run_id, arguments AS asked, coalesce(array_to_string(source_digests, ' '), '') AS given \
+           FROM calls WHERE tool = 'search' AND outcome = 'done' \
          ) \
          SELECT p.common AS pages, p.alike AS pages_alike, s.common AS searches, s.alike AS searches_alike \
          FROM ({}) AS p CROSS JOIN ({}) AS s",

@@ -1,7 +1,7 @@
 //! A report as tables and as a plot.
 
 use super::{Calibration, Report, Spread};
-use crate::contamination::{Contamination, LOOKED_AT};
+use crate::contamination::{Contamination, LOOKED_AT, LOOKED_AT_EXCERPTS};
 use crate::render::{self, Axis, Mark, Table, percent, plot, score};
 use crate::stats::mean::Estimate;
 use crate::votes::JudgedVotes;
@@ -35,7 +35,8 @@ impl Report {
                 "in the vote, {by} holds {same} pairs of answers for the same and {different} for different{undecided}"
             )
         });
-        let looked = self.contamination.as_ref().map(|_| LOOKED_AT.to_string());
+        let how_far = |found: &Contamination| if found.whole_pages { LOOKED_AT } else { LOOKED_AT_EXCERPTS };
+        let looked = self.contamination.as_ref().map(|found| how_far(found).to_string());
         let legend = render::legend(&self.tables());
         self.notes.iter().cloned().chain(votes).chain(looked).chain(legend).collect()
     }

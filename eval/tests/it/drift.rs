@@ -169,7 +169,11 @@ fn attempts_that_saw_their_answer_are_scored_apart() {
         leak: Leak::Question,
     };
     // Eight that are right, and two that are wrong all the same.
-    let found = contamination(&run, Looked { checked: 40, flagged: (2..12).map(flag).collect() }, &Options::default());
+    let found = contamination(
+        &run,
+        Looked { checked: 40, flagged: (2..12).map(flag).collect(), whole_pages: false },
+        &Options::default(),
+    );
     assert_eq!((found.checked, found.flagged.len()), (40, 10));
     assert!((found.contaminated.unwrap().value - 0.8).abs() < 1e-12);
     assert!((found.clean.unwrap().value - 2.0 / 30.0).abs() < 1e-12);

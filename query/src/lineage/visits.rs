@@ -76,9 +76,9 @@ async fn visits(engine: &QueryEngine, trajectories: &str, calls: &str) -> Result
     let sql = format!(
         "SELECT trajectory_id, run_id, event_time, arguments, urls, digests FROM ( \
            SELECT trajectory_id, run_id, event_time, unnest(turn_tool) AS tool, unnest(turn_arguments) AS arguments, \
-             unnest(turn_source_urls) AS urls, unnest(turn_source_digests) AS digests \
+             unnest(turn_source_urls) AS urls, unnest(turn_source_digests) AS digests, unnest(turn_outcome) AS outcome \
            FROM trajectories WHERE {trajectories} \
-         ) WHERE tool = 'visit' AND {calls}"
+         ) WHERE tool = 'visit' AND coalesce(outcome, 'done') NOT IN ('unreachable', 'invalid') AND {calls}"
     );
     Ok(rows(engine, &sql).await?.iter().flat_map(visits_of).collect())
 }

@@ -229,6 +229,10 @@ async fn a_visit_read_the_page_of_its_closed_web_or_what_it_recorded_or_what_was
     };
     let mut attempts: Vec<Value> = read.iter().map(|(id, run, hour, url, _)| attempt(id, *run, *hour, url)).collect();
     attempts.extend(recorded.map(|(id, digest, _)| recording(id, digest)));
+    // What could not be read was not read.
+    let mut failed = attempt("t12", Some("live"), 9, url);
+    failed["turn_outcome"] = json!(["unreachable"]);
+    attempts.push(failed);
     let memory = Memory::default().with(Kind::Page, &pages).with(Kind::Run, &runs).with(Kind::Trajectory, &attempts);
     let engine = memory.engine();
     for (name, sql) in pins {

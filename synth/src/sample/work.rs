@@ -116,21 +116,19 @@ impl Work {
             match self.admit() {
                 Admitted::Yes => {}
                 Admitted::Later => {
-                    settled.await;
+                    tokio::select! {
+                        () = &mut settled => {}
+                        Some(done) = recording.join_next() => check(done)?,
+                    }
                     continue;
                 }
                 Admitted::No => return Ok(()),
             }
-            let claimed = tokio::select! {
-                biased;
-                _ = stopped.wait_for(Option::is_some) => Ok(None),
-                claimed = self.source.next() => claimed,
-            };
-            let claimed = match claimed {
+            let claimed = match self.claim(&mut stopped, recording).await {
                 Ok(Some(claim)) => claim,
                 none => {
                     self.settle(None, &Outcome::Left);
-                    return none.map(|_| ()).map_err(SampleError::from);
+                    return none.map(|_| ());
                 }
             };
             let outcome = {
@@ -151,6 +149,23 @@ impl Work {
                     recording.spawn(self.clone().keep(claimed, *trajectory));
                 }
                 outcome => self.settle(Some(&claimed), &outcome),
+            }
+        }
+    }
+
+    /// The next attempt to make. A source may wait for what others do, and so for what is being recorded: where that fails,
+    /// nobody else tells.
+    async fn claim(
+        &self,
+        stopped: &mut watch::Receiver<Option<Stop>>,
+        recording: &mut JoinSet<Result<(), SampleError>>,
+    ) -> Result<Option<Claim>, SampleError> {
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(Option::is_some) => return Ok(None),
+                Some(done) = recording.join_next() => check(done)?,
+                claimed = self.source.next() => return Ok(claimed?),
             }
         }
     }

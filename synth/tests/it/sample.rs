@@ -16,8 +16,9 @@ use webdancer_agent::chat::{ChatError, ChatModel, ChatRequest, Completion, Finis
 use webdancer_agent::profile::Profile;
 use webdancer_agent::react::{React, ReactConfig};
 use webdancer_agent::tool::{Observation, Outcome, Web};
+use webdancer_schemas::event::Event;
 use webdancer_schemas::kind::Kind;
-use webdancer_schemas::log::{EventLog as _, LogError};
+use webdancer_schemas::log::{EventLog, LogError};
 use webdancer_schemas::rows::Trajectory;
 use webdancer_synth::sample::{
     Attempt, Claim, Listed, Question, SampleConfig, SampleError, SampleReport, SampleRun, Sampler, Source, SourceError,
@@ -482,4 +483,75 @@ async fn progress_is_told_after_each_attempt() {
     let mut made: Vec<u64> = told.into_iter().map(|(trajectories, _)| trajectories).collect();
     made.dedup();
     assert_eq!(made, [1, 2, 3]);
+}
+
+/// A log that takes nothing before it is opened.
+#[derive(Debug)]
+struct SlowLog {
+    log: MemoryLog,
+    gate: Semaphore,
+}
+
+#[async_trait]
+impl EventLog for SlowLog {
+    async fn append(&self, events: Vec<Event>) -> Result<(), LogError> {
+        let _turn = self.gate.acquire().await;
+        self.log.append(events).await
+    }
+}
+
+#[tokio::test]
+async fn one_attempt_is_made_while_another_is_recorded_and_no_more() {
+    for (trajectories_max, asked) in [(None, 2), (Some(1), 1)] {
+        let model = Arc::new(Model::new(|_, _| Ok("42")));
+        let log = Arc::new(SlowLog { log: MemoryLog::default(), gate: Semaphore::new(0) });
+        let source = Arc::new(Listed::new(attempts(3, 1)));
+        let config = SampleConfig { concurrency: 1, trajectories_max, ..quick() };
+        let running = tokio::spawn(sampler(&model, config).run(log.clone(), source.clone(), |_| {}, pending()));
+        let all_asked = async {
+            while model.calls.lock().len() < asked {
+                sleep(Duration::from_millis(5)).await
+            }
+        };
+        timeout(Duration::from_secs(60), all_asked).await.unwrap();
+        // Whoever asked for more would have by now.
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!((model.calls.lock().len(), source.left()), (asked, Some(3)));
+        log.gate.add_permits(1);
+        let report = running.await.unwrap().unwrap();
+        assert_eq!(report.trajectories, trajectories_max.unwrap_or(3));
+    }
+}
+
+/// A source that waits, once it has given what it has, until all of it is done.
+#[derive(Debug)]
+struct Patient(Listed);
+
+#[async_trait]
+impl Source for Patient {
+    async fn next(&self) -> Result<Option<Claim>, SourceError> {
+        match self.0.next().await? {
+            None if self.0.left() != Some(0) => pending().await,
+            claim => Ok(claim),
+        }
+    }
+
+    fn done(&self, claim: &Claim) {
+        self.0.done(claim);
+    }
+
+    fn left(&self) -> Option<u64> {
+        self.0.left()
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_fails_ends_the_work_also_where_a_source_waits_for_what_is_recorded() {
+    let model = Arc::new(Model::new(|_, _| Ok("42")));
+    let log = Arc::new(MemoryLog::default());
+    *log.failures.lock() = vec![LogError::Failed("the disk is full".into()); 9];
+    let config = SampleConfig { concurrency: 1, ..quick() };
+    let working = sampler(&model, config).run(log, Arc::new(Patient(Listed::new(attempts(1, 1)))), |_| {}, pending());
+    let error = tokio::time::timeout(Duration::from_secs(60), working).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("the disk is full"), "{error}");
 }

@@ -20,8 +20,8 @@ struct Summary {
     comparison: Comparison,
     /// Why the score changed.
     split: Split,
-    /// What of the web differed.
-    web: WebChange,
+    /// What of the web differed, where that could be read.
+    web: Option<WebChange>,
 }
 
 /// Of two runs that two judges judged.
@@ -46,15 +46,26 @@ pub(super) async fn run(context: &Context, args: &CompareArgs) -> Result<(), Fai
     let comparison = comparison?;
     write_file(view.svg.as_deref(), || comparison.svg())?;
     let split = Split::of(context, [before, after], &options(view)).await;
-    let web = web::read(&query(context, &web::sql(before, after)).await?)
-        .map_err(|error| Failure::failed(format!("what calls read: {error}")))?;
-    let told = web.sentence().map(|told| format!("\n\n{told}")).unwrap_or_default();
+    let web = match web_between(context, before, after).await {
+        Ok(web) => Some(web),
+        Err(failure) => {
+            output::note(&format!("what of the web differed is not told: {failure}"));
+            None
+        }
+    };
+    let told = web.and_then(|web| web.sentence()).map(|told| format!("\n\n{told}")).unwrap_or_default();
     let both = |comparison: String, split: String| format!("{comparison}\n{}{told}", split.trim_end());
     match (context.json, view.markdown) {
         (true, _) => output::json(&Summary { comparison, split, web }),
         (false, true) => output::line(&both(comparison.markdown(), split.markdown())),
         (false, false) => output::line(&both(comparison.text(), split.text())),
     }
+}
+
+/// What of the web differed, by what calls read.
+async fn web_between(context: &Context, before: &str, after: &str) -> Result<WebChange, Failure> {
+    let batches = query(context, &web::sql(before, after)).await?;
+    web::read(&batches).map_err(|error| Failure::failed(error.to_string()))
 }
 
 /// Scores by two judges are not a pair, but how much of their difference is the judge's can be told once each has judged the

@@ -69,8 +69,12 @@ async fn contaminated(context: &Context, run: &Run, view: &EvalView) -> Result<O
     let rows = |sql: String| async move {
         Ok::<_, Failure>(context.job_engine()?.query(&sql, &QueryOptions::default()).await?)
     };
-    let looked = contamination::look(run, rows).await?;
-    Ok(looked.map(|looked| contamination::contamination(run, looked, &options(view)).withheld(run)))
+    let Some(mut looked) = contamination::look(run, rows).await? else { return Ok(None) };
+    match contamination::look_at_pages(run, rows).await {
+        Ok(found) => looked = looked.with_pages(&found),
+        Err(why) => output::note(&format!("run {}: pages could not be looked through: {why}", run.run_id)),
+    }
+    Ok(Some(looked).map(|looked| contamination::contamination(run, looked, &options(view)).withheld(run)))
 }
 
 fn condition(ids: &[String], benchmark: Option<&str>) -> String {

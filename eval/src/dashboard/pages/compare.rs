@@ -31,9 +31,13 @@ pub(super) async fn show(asked: Asked) -> Result<Answer, Fault> {
     let mut page = Page::new("Compare", Nav::Runs).crumb("Runs", "/runs");
     page.behind(board.behind);
     let open = asked.app.restricted();
-    let web = web_between(&asked, before, after).await?;
+    let web = match asked.form {
+        Form::Html | Form::Json => web_between(&asked, before, after).await,
+        // A table or a chart has nothing of it.
+        Form::Csv | Form::Parquet | Form::Svg => Ok(None),
+    };
     let mut twin = json!(shown_to(&comparison, open));
-    twin["web"] = json!(web);
+    twin["web"] = json!(web.as_ref().ok());
     page.data(twin);
     let body = body(&asked, &comparison, web, &mut page)?;
     page.body(body);
@@ -76,7 +80,12 @@ fn shown_to(comparison: &Comparison, open: bool) -> Comparison {
     shown
 }
 
-fn body(asked: &Asked, comparison: &Comparison, web: Option<WebChange>, page: &mut Page) -> Result<Markup, Fault> {
+fn body(
+    asked: &Asked,
+    comparison: &Comparison,
+    web: Result<Option<WebChange>, Fault>,
+    page: &mut Page,
+) -> Result<Markup, Fault> {
     let open = asked.app.restricted();
     let shown = shown_to(comparison, open);
     let withheld = comparison.fixed.len() + comparison.broken.len() - shown.fixed.len() - shown.broken.len();
@@ -96,10 +105,10 @@ fn body(asked: &Asked, comparison: &Comparison, web: Option<WebChange>, page: &m
             "Before: " (link(&comparison.before.run_id)) " · after: " (link(&comparison.after.run_id)) " · "
             a href={ "/compare" (query_of(swapped)) } { "the other way round" }
         }
-        @match web.map(|web| web.sentence()) {
-            Some(Some(told)) => { p { (told) } }
-            Some(None) => {}
-            None => { p.note { "What of the web differed is being read: reload to see it." } }
+        @match &web {
+            Ok(Some(web)) => { @if let Some(told) = web.sentence() { p { (told) } } }
+            Ok(None) => { p.note { "What of the web differed is being read: reload to see it." } }
+            Err(fault) => { p.note { "What of the web differed is not told: " (fault.to_string()) } }
         }
         p { "Why the score changed, the judge, the model or the web: " (command(&why(comparison))) }
         (chart)

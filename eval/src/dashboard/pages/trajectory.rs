@@ -170,7 +170,7 @@ async fn open(
     let body = match view {
         View::Parts => {
             let urls = turn.arguments.as_deref().map(turn::urls).unwrap_or_default();
-            turn::turn(head, number, &turn, &row::pages(app, &urls).await?)
+            turn::turn(head, number, &turn, &row::pages(app, &turn, &urls).await?)
         }
         View::Raw => turn::raw(head, number, &turn),
         View::Tokens => {
@@ -222,7 +222,7 @@ async fn there(asked: &Asked, beside: &Head, number: usize) -> Result<Markup, Fa
     }
     let turn = row::turn(&asked.app, &beside.trajectory_id, number).await?;
     let urls = turn.arguments.as_deref().map(turn::urls).unwrap_or_default();
-    let pages = row::pages(&asked.app, &urls).await?;
+    let pages = row::pages(&asked.app, &turn, &urls).await?;
     Ok(html! {
         div.there { h2 { "Turn " (number + 1) " there" } (turn::turn(beside, number, &turn, &pages)) }
         h2 { "Turn " (number + 1) " here" }

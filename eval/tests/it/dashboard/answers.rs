@@ -43,6 +43,9 @@ async fn a_runs_twin_is_its_report() {
     let (asked, within) = (&engine, &options);
     let stream = |sql: String| async move { Ok::<_, Box<dyn Error>>(asked.query(&sql, within).await?) };
     let looked = contamination::look(&run, stream).await.unwrap().unwrap();
+    let pages = contamination::look_at_pages(&run, stream).await.unwrap();
+    assert_eq!(pages, []);
+    let looked = looked.with_pages(&pages);
     let found = contamination::contamination(&run, looked, &Options::default());
     let ours = Report { contamination: Some(found), ..report(&run, &Options::default(), &RulesAlone) };
     let browser = lake.browser();
@@ -92,7 +95,6 @@ async fn a_question_is_found_anywhere_on_a_page_that_the_lake_has_as_it_was_read
     let asking = format!("Bridges. Lists of them. Asked was: {text}");
     // Fetched twice with the question, then without it.
     let pages = [page("asking", &asking, 1), page("asking", &asking, 2), page("silent", "Bridges.", 3)];
-    lake.append(Kind::Page, &pages).await;
     let read = |number: i64, tool: &str, digest: &str| {
         let mut row = attempt("r2", "q2", number, "beta");
         for (name, list) in [
@@ -110,6 +112,14 @@ async fn a_question_is_found_anywhere_on_a_page_that_the_lake_has_as_it_was_read
     let others = [read(3, "visit", "silent"), read(4, "search", "asking"), read(5, "visit", "unknown")];
     lake.append(Kind::Trajectory, &[read(2, "visit", "asking")]).await;
     lake.append(Kind::Trajectory, &others).await;
+    let verdicts: Vec<Value> = (2..6).map(|number| verdict("r2", "q2", number, true)).collect();
+    lake.append(Kind::Judgment, &verdicts).await;
+    // A page is looked through when it comes, also after a run was looked at.
+    let browser = lake.browser();
+    let flagged = async || browser.json("/runs/r2").await["report"]["contamination"]["flagged"].clone();
+    assert_eq!(flagged().await, json!([]));
+    lake.append(Kind::Page, &pages).await;
+    assert_eq!(flagged().await[0]["trajectory_id"], json!("r2-q2-2"));
     let (engine, options) = (lake.engine(), QueryOptions::default());
     let sql = attempts::sql("t.run_id = 'r2'");
     let batches = engine.query(&sql, &options).await.unwrap().read_all().await.unwrap();
@@ -117,7 +127,9 @@ async fn a_question_is_found_anywhere_on_a_page_that_the_lake_has_as_it_was_read
     let (asked, within) = (&engine, &options);
     let stream = |sql: String| async move { Ok::<_, Box<dyn Error>>(asked.query(&sql, within).await?) };
     let looked = contamination::look(&run, stream).await.unwrap().unwrap();
-    assert_eq!(looked.checked, 12);
+    assert_eq!((looked.checked, looked.flagged.len(), looked.whole_pages), (12, 0, false));
+    let looked = looked.with_pages(&contamination::look_at_pages(&run, stream).await.unwrap());
+    assert!(looked.whole_pages);
     assert_eq!(
         json!(looked.flagged),
         json!([{"trajectory_id": "r2-q2-2", "qa_id": "q2", "url": "http://x.example/list", "leak": "question"}])

@@ -173,21 +173,33 @@ async fn figures_follow_the_tables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_of_the_web_differed_between_two_runs_is_told() {
     let mut lake = two_runs().await;
+    let query = |words: &str| json!({"query": [words]}).to_string();
     let calls = |run: &str, number: i64, read: &[(&str, &str)], found: &[&str]| {
         let mut row = attempt(run, "q3", number, "alpha");
         let (urls, digests): (Vec<&str>, Vec<&str>) = read.iter().copied().unzip();
         let results: Vec<String> = found.iter().map(|digest| format!("http://{digest}.example/")).collect();
         for (name, list) in [
-            ("turn_tool", json!(["visit", "search", null])),
-            ("turn_arguments", json!([json!({"url": urls, "goal": number}).to_string(), r#"{"query": ["a"]}"#, null])),
-            ("turn_source_urls", json!([urls, results, null])),
-            ("turn_source_digests", json!([digests, found, null])),
+            ("turn_tool", json!(["visit", "search", "search", "search", null])),
+            (
+                "turn_arguments",
+                json!([
+                    json!({"url": urls, "goal": number}).to_string(),
+                    query("a"),
+                    query("in vain, later"),
+                    query("in vain"),
+                    null
+                ]),
+            ),
+            ("turn_outcome", json!(["done", "done", "done", "done", null])),
+            ("turn_source_urls", json!([urls, results, if run == "r1" { Some(&results) } else { None }, null, null])),
+            ("turn_source_digests", json!([digests, found, if run == "r1" { Some(found) } else { None }, null, null])),
+            ("n_turns", json!(5)),
         ] {
             row[name] = list;
         }
         row
     };
-    // Of a, b and c, which both read, a is as it was for one attempt of each, b is not; the results came in another order.
+    // A search found nothing in the second run, another in neither. Of a, b and c, which both read, a is as it was for one attempt of each, b is not; the results came in another order.
     let rows = [
         calls("r1", 2, &[("http://a", "a1"), ("http://b", "b1"), ("http://c", "c1")], &["x", "y"]),
         calls("r1", 3, &[("http://a", "a2"), ("http://d", "d1")], &["x", "y"]),
@@ -198,8 +210,8 @@ async fn what_of_the_web_differed_between_two_runs_is_told() {
     lake.append(Kind::Judgment, &verdicts).await;
     let browser = lake.browser();
     let twin = browser.json("/compare?before=r1&after=r2").await;
-    assert_eq!(twin["web"], json!({"pages": {"common": 3, "changed": 1}, "searches": {"common": 1, "changed": 1}}));
-    let told = "The web between them: 1 of 3 pages that both runs read had changed; 1 of 1 searches that both made found \
+    assert_eq!(twin["web"], json!({"pages": {"common": 3, "changed": 1}, "searches": {"common": 3, "changed": 2}}));
+    let told = "The web between them: 1 of 3 pages that both runs read had changed; 2 of 3 searches that both made found \
         something else.";
     let page = browser.page("/compare?before=r1&after=r2").await;
     assert!(page.contains(told), "{page}");

@@ -222,6 +222,8 @@ async fn gated_rows_are_shown_to_groups_that_have_the_right_and_to_no_others() {
             "/questions",
             "/questions/q2?format=json",
             "/pages/d1",
+            "/runs/r1",
+            "/runs/r1?format=json&of=questions",
             "/search?q=ECRE",
             "/sql?format=json&sql=SELECT+question+FROM+qa",
             "/sql?format=csv&sql=SELECT+answer+FROM+current_trajectories",

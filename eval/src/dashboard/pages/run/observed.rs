@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use webdancer_schemas::kind::Kind;
+
 use crate::attempts;
 use crate::contamination::{self, Contamination, Flagged, Leak, Looked};
-use crate::dashboard::board::{self, Entry, of_runs};
+use crate::dashboard::board::{Entry, of_runs};
 use crate::dashboard::fault::Fault;
 use crate::dashboard::figures;
 use crate::dashboard::request::{Asked, Form, path_part};
@@ -27,6 +29,11 @@ struct Read {
     calls_after_answer: HashMap<String, u64>,
     looked: Option<Looked>,
 }
+
+/// Pairs of an attempt and a page that are looked at: all that there can be, since they go by.
+const PAIRS_MAX: u64 = u64::MAX / 2;
+/// The tables that what is told rests on.
+const RESTS_ON: [Kind; 5] = [Kind::Trajectory, Kind::Judgment, Kind::Qa, Kind::Run, Kind::Page];
 
 /// What comes of it with the verdicts in force.
 #[derive(Debug)]
@@ -60,10 +67,18 @@ async fn observed(asked: &Asked, entry: &Entry, run: &Arc<Run>) -> Result<Option
     let wait = if waits(asked) { settings.query_time } else { settings.patience };
     let (app, of, rests_on) = (asked.app.clone(), run.clone(), entry.rests_on());
     let key = format!("observed {}", run.run_id);
-    let made = asked.app.memo_within(wait, &key, &board::KINDS, async move {
+    let made = asked.app.memo_within(wait, &key, &RESTS_ON, async move {
         // Of no table: trajectories never change, and the key says which ones and which questions these are.
         let read = app.memo(&format!("observations {rests_on}"), &[], read(app.clone(), of.clone())).await?.value;
-        let making = tokio::task::spawn_blocking(move || Observed::of(&app, &of, &read));
+        let behind = pages_behind(app.clone(), of.clone());
+        let pages = match app.memo(&format!("pages behind {rests_on}"), &[Kind::Page], behind).await {
+            Ok(found) => Some(found.value),
+            Err(fault) => {
+                tracing::warn!(run = of.run_id, "pages could not be looked through: {fault}");
+                None
+            }
+        };
+        let making = tokio::task::spawn_blocking(move || Observed::of(&app, &of, &read, pages.as_deref()));
         making.await.map_err(|error| Fault::failed("what observations tell cannot be computed", &error))
     });
     Ok(made.await?.map(|made| made.value))
@@ -95,17 +110,31 @@ async fn read_through(app: &Dashboard, run: &Run) -> Result<Read, Fault> {
     Ok(Read { calls_after_answer: seen.collect(), looked: contamination::look(run, rows).await? })
 }
 
+/// Looking for words in pages, likewise.
+async fn pages_behind(app: Dashboard, run: Arc<Run>) -> Result<Vec<Flagged>, Fault> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let app = &app;
+        let rows = |sql: String| async move { app.query(&sql, PAIRS_MAX).await };
+        tokio::runtime::Handle::current().block_on(contamination::look_at_pages(&run, rows))
+    });
+    reading.await.map_err(|error| Fault::failed("pages cannot be read", &error))?
+}
+
 impl Observed {
-    fn of(app: &Dashboard, run: &Run, read: &Read) -> Observed {
+    fn of(app: &Dashboard, run: &Run, read: &Read, pages: Option<&Vec<Flagged>>) -> Observed {
         let mut run = run.clone();
         for attempt in run.questions.iter_mut().flat_map(|question| &mut question.attempts) {
             attempt.calls_after_answer = read.calls_after_answer.get(&attempt.trajectory_id).copied();
         }
         let options = app.options(&run);
         let questions: Vec<&Question> = run.questions.iter().collect();
+        let looked = read.looked.clone().map(|looked| match pages {
+            Some(found) => looked.with_pages(found),
+            None => looked,
+        });
         Observed {
             over_action: effort(&questions, &options).over_action,
-            contamination: read.looked.clone().map(|looked| contamination::contamination(&run, looked, &options)),
+            contamination: looked.map(|looked| contamination::contamination(&run, looked, &options)),
         }
     }
 }

@@ -90,6 +90,18 @@ pub(super) struct Turn {
     pub(super) input_tokens: Option<i64>,
     pub(super) output_tokens: Option<i64>,
     pub(super) final_instruction: Option<String>,
+    /// Of what the call was answered from.
+    pub(super) source_digests: Option<Vec<String>>,
+}
+
+/// A page of the lake.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Stored {
+    pub(super) url: String,
+    /// As the call read it.
+    pub(super) read: Option<String>,
+    /// As it was stored last.
+    pub(super) last: String,
 }
 
 /// The tokens of one turn.
@@ -242,6 +254,7 @@ fn turn_columns(turn: usize, prefix: &str) -> String {
         "policy_version",
         "input_tokens",
         "output_tokens",
+        "source_digests",
     ];
     let element = |name: &str| format!("array_element(turn_{name}, {}) AS {prefix}{name}", turn + 1);
     format!("{}, final_instruction AS {prefix}final_instruction", lists.map(element).join(", "))
@@ -334,19 +347,22 @@ pub(super) async fn run(app: &Dashboard, run_id: &str) -> Result<Option<Run>, Fa
     first(app, &sql).await
 }
 
-/// Digests of the stored pages of these addresses, as they were stored last.
-pub(super) async fn pages(app: &Dashboard, urls: &[String]) -> Result<Vec<(String, String)>, Fault> {
+/// The stored pages of these addresses, which a turn's call named.
+pub(super) async fn pages(app: &Dashboard, turn: &Turn, urls: &[String]) -> Result<Vec<Stored>, Fault> {
     if urls.is_empty() {
         return Ok(Vec::new());
     }
+    let of_those = |condition: &str| format!("last_value(digest ORDER BY event_time, event_id) {condition}");
+    let read = match turn.source_digests.as_deref() {
+        None | Some([]) => "CAST(NULL AS VARCHAR)".to_string(),
+        Some(read) => of_those(&format!("FILTER (WHERE digest IN {})", texts(read.iter().map(String::as_str)))),
+    };
     let sql = format!(
-        "SELECT url, last_value(digest ORDER BY event_time, event_id) AS digest FROM pages \
-         WHERE url IN {} AND digest IS NOT NULL GROUP BY url",
+        "SELECT url, {read} AS read, {} AS last FROM pages WHERE url IN {} AND digest IS NOT NULL GROUP BY url",
+        of_those(""),
         texts(urls.iter().map(String::as_str))
     );
-    let rows = app.rows(&sql).await?;
-    let text = |row: &serde_json::Map<String, Value>, name: &str| row.get(name)?.as_str().map(str::to_string);
-    Ok(rows.iter().filter_map(|row| Some((text(row, "url")?, text(row, "digest")?))).collect())
+    all(app, &sql).await
 }
 
 /// Columns of the newest row of a trajectory. The id is compared before lists are read; nothing is sorted but that row.

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 use webdancer_agent::format::{Action, Turn as Written, render_observation};
 
-use super::row::{Head, Turn};
+use super::row::{Head, Stored, Turn};
 use crate::dashboard::format::{clipped, count, duration_ms};
 use crate::dashboard::page::id;
 use crate::dashboard::request::path_part;
@@ -18,7 +18,7 @@ const OBSERVATION_LINES: usize = 4;
 const URLS_MAX: usize = 10;
 
 /// A turn as a page shows it.
-pub(super) fn turn(head: &Head, number: usize, turn: &Turn, pages: &[(String, String)]) -> Markup {
+pub(super) fn turn(head: &Head, number: usize, turn: &Turn, pages: &[Stored]) -> Markup {
     let last = number + 1 == head.turns as usize;
     html! {
         @if last && let Some(instruction) = &turn.final_instruction {
@@ -110,7 +110,7 @@ fn folded(text: &str, lines: usize, whole: &str) -> Markup {
 }
 
 /// The arguments of a call: names and values where they are a JSON object, else the text as written.
-fn arguments(text: &str, pages: &[(String, String)]) -> Markup {
+fn arguments(text: &str, pages: &[Stored]) -> Markup {
     match serde_json::from_str(text) {
         Ok(Value::Object(members)) => html! {
             dl.arguments {
@@ -121,7 +121,7 @@ fn arguments(text: &str, pages: &[(String, String)]) -> Markup {
     }
 }
 
-fn argument(value: &Value, pages: &[(String, String)]) -> Markup {
+fn argument(value: &Value, pages: &[Stored]) -> Markup {
     match value {
         Value::String(text) => html! { span.value dir="auto" { (Text(text)) } (stored(text, pages)) },
         Value::Array(items) if items.iter().all(Value::is_string) => html! {
@@ -131,10 +131,14 @@ fn argument(value: &Value, pages: &[(String, String)]) -> Markup {
     }
 }
 
-/// A link to what the lake has of an address now, which may be other than what the attempt read; the address stays text.
-fn stored(url: &str, pages: &[(String, String)]) -> Markup {
-    let found = pages.iter().find(|(known, _)| known == url);
-    html! { @if let Some((_, digest)) = found { " " a href={ "/pages/" (path_part(digest)) } { "page as stored last" } } }
+/// A link to the page as the attempt read it, or else to what the lake has of the address now, which may be other; the address
+/// stays text.
+fn stored(url: &str, pages: &[Stored]) -> Markup {
+    let found = pages.iter().find(|page| page.url == url).map(|page| match &page.read {
+        Some(read) => (read, "page as read"),
+        None => (&page.last, "page as stored last"),
+    });
+    html! { @if let Some((digest, what)) = found { " " a href={ "/pages/" (path_part(digest)) } { (what) } } }
 }
 
 /// The addresses that a call names, as far as they are looked up.
@@ -162,10 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_stored_leads_to_the_page_as_it_was_stored_last() {
-        let pages = [("http://a/".to_string(), "d1".to_string())];
-        let shown = arguments(r#"{"url":"http://a/"}"#, &pages).into_string();
-        assert!(shown.contains("http://a/</span> <a href=\"/pages/d1\">page as stored last</a>"), "{shown}");
+    fn an_address_that_is_stored_leads_to_the_page_as_it_was_read_or_as_it_was_stored_last() {
+        let page = |url: &str, read: Option<&str>| Stored {
+            url: url.to_string(),
+            read: read.map(str::to_string),
+            last: "d2".to_string(),
+        };
+        let pages = [page("http://a/", Some("d1")), page("http://b/", None)];
+        let shown = arguments(r#"{"url":["http://a/","http://b/","http://c/"]}"#, &pages).into_string();
+        assert!(shown.contains("http://a/ <a href=\"/pages/d1\">page as read</a>"), "{shown}");
+        assert!(shown.contains("http://b/ <a href=\"/pages/d2\">page as stored last</a>"), "{shown}");
+        assert_eq!(shown.matches("<a ").count(), 2);
     }
 
     #[test]
