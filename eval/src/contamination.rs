@@ -226,7 +226,7 @@ where
     S: Stream<Item = Result<RecordBatch, QueryError>> + Unpin,
 {
     let Some(condition) = condition(run) else { return Ok(Vec::new()) };
-    let (mut batches, mut leaks) = (query(sql_of_pages(&condition)).await?, BTreeMap::new());
+    let (mut batches, mut leaks) = (query(sql_of_pages(&condition)).await?, Leaks::new());
     while let Some(batch) = batches.next().await {
         leaks.extend(leaks_of(&batch?)?);
     }
@@ -293,9 +293,12 @@ fn sql_of_pages(condition: &str) -> String {
     )
 }
 
-/// What the pages of a batch of [`sql_of_pages`]' rows give away, by question and digest.
-fn leaks_of(batch: &RecordBatch) -> Result<Vec<((String, String), Leak)>, RowsError> {
-    let mut leaks = Vec::new();
+/// What pages give away, by question and the page's digest.
+type Leaks = BTreeMap<(String, String), Leak>;
+
+/// What the pages of a batch of [`sql_of_pages`]' rows give away.
+fn leaks_of(batch: &RecordBatch) -> Result<Leaks, RowsError> {
+    let mut leaks = Leaks::new();
     let mut probes: BTreeMap<(String, String), Probe> = BTreeMap::new();
     for first in (0..batch.num_rows()).step_by(PAGES_AT_ONCE) {
         // A cast copies the texts.
@@ -307,7 +310,7 @@ fn leaks_of(batch: &RecordBatch) -> Result<Vec<((String, String), Leak)>, RowsEr
             let (question, gold) = (cell(&texts, row), cell(&golds, row));
             let probe = probes.entry((question.clone(), gold.clone())).or_insert_with(|| Probe::new(&question, &gold));
             if let Some(leak) = probe.find(&cell(&pages, row)) {
-                leaks.push(((cell(&questions, row), cell(&digests, row)), leak));
+                leaks.insert((cell(&questions, row), cell(&digests, row)), leak);
             }
         }
     }
