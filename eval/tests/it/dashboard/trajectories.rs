@@ -318,3 +318,26 @@ async fn the_list_is_filtered_by_run_policy_ending_and_verdict() {
     assert_eq!(ids(browser.page("/trajectories?format=csv&f.policy=beta").await).len(), 8);
     assert_eq!(ids(browser.page("/trajectories?format=csv&f.ended_by=time").await).len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_leads_to_the_page_as_it_was_read_whatever_address_the_lake_has_it_under() {
+    let mut lake = Written::new();
+    let page = |url: &str, digest: &str| json!({"url": url, "text": digest, "digest": digest});
+    let pages = [page("http://127.0.0.1:8000/a", "d1"), page("http://127.0.0.1:8000/a", "d2"), page("http://b/", "d3")];
+    lake.append(Kind::Page, &pages).await;
+    let mut row = long("t1", 2);
+    let call = json!({"url": ["http://atlas/a", "http://b/", "http://gone/"], "goal": "g"}).to_string();
+    for (name, list) in [
+        ("turn_tool", json!(["visit", null])),
+        ("turn_arguments", json!([call, null])),
+        ("turn_source_urls", json!([["http://atlas/a", "http://b/"], null])),
+        ("turn_source_digests", json!([["d1", "unknown"], null])),
+    ] {
+        row[name] = list;
+    }
+    lake.append(Kind::Trajectory, &[row]).await;
+    let shown = lake.browser().page("/trajectories/t1").await;
+    assert!(shown.contains("http://atlas/a <a href=\"/pages/d1\">page as read</a>"), "{shown}");
+    assert!(shown.contains("http://b/ <a href=\"/pages/d3\">page as stored last</a>"), "{shown}");
+    assert_eq!(shown.matches("\">page as ").count(), 2);
+}

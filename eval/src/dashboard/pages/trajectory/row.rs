@@ -91,17 +91,17 @@ pub(super) struct Turn {
     pub(super) output_tokens: Option<i64>,
     pub(super) final_instruction: Option<String>,
     /// Of what the call was answered from.
+    pub(super) source_urls: Option<Vec<String>>,
     pub(super) source_digests: Option<Vec<String>>,
 }
 
 /// A page of the lake.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) url: String,
-    /// As the call read it.
-    pub(super) read: Option<String>,
-    /// As it was stored last.
-    pub(super) last: String,
+    pub(super) digest: String,
+    /// Whether this is what the call read, and not what was stored last.
+    pub(super) as_read: bool,
 }
 
 /// The tokens of one turn.
@@ -254,6 +254,7 @@ fn turn_columns(turn: usize, prefix: &str) -> String {
         "policy_version",
         "input_tokens",
         "output_tokens",
+        "source_urls",
         "source_digests",
     ];
     let element = |name: &str| format!("array_element(turn_{name}, {}) AS {prefix}{name}", turn + 1);
@@ -347,22 +348,37 @@ pub(super) async fn run(app: &Dashboard, run_id: &str) -> Result<Option<Run>, Fa
     first(app, &sql).await
 }
 
-/// The stored pages of these addresses, which a turn's call named.
+/// The stored pages of these addresses, which a turn's call named: as it read them, else as they were stored last. What was
+/// read is known by its digest: a closed web may have a page under another address than the lake.
 pub(super) async fn pages(app: &Dashboard, turn: &Turn, urls: &[String]) -> Result<Vec<Stored>, Fault> {
+    #[derive(Deserialize)]
+    struct Row {
+        url: Option<String>,
+        digest: String,
+    }
     if urls.is_empty() {
         return Ok(Vec::new());
     }
-    let of_those = |condition: &str| format!("last_value(digest ORDER BY event_time, event_id) {condition}");
-    let read = match turn.source_digests.as_deref() {
-        None | Some([]) => "CAST(NULL AS VARCHAR)".to_string(),
-        Some(read) => of_those(&format!("FILTER (WHERE digest IN {})", texts(read.iter().map(String::as_str)))),
+    let read = turn.source_digests.as_deref().unwrap_or_default();
+    let of_digests = match read {
+        [] => String::new(),
+        read => format!(
+            " UNION ALL SELECT DISTINCT CAST(NULL AS VARCHAR) AS url, digest FROM pages WHERE digest IN {}",
+            texts(read.iter().map(String::as_str))
+        ),
     };
     let sql = format!(
-        "SELECT url, {read} AS read, {} AS last FROM pages WHERE url IN {} AND digest IS NOT NULL GROUP BY url",
-        of_those(""),
+        "SELECT url, last_value(digest ORDER BY event_time, event_id) AS digest FROM pages \
+         WHERE url IN {} AND digest IS NOT NULL GROUP BY url{of_digests}",
         texts(urls.iter().map(String::as_str))
     );
-    all(app, &sql).await
+    let (known, by_digest): (Vec<Row>, Vec<Row>) =
+        all(app, &sql).await?.into_iter().partition(|row: &Row| row.url.is_some());
+    let sources = turn.source_urls.iter().flatten().zip(read);
+    let as_read = sources.filter(|(_, digest)| by_digest.iter().any(|row| row.digest == **digest));
+    let as_read = as_read.map(|(url, digest)| Stored { url: url.clone(), digest: digest.clone(), as_read: true });
+    let last = known.into_iter().filter_map(|row| Some(Stored { url: row.url?, digest: row.digest, as_read: false }));
+    Ok(as_read.chain(last).collect())
 }
 
 /// Columns of the newest row of a trajectory. The id is compared before lists are read; nothing is sorted but that row.

@@ -134,11 +134,12 @@ fn argument(value: &Value, pages: &[Stored]) -> Markup {
 /// A link to the page as the attempt read it, or else to what the lake has of the address now, which may be other; the address
 /// stays text.
 fn stored(url: &str, pages: &[Stored]) -> Markup {
-    let found = pages.iter().find(|page| page.url == url).map(|page| match &page.read {
-        Some(read) => (read, "page as read"),
-        None => (&page.last, "page as stored last"),
-    });
-    html! { @if let Some((digest, what)) = found { " " a href={ "/pages/" (path_part(digest)) } { (what) } } }
+    let found = pages.iter().find(|page| page.url == url);
+    html! {
+        @if let Some(Stored { digest, as_read, .. }) = found {
+            " " a href={ "/pages/" (path_part(digest)) } { @if *as_read { "page as read" } @else { "page as stored last" } }
+        }
+    }
 }
 
 /// The addresses that a call names, as far as they are looked up.
@@ -167,12 +168,9 @@ mod tests {
 
     #[test]
     fn an_address_that_is_stored_leads_to_the_page_as_it_was_read_or_as_it_was_stored_last() {
-        let page = |url: &str, read: Option<&str>| Stored {
-            url: url.to_string(),
-            read: read.map(str::to_string),
-            last: "d2".to_string(),
-        };
-        let pages = [page("http://a/", Some("d1")), page("http://b/", None)];
+        let page =
+            |url: &str, digest: &str, as_read| Stored { url: url.to_string(), digest: digest.to_string(), as_read };
+        let pages = [page("http://a/", "d1", true), page("http://a/", "d2", false), page("http://b/", "d2", false)];
         let shown = arguments(r#"{"url":["http://a/","http://b/","http://c/"]}"#, &pages).into_string();
         assert!(shown.contains("http://a/ <a href=\"/pages/d1\">page as read</a>"), "{shown}");
         assert!(shown.contains("http://b/ <a href=\"/pages/d2\">page as stored last</a>"), "{shown}");
