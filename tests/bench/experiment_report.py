@@ -72,9 +72,9 @@ def plot(results, arms, bars, curves):
     height = 330 + 20 * len(arms)
     panels = [metric for metric in curves if any(len(of) > 1 for of in curves[metric].values())]
     width = 480 + 300 * len(panels)
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-8 0 {width + 8} {height}" width="{width + 8}" height="{height}" '
              f'font-family="system-ui, sans-serif" font-size="13" role="img">\n<title>{html.escape(results["title"])}</title>\n'
-             '<rect width="100%" height="100%" fill="#ffffff"/>']
+             '<rect x="-8" width="100%" height="100%" fill="#ffffff"/>']
     colour = {arm: COLOURS[at % len(COLOURS)] for at, arm in enumerate(arms)}
     y = lambda share: 260 - 200 * share
     for tick in range(0, 101, 25):
