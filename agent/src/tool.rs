@@ -101,6 +101,11 @@ pub trait Tool: Send + Sync + std::fmt::Debug {
         Ok(Vec::new())
     }
 
+    /// Whether a part of a recorded call, which showed `section`, was answered from `source`: by default where it links to it.
+    fn is_source(&self, _part: &Part, section: &str, source: &Source) -> bool {
+        section.contains(&format!("]({})", source.url))
+    }
+
     /// The spelling by which a text in the argument `_parameter` is known again: in lower case with single spaces by
     /// default. What is equal so gets the same observation from a recorded web.
     fn normal(&self, _parameter: &str, text: &str) -> String {

@@ -318,7 +318,7 @@ fn leaks_of(batch: &RecordBatch) -> Result<Leaks, RowsError> {
 }
 
 /// Those of a batch of [`sql_of_visits`]' rows that read what gives something away, with the digest of that.
-fn visits(batch: &RecordBatch, leaks: &BTreeMap<(String, String), Leak>) -> Result<Vec<(String, Flagged)>, RowsError> {
+fn visits(batch: &RecordBatch, leaks: &Leaks) -> Result<Vec<(String, Flagged)>, RowsError> {
     let text = |name: &'static str| strings(&as_type(batch, name, &DataType::Utf8)?, name);
     let (ids, questions, urls, digests) = (text("trajectory_id")?, text("qa_id")?, text("url")?, text("digest")?);
     let of_row = |row| {

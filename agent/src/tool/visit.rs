@@ -159,6 +159,11 @@ impl Tool for Visit {
         Ok(urls.iter().map(part).collect())
     }
 
+    /// The page of its URL: an excerpt may link to others.
+    fn is_source(&self, part: &Part, _: &str, source: &Source) -> bool {
+        part.key.split(' ').next() == Some(source.url.as_str())
+    }
+
     fn normal(&self, parameter: &str, text: &str) -> String {
         match parse(text).filter(|_| parameter == "url") {
             Some(url) => url.into(),

@@ -17,7 +17,7 @@ use webdancer_schemas::rows::Trajectory;
 use super::batches::{BatchError, list, lists, lists_of_lists, string_lists};
 use crate::tool::limits::{SEPARATOR, split};
 use crate::tool::{
-    Observation, ObservationLimits, Outcome, Outcomes, Part, Source, Tool, Tools, Web, one_line, toolset, visit,
+    Observation, ObservationLimits, Outcome, Outcomes, Part, Source, Tool, Tools, Web, one_line, toolset,
 };
 
 /// Outcomes of calls whose observations say nothing about the web.
@@ -141,11 +141,7 @@ impl Recorded {
         let heads: Vec<&str> = parts.iter().map(|part| part.head.as_str()).collect();
         let sections = split(&observation.text, &heads).unwrap_or_default();
         for (part, section) in parts.iter().zip(sections) {
-            // A page's URL begins the key, a result's is the target of a link.
-            let is_of = |source: &&Source| match name {
-                visit::NAME => part.key.split(' ').next() == Some(source.url.as_str()),
-                _ => section.contains(&format!("]({})", source.url)),
-            };
+            let is_of = |source: &&Source| tool.is_source(part, section, source);
             let sources = || observation.sources.iter().filter(is_of).cloned().collect();
             let section = || Observation { text: section.to_string(), outcome, sources: sources() };
             self.parts.entry((name.to_string(), part.key.clone())).or_insert_with(section);
